@@ -1,0 +1,1 @@
+//! Benchmarks with their physical floors in the same run.

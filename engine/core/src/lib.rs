@@ -1,0 +1,1 @@
+//! Catalog, routes, zones and bindings as plain data.

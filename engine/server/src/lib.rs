@@ -1,0 +1,1 @@
+//! The Ringway engine: control plane, brokering, built-in functions.

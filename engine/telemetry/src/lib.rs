@@ -1,0 +1,1 @@
+//! Trace store, logs and OTLP export.

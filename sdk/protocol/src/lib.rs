@@ -1,0 +1,1 @@
+//! What Ringway's frames and control messages mean.

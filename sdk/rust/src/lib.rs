@@ -1,0 +1,1 @@
+//! Call and serve functions through Ringway.
