@@ -1,0 +1,275 @@
+//! The slow checks, one row each: the verb, what it proves, what it runs, and how much of it `cargo verify` runs.
+//! A new check is a new row; a new test of a kind that is here already needs nothing. Used by `verify` (short) and
+//! by the verbs (in full). It must not know how commands are run.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::process::Job;
+use crate::tools::{self, Runner, Selection};
+
+/// How long to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// A part of `cargo verify`.
+    Short,
+    /// A verb by itself.
+    Full,
+}
+
+/// What a row runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    /// Tests whose names begin with `tests`, in `package`; they read how far to go from the environment.
+    Tests { package: &'static str, target: &'static [&'static str], tests: &'static [&'static str] },
+    /// Loom models: the same code, compiled with `--cfg loom`.
+    Models { package: &'static str, tests: &'static [&'static str] },
+    /// A program of ours, optimised.
+    Program {
+        package: &'static str,
+        bin: &'static str,
+        short: &'static [&'static str],
+        full: &'static [&'static str],
+    },
+}
+
+/// One slow check.
+#[derive(Debug)]
+pub(crate) struct Check {
+    pub(crate) verb: &'static str,
+    pub(crate) proves: &'static str,
+    /// The folder or file that holds it. A row whose source is not there is shown as absent, never as passed.
+    pub(crate) source: &'static str,
+    pub(crate) kind: Kind,
+    /// The environment variable that says how far to go, with the value for `verify` and the one for the verb.
+    pub(crate) rounds: Option<(&'static str, &'static str, &'static str)>,
+    pub(crate) limit_minutes: u64,
+    pub(crate) in_verify: bool,
+}
+
+/// Tests of `ringway-tests` whose module has the verb's name.
+const fn integration(tests: &'static [&'static str]) -> Kind {
+    Kind::Tests { package: "ringway-tests", target: &["--test", "it"], tests }
+}
+
+pub(crate) const CHECKS: &[Check] = &[
+    Check {
+        verb: "model",
+        proves: "every interleaving of ring, arena, lease and doorbell (loom)",
+        source: "ipc/src/sync.rs",
+        kind: Kind::Models { package: "ringway-ipc", tests: &["loom"] },
+        rounds: Some(("LOOM_MAX_PREEMPTIONS", "2", "3")),
+        limit_minutes: 10,
+        in_verify: true,
+    },
+    Check {
+        verb: "sim",
+        proves: "catalog, zones and brokering in any order of events, from a printed seed",
+        source: "engine/core/tests/simulation.rs",
+        kind: Kind::Tests { package: "ringway-engine-core", target: &["--test", "simulation"], tests: &[] },
+        rounds: Some(("RINGWAY_ROUNDS", "200", "20000")),
+        limit_minutes: 5,
+        in_verify: true,
+    },
+    Check {
+        verb: "hostile",
+        proves: "a peer that scribbles on everything it may write harms nobody",
+        source: "tests/it/hostile.rs",
+        kind: integration(&["hostile::"]),
+        rounds: Some(("RINGWAY_ROUNDS", "20000", "10000000")),
+        limit_minutes: 5,
+        in_verify: true,
+    },
+    Check {
+        verb: "crash",
+        proves: "kill -9 of anyone, at named points and at random: every call ends, nothing leaks",
+        source: "tests/it/crash.rs",
+        kind: integration(&["crash::"]),
+        rounds: Some(("RINGWAY_ROUNDS", "40", "2000")),
+        limit_minutes: 5,
+        in_verify: true,
+    },
+    Check {
+        verb: "perf",
+        proves: "the benchmarks run; figures with their floors in the same run",
+        source: "engine/cli/src/main.rs",
+        kind: Kind::Program {
+            package: "ringway-cli",
+            bin: "ringway",
+            short: &["bench", "--quick"],
+            full: &["bench"],
+        },
+        rounds: None,
+        limit_minutes: 20,
+        in_verify: false,
+    },
+];
+
+impl Check {
+    pub(crate) fn find(verb: &str) -> Option<&'static Self> {
+        CHECKS.iter().find(|check| check.verb == verb)
+    }
+
+    pub(crate) fn exists(&self) -> bool {
+        tools::root().join(self.source).exists()
+    }
+
+    /// Beginnings of the names of tests that this row runs, to be left out of the ordinary run.
+    pub(crate) fn test_names(&self) -> &'static [&'static str] {
+        match self.kind {
+            Kind::Tests { tests, .. } => tests,
+            Kind::Models { .. } | Kind::Program { .. } => &[],
+        }
+    }
+
+    /// The command; `rest` is what the user added to the verb (a number of rounds, or a program's own words).
+    pub(crate) fn job(&self, runner: &Runner, effort: Effort, rest: &[String]) -> Job {
+        let job = match self.kind {
+            Kind::Tests { package, target, tests } => runner.job(&Selection {
+                targets: ["--package", package].iter().chain(target).map(|&word| word.to_owned()).collect(),
+                only: tests.iter().map(|&name| name.to_owned()).collect(),
+                show_output: true,
+                long: effort == Effort::Full,
+                ..Selection::default()
+            }),
+            Kind::Models { package, tests } => models(package, tests),
+            Kind::Program { package, bin, short, full } => {
+                let words = if effort == Effort::Short { short } else { full };
+                Job::cargo()
+                    .args(["run", "--release", "--package", package, "--bin", bin, "--"])
+                    .args(words)
+                    .args(rest)
+            }
+        };
+        let minutes = if effort == Effort::Short { self.limit_minutes } else { 12 * 60 };
+        self.with_rounds(job, effort, rest).dir(tools::root()).limit(Duration::from_secs(minutes * 60))
+    }
+
+    fn with_rounds(&self, job: Job, effort: Effort, rest: &[String]) -> Job {
+        let Some((name, short, full)) = self.rounds else { return job };
+        // What the user has set in the environment stays as it is.
+        if std::env::var_os(name).is_some() {
+            return job;
+        }
+        let usual = if effort == Effort::Short { short } else { full };
+        job.env(name, rest.first().map_or(usual, String::as_str))
+    }
+}
+
+/// Loom changes every atomic, so the models have a build folder of their own.
+fn models(package: &str, tests: &[&str]) -> Job {
+    Job::cargo()
+        .args(["test", "--package", package, "--lib", "--target-dir"])
+        .arg(tools::target().join("loom"))
+        .arg("--")
+        .args(tests)
+        .args(["--test-threads", "2"])
+        .env("RUSTFLAGS", "--cfg loom")
+}
+
+/// The fuzz targets: one program per file, built without a fuzzing tool besides the toolchain.
+#[derive(Debug)]
+pub(crate) struct Fuzz {
+    folder: PathBuf,
+}
+
+impl Fuzz {
+    /// The package is outside the workspace, since its flags change every crate.
+    pub(crate) fn find() -> Self {
+        Self { folder: tools::root().join("tests/fuzz") }
+    }
+
+    pub(crate) fn exists(&self) -> bool {
+        self.folder.join("Cargo.toml").exists()
+    }
+
+    /// Names of the targets: the files in `fuzz_targets`.
+    pub(crate) fn targets(&self) -> Vec<String> {
+        let files = std::fs::read_dir(self.folder.join("fuzz_targets"));
+        let mut names: Vec<String> = files
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|ending| ending == "rs"))
+            .filter_map(|path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()))
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Builds every target with coverage feedback and `AddressSanitizer`. The sanitizer is a flag that the stable
+    /// compiler has but hides, hence `RUSTC_BOOTSTRAP`; it only reaches this build folder.
+    pub(crate) fn build(&self) -> Option<Job> {
+        let host = tools::host()?;
+        Some(
+            Job::cargo()
+                .args(["build", "--release", "--bins", "--target", &host, "--target-dir"])
+                .arg(Self::folder_of_build())
+                .dir(&self.folder)
+                .env("RUSTC_BOOTSTRAP", "1")
+                .env("RUSTFLAGS", FUZZ_FLAGS.join(" "))
+                .limit(Duration::from_secs(15 * 60)),
+        )
+    }
+
+    /// Runs one target for so many seconds, starting from its committed corpus. New inputs go to a scratch folder
+    /// beside the build, so that a run leaves the repository as it was.
+    pub(crate) fn job(&self, target: &str, seconds: u64) -> Option<Job> {
+        let program = Self::folder_of_build().join(tools::host()?).join("release").join(target);
+        let scratch = Self::folder_of_build().join("corpus").join(target);
+        std::fs::create_dir_all(&scratch).ok()?;
+        let mut job = Job::new(program)
+            .arg(format!("-max_total_time={seconds}"))
+            .args(["-rss_limit_mb=4096", "-timeout=10", "-print_final_stats=1"])
+            .arg(format!("-artifact_prefix={}/", scratch.display()))
+            .arg(&scratch)
+            .dir(&self.folder)
+            .limit(Duration::from_secs(seconds + 120));
+        let committed = self.folder.join("corpus").join(target);
+        if Path::new(&committed).is_dir() {
+            job = job.arg(committed);
+        }
+        Some(job)
+    }
+
+    fn folder_of_build() -> PathBuf {
+        tools::target().join("fuzz")
+    }
+}
+
+/// What libFuzzer wants of the compiler: coverage counters, comparisons traced, checks on.
+const FUZZ_FLAGS: &[&str] = &[
+    "--cfg fuzzing",
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "-Cdebug-assertions",
+    "-Coverflow-checks",
+    "-Ccodegen-units=1",
+    "-Zsanitizer=address",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verb_has_an_alias() {
+        let aliases = std::fs::read_to_string(tools::root().join(".cargo/config.toml")).unwrap();
+        for check in CHECKS {
+            assert!(aliases.contains(&format!("-- {}\"", check.verb)), "no alias for {}", check.verb);
+        }
+    }
+
+    #[test]
+    fn rounds_come_from_the_user_first() {
+        let check = Check::find("sim").unwrap();
+        let line = |effort, rest: &[String]| check.job(&Runner::Cargo, effort, rest).line();
+        assert!(line(Effort::Short, &[]).starts_with("RINGWAY_ROUNDS=200 "));
+        assert!(line(Effort::Full, &[]).starts_with("RINGWAY_ROUNDS=20000 "));
+        assert!(line(Effort::Full, &["7".to_owned()]).starts_with("RINGWAY_ROUNDS=7 "));
+    }
+}

@@ -1,0 +1,253 @@
+//! `cargo verify`: every check in order, a line for each as it starts and ends, and a table at the end. Used by people
+//! and by continuous integration alike. It must not know how a check works, only how to start it.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::checks::{CHECKS, Check, Effort, Fuzz};
+use crate::process::{End, Job, Outcome};
+use crate::say;
+use crate::tools::{self, Runner, Selection};
+
+/// Seconds for which each fuzz target runs here; `cargo fuzz NAME SECONDS` runs one for as long as wished.
+const FUZZ_SECONDS: u64 = 10;
+
+/// How much to check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Format, lints, layering, unit tests.
+    Quick,
+    /// Everything.
+    All,
+}
+
+/// What a step does when its turn comes.
+enum Work {
+    Job(Job),
+    Prerequisites,
+    Absent(&'static str),
+}
+
+struct Step {
+    name: String,
+    work: Work,
+    /// Nothing after this step makes sense without it.
+    gate: bool,
+}
+
+struct Row {
+    name: String,
+    verdict: Verdict,
+    took: Duration,
+    summaries: Vec<String>,
+}
+
+enum Verdict {
+    Passed,
+    Failed(String),
+    Absent(&'static str),
+    NotReached,
+}
+
+/// Runs the checks; true if all of them passed.
+pub(crate) fn run(extent: Extent) -> bool {
+    let started = Instant::now();
+    let runner = Runner::find();
+    let steps = steps(extent, &runner);
+    let count = steps.len();
+    let mut rows = Vec::with_capacity(count);
+    let mut stopped = false;
+    for (index, step) in steps.into_iter().enumerate() {
+        if stopped {
+            rows.push(Row::not_reached(step.name));
+            continue;
+        }
+        let gate = step.gate;
+        let row = step.run(index + 1, count);
+        stopped = gate && matches!(row.verdict, Verdict::Failed(_));
+        rows.push(row);
+    }
+    report(&rows, started.elapsed())
+}
+
+fn steps(extent: Extent, runner: &Runner) -> Vec<Step> {
+    let mut steps = vec![
+        Step::job("format", cargo("fmt --all --check")),
+        Step::job("lints", cargo("clippy --workspace --all-targets -- -D warnings")),
+        Step::job("layering", architecture(runner)),
+    ];
+    if extent == Extent::Quick {
+        steps.push(Step::job("unit tests", tests(runner, "--workspace --lib --bins")));
+        return steps;
+    }
+    steps.insert(0, Step { name: "prerequisites".to_owned(), work: Work::Prerequisites, gate: false });
+    steps.push(Step::job("build", cargo("build --workspace --all-targets")).gate());
+    steps.push(Step::job("documents", cargo("doc --no-deps --workspace").env("RUSTDOCFLAGS", "-D warnings")));
+    steps.push(Step::job("tests", tests(runner, "--workspace")));
+    steps.push(Step::job("documentation examples", cargo("test --workspace --doc")));
+    steps.extend(slow_checks(runner));
+    steps.extend(fuzz());
+    steps
+}
+
+fn cargo(words: &str) -> Job {
+    Job::cargo().args(words.split_whitespace()).dir(tools::root())
+}
+
+/// The tests that read the repository rather than run the product.
+fn architecture(runner: &Runner) -> Job {
+    let selection = Selection {
+        targets: words("--workspace --test it"),
+        only: words("layering:: tidy::"),
+        ..Selection::default()
+    };
+    runner.job(&selection).dir(tools::root())
+}
+
+/// Everything that has no row of its own.
+fn tests(runner: &Runner, targets: &str) -> Job {
+    let slow = CHECKS.iter().flat_map(Check::test_names);
+    let selection = Selection {
+        targets: words(targets),
+        except: slow.map(|&name| name.to_owned()).chain(words("layering:: tidy::")).collect(),
+        ..Selection::default()
+    };
+    runner.job(&selection).dir(tools::root())
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+fn slow_checks(runner: &Runner) -> Vec<Step> {
+    let wanted = CHECKS.iter().filter(|check| check.in_verify);
+    wanted
+        .map(|check| {
+            let work = if check.exists() {
+                Work::Job(check.job(runner, Effort::Short, &[]))
+            } else {
+                Work::Absent(check.source)
+            };
+            Step { name: format!("{} (short)", check.verb), work, gate: false }
+        })
+        .collect()
+}
+
+fn fuzz() -> Vec<Step> {
+    let fuzz = Fuzz::find();
+    let Some(build) = fuzz.build().filter(|_| fuzz.exists()) else {
+        let work = Work::Absent("tests/fuzz/Cargo.toml");
+        return vec![Step { name: "fuzz (short)".to_owned(), work, gate: false }];
+    };
+    let mut steps = vec![Step::job("fuzz: build", build)];
+    for target in fuzz.targets() {
+        if let Some(job) = fuzz.job(&target, FUZZ_SECONDS) {
+            steps.push(Step::job(&format!("fuzz: {target} (short)"), job));
+        }
+    }
+    steps
+}
+
+impl Step {
+    fn job(name: &str, job: Job) -> Self {
+        Self { name: name.to_owned(), work: Work::Job(job), gate: false }
+    }
+
+    fn gate(self) -> Self {
+        Self { gate: true, ..self }
+    }
+
+    fn run(self, number: usize, count: usize) -> Row {
+        let started = Instant::now();
+        let (verdict, summaries) = match self.work {
+            Work::Absent(source) => (Verdict::Absent(source), Vec::new()),
+            Work::Prerequisites => {
+                say!("\n[{number}/{count}] {}", self.name);
+                (tools::prerequisites().into(), Vec::new())
+            }
+            Work::Job(job) => {
+                say!("\n[{number}/{count}] {}: {}", self.name, job.line());
+                let Outcome { end, summaries } = job.run();
+                (end.into(), summaries)
+            }
+        };
+        let took = started.elapsed();
+        say!("[{number}/{count}] {}: {verdict} ({:.1} s)", self.name, took.as_secs_f64());
+        Row { name: self.name, verdict, took, summaries }
+    }
+}
+
+impl Row {
+    const fn not_reached(name: String) -> Self {
+        Self { name, verdict: Verdict::NotReached, took: Duration::ZERO, summaries: Vec::new() }
+    }
+}
+
+impl From<End> for Verdict {
+    fn from(end: End) -> Self {
+        match end {
+            End::Passed => Self::Passed,
+            End::Failed(reason) => Self::Failed(reason),
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Passed => write!(f, "ok"),
+            Self::Failed(reason) => write!(f, "FAILED: {reason}"),
+            Self::Absent(source) => write!(f, "absent: there is no {source}"),
+            Self::NotReached => write!(f, "not reached"),
+        }
+    }
+}
+
+/// Prints the table and says whether everything passed. An absent check is named, and fails nothing.
+fn report(rows: &[Row], took: Duration) -> bool {
+    let width = rows.iter().map(|row| row.name.len()).max().unwrap_or_default();
+    say!("\nverify: summary");
+    for row in rows {
+        say!("  {:width$}  {:>7.1} s  {}", row.name, row.took.as_secs_f64(), row.verdict);
+        for line in &row.summaries {
+            say!("  {:width$}             {line}", "");
+        }
+    }
+    let passed = rows.iter().all(|row| matches!(row.verdict, Verdict::Passed | Verdict::Absent(_)));
+    let verdict = if passed { "all checks passed" } else { "NOT all checks passed" };
+    say!("verify: {verdict} in {:.0} s", took.as_secs_f64());
+    passed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(verdict: Verdict) -> Row {
+        Row { name: "a".to_owned(), verdict, took: Duration::ZERO, summaries: Vec::new() }
+    }
+
+    #[test]
+    fn one_failed_or_unreached_check_fails_the_whole() {
+        let check = |verdict, expected| {
+            assert_eq!(report(&[row(Verdict::Passed), row(verdict)], Duration::ZERO), expected);
+        };
+        check(Verdict::Passed, true);
+        check(Verdict::Absent("b"), true);
+        check(Verdict::Failed("c".to_owned()), false);
+        check(Verdict::NotReached, false);
+    }
+
+    #[test]
+    fn the_quick_run_has_four_steps() {
+        let names: Vec<String> =
+            steps(Extent::Quick, &Runner::Cargo).into_iter().map(|step| step.name).collect();
+        assert_eq!(names, ["format", "lints", "layering", "unit tests"]);
+    }
+
+    #[test]
+    fn tests_with_a_row_of_their_own_are_not_run_twice() {
+        let line = tests(&Runner::Cargo, "--workspace").line();
+        assert!(line.contains("--skip crash::") && line.contains("--skip layering::"), "{line}");
+    }
+}
