@@ -19,6 +19,14 @@ mod real {
     /// What [`Mutex::lock`] returns.
     pub type MutexGuard<'a, T> = parking_lot::MutexGuard<'a, T>;
     pub use core::sync::atomic::fence;
+    /// A cell whose accesses the model checker watches.
+    pub type UnsafeCell<T> = core::cell::UnsafeCell<T>;
+
+    /// Where the cell's value lies.
+    #[inline]
+    pub fn cell_ptr<T>(cell: &UnsafeCell<T>) -> *mut T {
+        cell.get()
+    }
 
     /// Tells the CPU that this thread is waiting for another one (`pause`).
     #[inline]
@@ -45,7 +53,22 @@ mod real {
     pub type AtomicBool = loom::sync::atomic::AtomicBool;
     /// What [`Mutex::lock`] returns.
     pub type MutexGuard<'a, T> = loom::sync::MutexGuard<'a, T>;
+    /// A place that one thread at a time may change, by a rule that the type around it states.
+    pub type UnsafeCell<T> = loom::cell::UnsafeCell<T>;
     pub use loom::sync::atomic::fence;
+
+    /// Returns a pointer to the value of a cell, and fails the model if another thread's access is not ordered before
+    /// this moment.
+    pub fn cell_ptr<T>(cell: &UnsafeCell<T>) -> *mut T {
+        cell.with_mut(|pointer| pointer)
+    }
+    /// A cell whose accesses the model checker watches.
+    pub type UnsafeCell<T> = loom::cell::UnsafeCell<T>;
+
+    /// Where the cell's value lies. The model counts this as the access and fails when another is not ordered with it.
+    pub fn cell_ptr<T>(cell: &UnsafeCell<T>) -> *mut T {
+        cell.with_mut(|value| value)
+    }
 
     /// The model checker's lock with the shape of `parking_lot`'s: no poisoning.
     #[derive(Debug)]
@@ -82,5 +105,6 @@ mod real {
 pub use core::sync::atomic::Ordering;
 
 pub use real::{
-    AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, fence, spin_loop, yield_now,
+    AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, UnsafeCell, cell_ptr, fence, spin_loop,
+    yield_now,
 };
