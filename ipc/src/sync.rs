@@ -53,15 +53,8 @@ mod real {
     pub type AtomicBool = loom::sync::atomic::AtomicBool;
     /// What [`Mutex::lock`] returns.
     pub type MutexGuard<'a, T> = loom::sync::MutexGuard<'a, T>;
-    /// A place that one thread at a time may change, by a rule that the type around it states.
-    pub type UnsafeCell<T> = loom::cell::UnsafeCell<T>;
     pub use loom::sync::atomic::fence;
 
-    /// Returns a pointer to the value of a cell, and fails the model if another thread's access is not ordered before
-    /// this moment.
-    pub fn cell_ptr<T>(cell: &UnsafeCell<T>) -> *mut T {
-        cell.with_mut(|pointer| pointer)
-    }
     /// A cell whose accesses the model checker watches.
     pub type UnsafeCell<T> = loom::cell::UnsafeCell<T>;
 
