@@ -2,6 +2,11 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
 mod layering;
+#[cfg(test)]
+mod layout;
+#[cfg(test)]
 mod licences;
+#[cfg(test)]
 mod tidy;
