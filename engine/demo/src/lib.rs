@@ -6,6 +6,7 @@
 
 pub mod corpus;
 pub mod critic;
+pub mod pipeline;
 pub mod prose;
 pub mod researcher;
 pub mod search;
