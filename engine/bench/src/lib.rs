@@ -1,12 +1,14 @@
 //! Benchmarks with their physical floors in the same run. A figure such as "240 ns" says nothing until one knows what
 //! the machine itself takes to move a cache line; here every report carries both. Used by `ringway bench` and by
-//! `benches/peers`. It knows how to measure, count and show; what a call is, its users know.
+//! `benches/peers`. It knows how to measure, count and show; what a call is, its users know. Linux only, as what it
+//! measures is: elsewhere the crate is empty.
 //!
-//! Read in this order: [`machine`] (where we run), [`stats`] (how time is counted), [`floors`] (what the machine costs).
+//! Read in this order: [`machine`] (where we run), [`stats`] (how time is counted), [`floors`] (what the machine costs),
+//! [`report`] (what comes out), [`html`] (the same as a page).
+#![cfg(target_os = "linux")]
 #![forbid(unsafe_code)]
 
-#[cfg(target_os = "linux")]
 pub mod floors;
-#[cfg(target_os = "linux")]
 pub mod machine;
+pub mod report;
 pub mod stats;

@@ -64,10 +64,7 @@ impl Clock {
     #[inline]
     pub fn now(&self) -> u64 {
         match self.source {
-            #[cfg(target_os = "linux")]
             Source::Counter { .. } => ringway_ipc::floor::timestamp().unwrap_or(0),
-            #[cfg(not(target_os = "linux"))]
-            Source::Counter { .. } => 0,
             Source::System { anchor } => nanoseconds(anchor.elapsed()),
         }
     }
@@ -113,7 +110,6 @@ impl Clock {
 }
 
 /// Compares the counter with the system's clock; `None` where there is no counter or it may stop or change its pace.
-#[cfg(target_os = "linux")]
 fn calibrated_counter() -> Option<Source> {
     if !crate::machine::counter_is_steady() {
         return None;
@@ -126,12 +122,6 @@ fn calibrated_counter() -> Option<Source> {
     let ticks = to.checked_sub(from).filter(|ticks| *ticks > 0)?;
     let ns_per_tick_q32 = u64::try_from((u128::from(nanoseconds(elapsed)) << 32) / u128::from(ticks)).ok()?;
     Some(Source::Counter { ns_per_tick_q32 })
-}
-
-#[cfg(not(target_os = "linux"))]
-fn calibrated_counter() -> Option<Source> {
-    let _ = CALIBRATION;
-    None
 }
 
 /// Returns a duration in whole nanoseconds, at most `u64::MAX`.
@@ -433,14 +423,12 @@ fn total(others: &[u32]) -> io::Result<Duration> {
     others.iter().try_fold(of_this_process(), |sum, pid| Ok(sum + of_process(*pid)?))
 }
 
-#[cfg(target_os = "linux")]
 fn of_this_process() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::try_from(time).unwrap_or_default()
 }
 
 /// Adds up `schedstat` over the threads: nanoseconds, where `stat` counts in hundredths of a second.
-#[cfg(target_os = "linux")]
 fn of_process(pid: u32) -> io::Result<Duration> {
     let mut sum_ns = 0;
     for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -449,16 +437,6 @@ fn of_process(pid: u32) -> io::Result<Duration> {
         sum_ns += line.split_whitespace().next().and_then(|first| first.parse::<u64>().ok()).unwrap_or(0);
     }
     Ok(Duration::from_nanos(sum_ns))
-}
-
-#[cfg(not(target_os = "linux"))]
-fn of_this_process() -> Duration {
-    Duration::ZERO
-}
-
-#[cfg(not(target_os = "linux"))]
-fn of_process(_pid: u32) -> io::Result<Duration> {
-    Err(io::Error::from(io::ErrorKind::Unsupported))
 }
 
 #[cfg(test)]
