@@ -8,7 +8,12 @@
 #![cfg(target_os = "linux")]
 #![forbid(unsafe_code)]
 
-pub mod floors;
 pub mod machine;
-pub mod report;
+
 pub mod stats;
+
+pub mod floors;
+
+pub mod report;
+
+pub mod html;
