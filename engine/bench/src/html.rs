@@ -132,10 +132,9 @@ fn floors(report: &Report) -> String {
         );
     }
     out.push_str("</tbody></table></div>\n");
-    let copies = report.floors.memcpy.iter().map(|speed| {
-        let rate = size_text(bytes_of(speed.bytes_per_s));
-        format!("{} at {rate}/s", size_text(speed.bytes as u64))
-    });
+    let copies = report.floors.memcpy.iter();
+    let copies = copies
+        .map(|speed| format!("{} at {:.1} GB/s", size_text(speed.bytes as u64), speed.bytes_per_s / 1e9));
     let copies: Vec<String> = copies.collect();
     if !copies.is_empty() {
         push(
@@ -145,12 +144,6 @@ fn floors(report: &Report) -> String {
     }
     out.push_str("</section>\n");
     out
-}
-
-fn bytes_of(rate: f64) -> u64 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate; the cast saturates")]
-    let whole = rate as u64;
-    whole
 }
 
 fn how(floor: &Floor) -> String {

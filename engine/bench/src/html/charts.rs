@@ -77,6 +77,12 @@ fn time(ns: f64) -> String {
     time_text(whole).replace(".00 ", " ").replace(".0 ", " ")
 }
 
+fn size(bytes: f64) -> String {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "was a whole size before")]
+    let whole = bytes as u64;
+    size_text(whole)
+}
+
 fn is_queued(case: &CaseResult) -> bool {
     matches!(case.load, Load::InFlight { .. })
 }
@@ -199,8 +205,7 @@ fn payloads(report: &Report) -> Option<String> {
     let mut marks = sizes;
     marks.sort_by(f64::total_cmp);
     marks.dedup();
-    let ticks: Vec<(f64, String)> =
-        marks.iter().map(|bytes| (across.at(*bytes), size_text(super::bytes_of(*bytes)))).collect();
+    let ticks: Vec<(f64, String)> = marks.iter().map(|bytes| (across.at(*bytes), size(*bytes))).collect();
     drawing.bottom_axis(area, &ticks, "payload");
     for (ns, _) in floors {
         drawing.line("reference", (area.left, scale.at(ns)), (area.right, scale.at(ns)));
@@ -222,7 +227,7 @@ fn payloads(report: &Report) -> Option<String> {
         let points: Vec<(f64, f64)> = one.points.iter().map(|(x, y)| (across.at(*x), scale.at(*y))).collect();
         drawing.polyline(&format!("line c{index}"), &points, &one.name);
         for (at, (bytes, ns)) in points.iter().zip(&one.points) {
-            let note = format!("{}, {}: {}", one.name, size_text(super::bytes_of(*bytes)), time(*ns));
+            let note = format!("{}, {}: {}", one.name, size(*bytes), time(*ns));
             drawing.dot(&format!("c{index}"), *at, &note);
         }
     }

@@ -37,9 +37,14 @@ fn page_has_every_plot_and_table() {
     for case in &sample().cases {
         assert!(page.contains(&format!("<tr><th>{}</th>", case.name)), "{} has no row", case.name);
     }
-    for expected in
-        ["cache_line", "memcpy", "near", "ringway bench --json report.json", "call/bytes/handle/spin/*"]
-    {
+    for expected in [
+        "cache_line",
+        "memcpy",
+        "16 MiB at 10.0 GB/s",
+        "near",
+        "ringway bench --json report.json",
+        "call/bytes/handle/spin/*",
+    ] {
         assert!(page.contains(expected), "wanted {expected:?}");
     }
 }
