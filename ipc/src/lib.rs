@@ -49,3 +49,9 @@ pub mod waiter;
 
 #[cfg(target_os = "linux")]
 pub mod floor;
+
+#[cfg(target_os = "linux")]
+pub mod permission;
+
+#[cfg(target_os = "linux")]
+pub mod packet;

@@ -16,6 +16,12 @@ fn parse_release(release: &str) -> (u32, u32) {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
+/// Returns how much memory the machine has, in bytes.
+pub fn memory_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram.saturating_mul(u64::from(info.mem_unit.max(1)))
+}
+
 /// Keeps every CPU of the machine out of sleep states that take longer than the given time to leave, until dropped.
 #[derive(Debug)]
 pub struct LatencyHold(#[expect(dead_code, reason = "held open for its effect on the kernel")] File);

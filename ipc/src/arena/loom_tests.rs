@@ -1,0 +1,101 @@
+//! Every interleaving of readers that drop a block, the writer that loans it again, and a trim.
+
+use loom::thread;
+
+use super::*;
+
+/// An arena whose class has one block in all, so that the next loan must be the same one.
+fn one_block() -> Arc<Arena> {
+    let size = limits::GRANULE_BYTES;
+    Arena::new(ArenaConfig {
+        segment_bytes_first: size,
+        segment_bytes: size,
+        bytes_max: size as u64,
+        block_bytes_max: size,
+        keep_bytes: size as u64,
+        source: SegmentSource::Heap,
+        ..ArenaConfig::default()
+    })
+}
+
+fn read(block: &Block) {
+    let _recorded: &[u8] = block;
+}
+
+fn write(loan: &mut Loan) {
+    let _recorded: &mut [u8] = loan;
+}
+
+/// Needs Release and Acquire on `refs`: without them the write is not ordered after the other thread's read.
+#[test]
+fn loom_a_block_is_loaned_again_only_after_its_last_read() {
+    loom::model(|| {
+        let arena = one_block();
+        let mut loan = arena.loan(limits::GRANULE_BYTES, 1).unwrap();
+        write(&mut loan);
+        let block = loan.freeze();
+        let reader = {
+            let block = block.clone();
+            thread::spawn(move || {
+                read(&block);
+                drop(block);
+            })
+        };
+        read(&block);
+        drop(block);
+        // Succeeds once the other thread has let go.
+        if let Ok(mut again) = arena.loan(limits::GRANULE_BYTES, 1) {
+            write(&mut again);
+        }
+        reader.join().unwrap();
+        let mut last = arena.loan(limits::GRANULE_BYTES, 1).expect("both readers are gone");
+        write(&mut last);
+    });
+}
+
+/// Two threads never hold the same block, whoever comes first.
+#[test]
+fn loom_one_block_has_one_writer() {
+    loom::model(|| {
+        let arena = one_block();
+        drop(arena.loan(limits::GRANULE_BYTES, 1).unwrap());
+        let other = {
+            let arena = Arc::clone(&arena);
+            thread::spawn(move || {
+                if let Ok(mut loan) = arena.loan(limits::GRANULE_BYTES, 1) {
+                    write(&mut loan);
+                }
+            })
+        };
+        if let Ok(mut loan) = arena.loan(limits::GRANULE_BYTES, 1) {
+            write(&mut loan);
+        }
+        other.join().unwrap();
+        let stats = arena.stats();
+        assert_eq!((stats.live_blocks, stats.free_blocks), (0, 1));
+    });
+}
+
+/// A trim takes only what nobody has, and nothing is lost.
+#[test]
+fn loom_a_trim_and_a_loan_agree_on_who_has_the_block() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let arena = one_block();
+        let block = arena.loan(limits::GRANULE_BYTES, 1).unwrap().freeze();
+        let trimmer = {
+            let arena = Arc::clone(&arena);
+            thread::spawn(move || arena.trim(0))
+        };
+        drop(block);
+        let mut loan = arena.loan(limits::GRANULE_BYTES, 1).expect("nobody else holds anything");
+        write(&mut loan);
+        trimmer.join().unwrap();
+        let stats = arena.stats();
+        assert_eq!((stats.live_blocks, stats.segments), (1, 1));
+        drop(loan);
+        arena.trim(0);
+        assert_eq!(arena.stats().held_bytes, 0);
+    });
+}
