@@ -30,6 +30,8 @@ pub mod segment;
 
 pub mod foreign;
 
+pub mod arena;
+
 pub mod lease;
 
 pub mod layout;
