@@ -8,6 +8,7 @@ pub mod corpus;
 pub mod critic;
 pub mod pipeline;
 pub mod prose;
+pub mod report;
 pub mod researcher;
 pub mod search;
 pub mod summarize;

@@ -163,7 +163,9 @@ impl Vectors {
         Self { counts, idf, numbers }
     }
 
-    /// The idf-modified cosine of every pair (equation 1 of the paper), zero below the threshold.
+    /// The idf-modified cosine of every pair (equation 1 of the paper), zero below the threshold. A sentence is no
+    /// neighbour of itself, as in `TextRank` (Mihalcea & Tarau 2004) and unlike the paper's algorithm 3: with the edge to
+    /// itself a sentence that resembles no other would keep its share and come out in the middle instead of last.
     fn similarities(&self) -> Vec<Vec<f64>> {
         let weighted: Vec<Vec<(usize, f64)>> = self
             .counts
@@ -176,8 +178,6 @@ impl Vectors {
             .collect();
         let mut matrix = vec![vec![0.0; weighted.len()]; weighted.len()];
         for (i, a) in weighted.iter().enumerate() {
-            // A sentence is similar to itself, words or none, so that every row has a way on.
-            matrix[i][i] = 1.0;
             for (j, b) in weighted.iter().enumerate().take(i) {
                 let norm = norms[i] * norms[j];
                 let cosine = if norm > 0.0 { dot(a, b) / norm } else { 0.0 };
@@ -250,19 +250,24 @@ impl Jump {
     }
 }
 
-/// Power iteration: `p(u) = chance · to(u) + (1 - chance) · Σ_v p(v) · sim(u, v) / Σ_z sim(z, v)`.
+/// Power iteration: `p(u) = chance · to(u) + (1 - chance) · Σ_v p(v) · sim(u, v) / Σ_z sim(z, v)`. Where a sentence has
+/// no neighbour the walk always jumps, so that all scores together stay 1.
 fn walk(similarity: &[Vec<f64>], jump: &Jump) -> (Vec<f64>, u32) {
     let count = similarity.len();
     let outgoing: Vec<f64> = similarity.iter().map(|row| row.iter().sum()).collect();
     let mut scores = vec![1.0 / count.max(1) as f64; count];
     for step in 1..=STEPS_MAX {
-        let shares: Vec<f64> = scores.iter().zip(&outgoing).map(|(score, sum)| score / sum).collect();
+        let share = |(score, sum): (&f64, &f64)| if *sum > 0.0 { score / sum } else { 0.0 };
+        let shares: Vec<f64> = scores.iter().zip(&outgoing).map(share).collect();
+        let stuck: f64 =
+            scores.iter().zip(&outgoing).filter(|(_, sum)| **sum <= 0.0).map(|(score, _)| score).sum();
+        let jumping = jump.chance + (1.0 - jump.chance) * stuck;
         let next: Vec<f64> = similarity
             .iter()
             .zip(&jump.to)
             .map(|(row, to)| {
                 let arriving: f64 = row.iter().zip(&shares).map(|(edge, share)| edge * share).sum();
-                jump.chance * to + (1.0 - jump.chance) * arriving
+                jumping * to + (1.0 - jump.chance) * arriving
             })
             .collect();
         let change: f64 = next.iter().zip(&scores).map(|(new, old)| (new - old).abs()).sum();
