@@ -243,6 +243,36 @@ fn links_between_documents_lead_somewhere() {
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }
 
+#[test]
+fn files_named_in_documents_are_there() {
+    let root = repository::root();
+    let mut wrong = Vec::new();
+    for source in repository::sources().unwrap() {
+        let ours = source.path.starts_with("docs/") || !source.path.contains('/');
+        if !ours || !source.path.ends_with(".md") {
+            continue;
+        }
+        for path in paths(&source.text) {
+            if !root.join(&path).exists() {
+                wrong.push(format!("{}: there is no {path}", source.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
+
+/// Words in code type that are paths of source files, from the root.
+fn paths(markdown: &str) -> Vec<String> {
+    let code = prose(markdown).into_iter().flat_map(|line| line.split('`').skip(1).step_by(2));
+    let rust = code.filter(|word| word.contains('/') && word.ends_with(".rs") && !word.contains(' '));
+    rust.map(str::to_owned).collect()
+}
+
+#[test]
+fn a_path_is_told_from_other_code() {
+    assert_eq!(paths("see `a/b.rs`, `c.rs`, `d/`, a/e.rs and `cargo test x/y.rs`"), ["a/b.rs"]);
+}
+
 /// The targets of `[text](target)` outside code.
 fn links(markdown: &str) -> Vec<String> {
     let mut found = Vec::new();

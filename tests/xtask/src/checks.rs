@@ -45,6 +45,8 @@ pub(crate) struct Check {
     pub(crate) rounds: Option<(&'static str, &'static str, &'static str)>,
     pub(crate) limit_minutes: u64,
     pub(crate) in_verify: bool,
+    /// Whether the verb, in full, runs under `AddressSanitizer`.
+    pub(crate) sanitized: bool,
 }
 
 /// Tests of `ringway-tests` whose module has the verb's name.
@@ -61,6 +63,7 @@ pub(crate) const CHECKS: &[Check] = &[
         rounds: Some(("LOOM_MAX_PREEMPTIONS", "2", "3")),
         limit_minutes: 10,
         in_verify: true,
+        sanitized: false,
     },
     Check {
         verb: "sim",
@@ -70,6 +73,7 @@ pub(crate) const CHECKS: &[Check] = &[
         rounds: Some(("RINGWAY_ROUNDS", "200", "20000")),
         limit_minutes: 5,
         in_verify: true,
+        sanitized: false,
     },
     Check {
         verb: "hostile",
@@ -79,6 +83,7 @@ pub(crate) const CHECKS: &[Check] = &[
         rounds: Some(("RINGWAY_ROUNDS", "20000", "10000000")),
         limit_minutes: 5,
         in_verify: true,
+        sanitized: true,
     },
     Check {
         verb: "crash",
@@ -88,6 +93,7 @@ pub(crate) const CHECKS: &[Check] = &[
         rounds: Some(("RINGWAY_ROUNDS", "40", "2000")),
         limit_minutes: 5,
         in_verify: true,
+        sanitized: false,
     },
     Check {
         verb: "perf",
@@ -102,6 +108,7 @@ pub(crate) const CHECKS: &[Check] = &[
         rounds: None,
         limit_minutes: 20,
         in_verify: false,
+        sanitized: false,
     },
 ];
 
@@ -124,25 +131,35 @@ impl Check {
 
     /// The command; `rest` is what the user added to the verb (a number of rounds, or a program's own words).
     pub(crate) fn job(&self, runner: &Runner, effort: Effort, rest: &[String]) -> Job {
+        let full = effort == Effort::Full;
+        let sanitizer = tools::host().filter(|_| full && self.sanitized);
         let job = match self.kind {
-            Kind::Tests { package, target, tests } => runner.job(&Selection {
-                targets: ["--package", package].iter().chain(target).map(|&word| word.to_owned()).collect(),
-                only: tests.iter().map(|&name| name.to_owned()).collect(),
-                show_output: true,
-                long: effort == Effort::Full,
-                ..Selection::default()
-            }),
-            Kind::Models { package, tests } => models(package, tests),
-            Kind::Program { package, bin, short, full } => {
-                let words = if effort == Effort::Short { short } else { full };
-                Job::cargo()
-                    .args(["run", "--release", "--package", package, "--bin", bin, "--"])
-                    .args(words)
-                    .args(rest)
+            Kind::Tests { package, target, tests } => {
+                let mut targets: Vec<String> =
+                    ["--package", package].iter().chain(target).map(|&word| word.to_owned()).collect();
+                targets.extend(sanitizer.iter().flat_map(|host| sanitized_targets(host)));
+                runner.job(&Selection {
+                    targets,
+                    only: tests.iter().map(|&name| name.to_owned()).collect(),
+                    show_output: true,
+                    long: full,
+                    ..Selection::default()
+                })
             }
+            Kind::Models { package, tests } => models(package, tests),
+            Kind::Program { package, bin, short, full: all } => Job::cargo()
+                .args(["run", "--release", "--package", package, "--bin", bin, "--"])
+                .args(if full { all } else { short })
+                .args(rest),
         };
-        let minutes = if effort == Effort::Short { self.limit_minutes } else { 12 * 60 };
-        self.with_rounds(job, effort, rest).dir(tools::root()).limit(Duration::from_secs(minutes * 60))
+        let minutes = if full { 12 * 60 } else { self.limit_minutes };
+        let job =
+            self.with_rounds(job, effort, rest).dir(tools::root()).limit(Duration::from_secs(minutes * 60));
+        if sanitizer.is_some() {
+            job.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zsanitizer=address")
+        } else {
+            job
+        }
     }
 
     fn with_rounds(&self, job: Job, effort: Effort, rest: &[String]) -> Job {
@@ -154,6 +171,12 @@ impl Check {
         let usual = if effort == Effort::Short { short } else { full };
         job.env(name, rest.first().map_or(usual, String::as_str))
     }
+}
+
+/// A build folder of their own for sanitized tests, and the platform by name, so that build scripts are left alone.
+fn sanitized_targets(host: &str) -> Vec<String> {
+    let folder = tools::target().join("asan").to_string_lossy().into_owned();
+    ["--target", host, "--target-dir", &folder].map(str::to_owned).to_vec()
 }
 
 /// Loom changes every atomic, so the models have a build folder of their own.

@@ -206,11 +206,14 @@ fn summaries(heard: &mpsc::Receiver<String>) -> Vec<String> {
     found
 }
 
-/// The line without colours, if it is one in which a runner sums up: nextest's, libtest's, or a check's own `summary:`.
+/// The line without colours, if it is one in which a runner sums up: nextest's, libtest's,
+/// libFuzzer's, or a check's own `summary:`.
 fn summary(line: &str) -> Option<String> {
     let plain = without_colour(line);
     let plain = plain.trim();
-    let sums_up = ["Summary [", "test result:", "summary:"].iter().any(|start| plain.starts_with(start));
+    let fuzzed = plain.starts_with("Done ") && plain.contains(" runs in ");
+    let sums_up =
+        fuzzed || ["Summary [", "test result:", "summary:"].iter().any(|start| plain.starts_with(start));
     let empty = plain.starts_with("test result: ok. 0 passed; 0 failed; 0 ignored");
     (sums_up && !empty).then(|| plain.to_owned())
 }
@@ -294,6 +297,7 @@ mod tests {
         );
         check("test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured\n", None);
         check("summary: 400 rounds, 0 hung calls\n", Some("summary: 400 rounds, 0 hung calls"));
+        check("Done 1036119 runs in 21 second(s)\n", Some("Done 1036119 runs in 21 second(s)"));
         check("   Compiling ringway v0.1.0\n", None);
     }
 

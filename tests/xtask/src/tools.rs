@@ -161,6 +161,7 @@ struct Need {
 
 const NEEDS: &[Need] = &[
     Need { probe: &["cc", "--version"], what_for: "C parts of dependencies (zstd)", package: "gcc" },
+    Need { probe: &["c++", "--version"], what_for: "the fuzzer's run-time library", package: "g++" },
     Need { probe: &["python3", "--version"], what_for: "the independent OTLP receiver", package: "python3" },
     Need {
         probe: &["python3", "-c", "import ensurepip, venv"],
