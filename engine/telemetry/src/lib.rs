@@ -2,7 +2,7 @@
 //! waterfall, and exported over OTLP.
 //!
 //! The engine drains its workers' telemetry rings into a [`Collector`], which fills a [`TraceStore`] and feeds an
-//! [`Exporter`]; the CLI and the console show what [`assemble`](trace::assemble) and a waterfall make of a trace. Time comes in as
+//! [`Exporter`]; the CLI and the console show what [`assemble`](trace::assemble) and [`waterfall`] make of a trace. Time comes in as
 //! `CLOCK_MONOTONIC` nanoseconds and leaves as unix time by a [`ClockAnchor`]. This crate must not know rings,
 //! sockets to workers or the catalog: names are told to the [`Directory`].
 //!
@@ -17,6 +17,7 @@ pub mod record;
 pub mod sampler;
 pub mod store;
 pub mod trace;
+pub mod waterfall;
 
 #[cfg(test)]
 mod testing;
