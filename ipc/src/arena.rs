@@ -427,8 +427,9 @@ impl Arena {
                 break;
             }
             let freed = state.uncut(class, excess);
-            let (_, run_bytes) = class::run(class);
-            excess = excess.saturating_sub((freed.len() * run_bytes) as u64);
+            let (blocks, run_bytes) = class::run(class);
+            // The tail of a run that no block covers was not counted as free.
+            excess = excess.saturating_sub((freed.len() * blocks * class::bytes(class)) as u64);
             let mut runs = self.runs.lock();
             for (segment_id, offset) in freed {
                 runs.give_back(segment_id, offset, run_bytes);
@@ -531,7 +532,8 @@ impl Class {
     /// Removes the blocks of runs that are wholly free, the coldest first, until `wanted` bytes are, and returns where
     /// those runs start.
     fn uncut(&self, class: usize, wanted: u64) -> Vec<(SegmentId, usize)> {
-        let (blocks, run_bytes) = class::run(class);
+        let (blocks, _) = class::run(class);
+        let run_free_bytes = blocks * class::bytes(class);
         let mut state = self.0.lock();
         let mut free: HashMap<(SegmentId, usize), usize> = HashMap::new();
         for chunk in &state.free {
@@ -539,7 +541,7 @@ impl Class {
         }
         let mut chosen = Vec::new();
         for chunk in &state.free {
-            if (chosen.len() * run_bytes) as u64 >= wanted {
+            if (chosen.len() * run_free_bytes) as u64 >= wanted {
                 break;
             }
             // Taken out of the map, so each run is chosen once.
