@@ -154,6 +154,13 @@ pub enum EngineMessage {
         /// Who asked for it; none for a binding that outlives its maker.
         owner: Option<WorkerId>,
     },
+    /// To whoever asked for a binding: its provider refused it. It stays parked for another provider.
+    TriggerRefused {
+        /// The binding's id.
+        id: String,
+        /// Why.
+        error: CallError,
+    },
     /// To a trigger type's provider: watch no longer.
     TriggerUnbind {
         /// The binding's id.
@@ -196,6 +203,7 @@ impl EngineMessage {
             Self::Shutdown { .. } => "shutdown",
             Self::Refused { .. } => "refused",
             Self::TriggerBind { .. } => "trigger_bind",
+            Self::TriggerRefused { .. } => "trigger_refused",
             Self::TriggerUnbind { .. } => "trigger_unbind",
         }
     }

@@ -95,7 +95,7 @@ byte_enum! {
     Rkyv = 1, "rkyv";
     /// JSON text (RFC 8259), UTF-8.
     Json = 2, "json";
-    /// MessagePack.
+    /// `MessagePack`.
     Msgpack = 3, "msgpack";
     /// Bytes that only the two ends understand.
     Bytes = 4, "bytes";

@@ -3,7 +3,6 @@
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::num::ParseIntError;
 use std::str::FromStr;
 use std::sync::Arc;
 
