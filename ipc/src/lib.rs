@@ -49,6 +49,9 @@ pub mod doorbell;
 #[cfg(target_os = "linux")]
 pub mod waiter;
 
+#[cfg(all(target_os = "linux", not(loom)))]
+pub mod channel;
+
 #[cfg(target_os = "linux")]
 pub mod floor;
 

@@ -46,6 +46,12 @@ impl<T> SpinLock<T> {
         taken.then_some(SpinGuard { lock: self })
     }
 
+    /// Whether nobody holds the lock at this moment.
+    #[inline]
+    pub fn is_free(&self) -> bool {
+        self.held.load(Ordering::Relaxed) == 0
+    }
+
     /// Takes the lock, spinning and then yielding until it is free.
     #[inline]
     pub fn lock(&self) -> SpinGuard<'_, T> {

@@ -56,7 +56,7 @@ const BUDGET_CAP_NS: i64 = 5_000_000;
 
 /// Polls without a pause at the start of a spin. A `pause` takes up to 140 cycles since Skylake (Intel
 /// Optimization Reference Manual, 2.6.4), longer than an answer from a neighbouring core.
-const EAGER_POLLS: u32 = 1024;
+pub const EAGER_POLLS: u32 = 1024;
 
 /// Bounds for the measured cost of a park, in nanoseconds.
 const PARK_COST_MIN_NS: u64 = 5_000;
@@ -179,6 +179,18 @@ impl SpinPolicy {
                 spin_ns >> pressure
             }
         }
+    }
+
+    /// Whether a wait that usually takes `expected_ns` begins with [`EAGER_POLLS`] polls, without reading a clock.
+    #[inline]
+    #[must_use]
+    pub fn plan_is_eager(&self, expected_ns: u64) -> bool {
+        self.cores >= 2
+            && match self.mode {
+                WaitMode::Latency => true,
+                WaitMode::Balanced => expected_ns <= 2 * self.park_ns && self.pressure() == 0,
+                WaitMode::Efficient => false,
+            }
     }
 
     fn affordable(&self, spin_ns: u64) -> bool {
