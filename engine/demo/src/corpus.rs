@@ -77,8 +77,9 @@ pub struct CorpusBudget {
 }
 
 impl Default for CorpusBudget {
+    /// 48 MiB in 20,000 documents of 1 MiB at most.
     fn default() -> Self {
-        Self { bytes_max: 64 << 20, documents_max: 20_000, file_bytes_max: 1 << 20 }
+        Self { bytes_max: 48 << 20, documents_max: 20_000, file_bytes_max: 1 << 20 }
     }
 }
 

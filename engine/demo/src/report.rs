@@ -117,8 +117,8 @@ impl AgentReport {
         line(
             &mut text,
             format_args!(
-                "Indexed {} documents ({}) in {}.",
-                count_text(self.index.documents),
+                "Indexed {} ({}) in {}.",
+                counted(self.index.documents, "document"),
                 bytes_text(self.index.bytes),
                 duration_text(Duration::from_millis(self.index.elapsed_ms))
             ),
@@ -248,10 +248,10 @@ impl PipelineReport {
         line(
             &mut text,
             format_args!(
-                "Read {} in {} files, {} chunks, in {} ({}/s).",
+                "Read {} in {}, {}, in {} ({}/s).",
                 bytes_text(total.bytes),
-                count_text(total.files),
-                count_text(total.chunks),
+                counted(total.files, "file"),
+                counted(total.chunks, "chunk"),
                 duration_text(elapsed),
                 bytes_text(per_second(total.bytes, elapsed)),
             ),
@@ -296,8 +296,8 @@ impl PipelineReport {
             line(
                 &mut text,
                 format_args!(
-                    "  {} files ({}) lie beyond the budget",
-                    count_text(self.skipped.beyond_budget),
+                    "  left out beyond the budget: {} ({})",
+                    counted(self.skipped.beyond_budget, "file"),
                     bytes_text(self.skipped.beyond_budget_bytes)
                 ),
             );
@@ -380,6 +380,10 @@ impl PipelineReport {
     }
 }
 
+fn counted(count: u64, what: &str) -> String {
+    format!("{} {what}{}", count_text(count), if count == 1 { "" } else { "s" })
+}
+
 fn per_second(bytes: u64, elapsed: Duration) -> u64 {
     let per_second = u128::from(bytes) * 1_000_000_000 / elapsed.as_nanos().max(1);
     u64::try_from(per_second).unwrap_or(u64::MAX)
@@ -422,15 +426,19 @@ fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
 fn wrapped(paragraph: &str, width: usize, indent: &str) -> String {
     let mut text = String::new();
     let mut column = 0;
-    for word in paragraph.split(' ') {
+    let first = paragraph.trim_start();
+    text.push_str(&paragraph[..paragraph.len() - first.len()]);
+    for word in first.split(' ') {
         let word_width = word.chars().count();
         if column > 0 && column + 1 + word_width > width {
             text.push('\n');
             text.push_str(indent);
             column = indent.chars().count();
-        } else if column > 0 || !text.is_empty() {
+        } else if column > 0 {
             text.push(' ');
             column += 1;
+        } else {
+            column = paragraph.len() - first.len();
         }
         text.push_str(word);
         column += word_width;

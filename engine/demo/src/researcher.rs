@@ -14,9 +14,9 @@ use crate::words::{AskedTerm, Words};
 /// Questions that the documentation of Rust crates can answer.
 pub const DEFAULT_QUESTIONS: [&str; 4] = [
     "How do I share a value between threads safely?",
-    "How can data be compressed in chunks with a streaming encoder?",
-    "What happens when a task blocks the runtime thread?",
-    "How does a hash function verify the integrity of a file?",
+    "How do I compress a stream of data with zstd?",
+    "When does sending a message into a bounded channel block?",
+    "How do I compute the BLAKE3 hash of a large file?",
 ];
 
 /// Rounds after which the best draft stands whatever the critic says.
@@ -24,7 +24,7 @@ pub const ROUNDS_MAX: u32 = 2;
 /// Searches of a round.
 const SEARCHES_MAX: usize = 4;
 /// Hits asked for by each search.
-const HITS_PER_SEARCH: u32 = 20;
+const HITS_PER_SEARCH: u32 = 12;
 /// Passages read in a round.
 const READS_MAX: usize = 8;
 /// Passages of one top folder (a crate) in a round, so that answers do not rest on one voice.
@@ -36,6 +36,8 @@ const LINES_AFTER: u32 = 60;
 const SENTENCES_ASKED: u32 = 16;
 /// Statements of a draft.
 const STATEMENTS_MAX: usize = 6;
+/// Share of a question's weight that a statement must hold.
+const SHARE_MIN: f64 = 0.5;
 /// The constant of reciprocal rank fusion (Cormack, Clarke & Büttcher, SIGIR 2009).
 const FUSION_K: f64 = 60.0;
 
@@ -111,6 +113,8 @@ pub enum ResearchError {
 pub struct Research {
     question: String,
     terms: Vec<AskedTerm>,
+    /// What each term is worth: rare ones say more. Known after the first searches.
+    weights: Vec<f64>,
     stage: Stage,
     round: u32,
     searches: Vec<SearchRequest>,
@@ -135,6 +139,7 @@ impl Research {
         Ok(Self {
             question: question.to_owned(),
             searches: first_searches(&terms),
+            weights: vec![1.0; terms.len()],
             terms,
             stage: Stage::Searching,
             round: 1,
@@ -188,6 +193,13 @@ impl Research {
     pub fn take_hits(&mut self, replies: &[SearchReply]) -> Result<(), ResearchError> {
         self.expect(Stage::Searching)?;
         self.searches_made += u32::try_from(replies.len()).unwrap_or(u32::MAX);
+        for (asked, weight) in self.terms.iter().zip(&mut self.weights) {
+            let counts =
+                replies.iter().flat_map(|reply| reply.terms.iter().map(|count| (count, reply.documents)));
+            if let Some((count, total)) = counts.into_iter().find(|(count, _)| count.term == asked.term) {
+                *weight = (1.0 + total as f64 / (1.0 + count.documents as f64)).ln();
+            }
+        }
         self.wanted = choose_reads(replies, &self.passages);
         self.stage = Stage::Reading;
         Ok(())
@@ -210,7 +222,7 @@ impl Research {
     /// [`ResearchError::OutOfOrder`] if no summary was asked for.
     pub fn take_summary(&mut self, summary: Summary) -> Result<(), ResearchError> {
         self.expect(Stage::Summarizing)?;
-        self.draft = compose(&self.question, &self.terms, &summary.sentences);
+        self.draft = compose(&self.question, &self.terms, &self.weights, &summary.sentences);
         self.ranked = summary.sentences;
         self.stage = Stage::Judging;
         Ok(())
@@ -335,7 +347,7 @@ fn choose_reads(replies: &[SearchReply], read_before: &[Passage]) -> Vec<ReadReq
     let mut fused: Vec<(&Hit, f64)> = Vec::new();
     for reply in replies {
         for (rank, hit) in (1_u32..).zip(&reply.hits) {
-            let share = kind_weight(hit.kind) / (FUSION_K + f64::from(rank));
+            let share = kind_weight(hit.kind) * nearness(hit, reply) / (FUSION_K + f64::from(rank));
             match fused.iter_mut().find(|(known, _)| known.document == hit.document) {
                 Some((known, score)) => {
                     *score += share;
@@ -373,10 +385,16 @@ fn choose_reads(replies: &[SearchReply], read_before: &[Passage]) -> Vec<ReadReq
         .collect()
 }
 
+/// Words that stand together answer; the same words scattered over a long file do not.
+fn nearness(hit: &Hit, reply: &SearchReply) -> f64 {
+    let share = hit.matched.len() as f64 / reply.terms.len().max(1) as f64;
+    share * share
+}
+
 /// Prose answers better than code.
 fn kind_weight(kind: DocumentKind) -> f64 {
     match kind {
-        DocumentKind::Readme | DocumentKind::Prose => 1.2,
+        DocumentKind::Readme | DocumentKind::Prose => 1.5,
         DocumentKind::Source => 1.0,
         DocumentKind::Example => 0.6,
         DocumentKind::Data => 0.4,
@@ -387,29 +405,37 @@ fn top_folder(name: &str) -> Option<&str> {
     name.split_once('/').map(|(folder, _)| folder)
 }
 
-/// Picks statements one by one: each time the sentence that ranks well and adds most of the question's terms that no
-/// earlier statement has. Sentences that hold none of the terms are no answer.
-fn compose(question: &str, terms: &[AskedTerm], ranked: &[RankedSentence]) -> Draft {
+/// Picks statements one by one: each time the sentence that ranks well, holds much of the question, and adds most of
+/// it that no earlier statement has. A sentence that holds less than [`SHARE_MIN`] of the question is no answer; it is taken
+/// only for a term that would be missing otherwise.
+fn compose(question: &str, terms: &[AskedTerm], weights: &[f64], ranked: &[RankedSentence]) -> Draft {
     let mut words = Words::new();
     let score_max = ranked.iter().map(|sentence| sentence.score).fold(f64::MIN_POSITIVE, f64::max);
+    let weight_all: f64 = weights.iter().sum();
+    let worth = |indexes: &mut dyn Iterator<Item = &usize>| {
+        indexes.map(|index| weights[*index]).sum::<f64>() / weight_all
+    };
     let mut left: Vec<(&RankedSentence, Vec<usize>)> = ranked
         .iter()
         .map(|sentence| {
             let held = words.distinct(&sentence.text);
-            let asked = (0..terms.len()).filter(|index| held.contains(&terms[*index].term)).collect();
-            (sentence, asked)
+            (sentence, (0..terms.len()).filter(|index| held.contains(&terms[*index].term)).collect())
         })
-        .filter(|(_, asked): &(_, Vec<usize>)| !asked.is_empty())
         .collect();
     let mut spoken = vec![false; terms.len()];
     let mut draft = Draft { question: question.to_owned(), ..Draft::default() };
-    while draft.statements.len() < STATEMENTS_MAX && !left.is_empty() {
+    while draft.statements.len() < STATEMENTS_MAX {
         let value = |(sentence, asked): &(&RankedSentence, Vec<usize>)| {
-            let news = asked.iter().filter(|index| !spoken[**index]).count();
-            sentence.score / score_max + 0.5 * asked.len() as f64 + 2.0 * news as f64
+            let share = worth(&mut asked.iter());
+            let news = worth(&mut asked.iter().filter(|index| !spoken[**index]));
+            let answers = share >= SHARE_MIN || news > 0.0;
+            answers.then_some(sentence.score / score_max + 2.0 * share + 2.0 * news)
         };
-        let best =
-            (0..left.len()).rev().max_by(|a, b| value(&left[*a]).total_cmp(&value(&left[*b]))).unwrap_or(0);
+        let values =
+            left.iter().enumerate().filter_map(|(index, candidate)| Some((index, value(candidate)?)));
+        // Of equal values the earlier sentence wins.
+        let best = values.reduce(|best, next| if next.1 > best.1 { next } else { best });
+        let Some((best, _)) = best else { break };
         let (sentence, asked) = left.remove(best);
         for index in asked {
             spoken[index] = true;

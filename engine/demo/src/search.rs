@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tantivy::collector::TopDocs;
 use tantivy::directory::RamDirectory;
+use tantivy::indexer::NoMergePolicy;
 use tantivy::query::{BooleanQuery, BoostQuery, Occur, Query, TermQuery};
 use tantivy::schema::{
     Field, INDEXED, IndexRecordOption, STORED, Schema, TextFieldIndexing, TextOptions, Value,
@@ -52,6 +53,8 @@ fn default_limit() -> u32 {
 /// The best documents, best first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SearchReply {
+    /// Documents in the index.
+    pub documents: u64,
     /// The query's terms as they were looked up, with the number of documents that hold each.
     pub terms: Vec<TermCount>,
     /// The hits.
@@ -152,6 +155,8 @@ impl Library {
         index.tokenizers().register(ANALYZER, analyzer());
         let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(2));
         let mut writer: IndexWriter = index.writer_with_num_threads(threads, WRITER_BYTES)?;
+        // A few segments are searched as fast as one, and merging them would take as long again.
+        writer.set_merge_policy(Box::new(NoMergePolicy));
         let mut texts = HashMap::with_capacity(corpus.documents().len());
         let mut report = IndexReport::default();
         for document in corpus.documents() {
@@ -173,7 +178,6 @@ impl Library {
             texts.insert(document.id, text.into_boxed_str());
         }
         writer.commit()?;
-        writer.wait_merging_threads()?;
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
         report.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(Self { corpus, texts, reader, fields, report })
@@ -220,7 +224,7 @@ impl Library {
             hits.extend(id.and_then(|id| self.hit(id, score, &terms, &mut words)));
         }
         hits.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.document.cmp(&b.document)));
-        Ok(SearchReply { terms, hits })
+        Ok(SearchReply { documents: self.report.documents, terms, hits })
     }
 
     /// Each word may stand in the text or in the name; half of them must.

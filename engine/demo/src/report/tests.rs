@@ -42,6 +42,7 @@ fn tables_line_up() {
 #[test]
 fn wrapping_and_shortening() {
     assert_eq!(wrapped("one two three", 8, "  "), "one two\n  three\n");
+    assert_eq!(wrapped("   one two three", 8, "  "), "   one\n  two\n  three\n");
     assert_eq!(wrapped("unbreakable", 3, "  "), "unbreakable\n");
     assert_eq!(table::shortened("abcdefghij", 7), "ab…ghij");
     assert_eq!(table::shortened("abc", 7), "abc");
@@ -144,7 +145,7 @@ fn the_accounts_as_text() {
         elapsed_ns: 4_000_000,
     };
     let expected = "\
-Read 4.0 KiB in 1 files, 4 chunks, in 4.00 ms (1000.0 KiB/s).
+Read 4.0 KiB in 1 file, 4 chunks, in 4.00 ms (1000.0 KiB/s).
                         bytes  of all  chunks
   ──────────────────  ───────  ──────  ──────
   duplicate           1.0 KiB  25.0 %       1

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::corpus::{Corpus, CorpusBudget};
 use crate::critic;
-use crate::search::Library;
+use crate::search::{Library, TermCount};
 use crate::summarize::summarize;
 
 /// Runs the loop as the demo's workers do, with plain calls between them, stored and taken up again at every step.
@@ -124,8 +124,10 @@ fn hit(name: &str, first_line: u32, matched: usize) -> Hit {
 }
 
 #[test]
-fn rankings_are_fused_and_no_crate_crowds_out_the_rest() {
-    let reply = |hits: Vec<Hit>| SearchReply { terms: Vec::new(), hits };
+fn rankings_are_fused_nearness_counts_and_no_crate_crowds_out_the_rest() {
+    let count = |term: &str| TermCount { term: term.to_owned(), documents: 1 };
+    let reply = |hits: Vec<Hit>| SearchReply { documents: 9, terms: vec![count("a"), count("b")], hits };
+
     let replies = [
         reply(vec![hit("a/1.rs", 100, 1), hit("a/2.rs", 1, 1), hit("a/3.rs", 1, 1), hit("b/1.rs", 1, 1)]),
         reply(vec![hit("b/1.rs", 50, 2), hit("a/1.rs", 10, 1)]),
@@ -135,7 +137,7 @@ fn rankings_are_fused_and_no_crate_crowds_out_the_rest() {
     let id = DocumentId::of_path;
     assert_eq!(
         order,
-        [(id("a/1.rs"), 75, Some(167)), (id("b/1.rs"), 25, Some(117)), (id("a/2.rs"), 1, Some(68)),]
+        [(id("b/1.rs"), 25, Some(117)), (id("a/1.rs"), 75, Some(167)), (id("a/2.rs"), 1, Some(68)),]
     );
 }
 
