@@ -43,7 +43,8 @@ impl<T> SpinLock<T> {
             return None;
         }
         let taken = self.held.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok();
-        taken.then_some(SpinGuard { lock: self })
+        // Not `then_some`: that makes a guard in any case, and dropping it would open somebody else's lock.
+        taken.then(|| SpinGuard { lock: self })
     }
 
     /// Whether nobody holds the lock at this moment.
