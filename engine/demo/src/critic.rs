@@ -280,6 +280,8 @@ mod tests {
             &draft(&[FIRST, ("A mutex makes everything faster.", 1)]),
             &Objection::NotInSource { statement: 1, source: 1 },
         );
+        let reordered = "Threads guards a shared value between mutex safely.";
+        check(&draft(&[(reordered, 1), SECOND]), &Objection::NotInSource { statement: 0, source: 1 });
         check(&draft(&[(FIRST.0, 2), SECOND]), &Objection::NotInSource { statement: 0, source: 2 });
         check(&draft(&[FIRST, (SECOND.0, 0)]), &Objection::NoSource { statement: 1 });
         check(&draft(&[FIRST, (SECOND.0, 3)]), &Objection::NoSource { statement: 1 });
