@@ -194,14 +194,14 @@ impl AgentRun {
         line(
             &mut text,
             format_args!(
-                "   critic: {} ({:.2} of 1: {} of the statements supported, {} of the question covered); {} searches and {} reads in {}",
+                "   critic: {} ({:.2} of 1: {} of the statements supported, {} of the question covered); {}, {}, {}",
                 if verdict.accepted { "accepted" } else { "not accepted" },
                 verdict.score,
                 percent_text(verdict.supported),
                 percent_text(verdict.coverage),
-                searches,
-                reads,
-                if *rounds == 1 { "one round".to_owned() } else { format!("{rounds} rounds") },
+                counted(u64::from(*searches), "search"),
+                counted(u64::from(*reads), "read"),
+                counted(u64::from(*rounds), "round"),
             ),
         );
         for objection in &verdict.objections {
@@ -381,7 +381,12 @@ impl PipelineReport {
 }
 
 fn counted(count: u64, what: &str) -> String {
-    format!("{} {what}{}", count_text(count), if count == 1 { "" } else { "s" })
+    let ending = match (count, what.ends_with("ch")) {
+        (1, _) => "",
+        (_, true) => "es",
+        (_, false) => "s",
+    };
+    format!("{} {what}{ending}", count_text(count))
 }
 
 fn per_second(bytes: u64, elapsed: Duration) -> u64 {

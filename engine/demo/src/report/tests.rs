@@ -85,7 +85,7 @@ fn an_answer_as_text() {
 Q: What is it?
 A: It is a ring. [1]
    [1] a.md:3-4
-   critic: not accepted (0.50 of 1: 100 % of the statements supported, 50.0 % of the question covered); 3 searches and 4 reads in 2 rounds
+   critic: not accepted (0.50 of 1: 100 % of the statements supported, 50.0 % of the question covered); 3 searches, 4 reads, 2 rounds
    objection: it rests on one document
    step           calls     time
    ────────  ──────────  ───────
