@@ -100,12 +100,12 @@ mod tests {
     fn bits_grow_when_set_and_not_when_cleared() {
         let mut bits = Vec::new();
         set_bit(&mut bits, 200, false);
-        assert_eq!(bits, []);
+        assert!(bits.is_empty());
         set_bit(&mut bits, 65, true);
         assert_eq!(bits, [0, 2]);
         assert_eq!(difference(&[], &bits), [(1, 2)]);
         assert_eq!(difference(&bits, &[]), [(1, 0)]);
-        assert_eq!(difference(&bits, &[0, 2, 0]), []);
+        assert!(difference(&bits, &[0, 2, 0]).is_empty());
         set_bit(&mut bits, 65, false);
         assert_eq!(bits, [0, 0]);
     }

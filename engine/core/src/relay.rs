@@ -25,6 +25,7 @@ pub struct RelayTarget {
 
 /// The indexes that are in use.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Relays {
     indexes: BTreeMap<(Zone, FunctionKey), u32>,
     targets: HashMap<u32, (Zone, FunctionKey)>,
@@ -60,22 +61,6 @@ impl Relays {
 
     pub(crate) fn target(&self, index: u32) -> Option<&(Zone, FunctionKey)> {
         self.targets.get(&index)
-    }
-
-    /// Returns how many indexes were ever given.
-    #[cfg(test)]
-    pub(crate) fn used(&self) -> u32 {
-        self.next - limits::RELAY_INDEX_START
-    }
-
-    /// Takes over an index that other relays gave, or none, so that the two agree.
-    #[cfg(test)]
-    pub(crate) fn place(&mut self, index: u32, relay: Option<&(Zone, FunctionKey)>) {
-        if let Some(relay) = relay {
-            self.indexes.insert(relay.clone(), index);
-            self.targets.insert(index, relay.clone());
-        }
-        self.next = self.next.max(index + 1);
     }
 
     #[cfg(test)]

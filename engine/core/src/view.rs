@@ -14,6 +14,18 @@ use crate::policy::Policy;
 use crate::relay::Relays;
 use crate::zones::Zone;
 
+#[cfg(test)]
+thread_local! {
+    /// How many functions and replicas were looked at, for the test of what a change costs.
+    static VISITS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// Returns how many functions and replicas this thread has looked at.
+#[cfg(test)]
+pub(crate) fn visits() -> u64 {
+    VISITS.get()
+}
+
 /// A zone's view.
 #[derive(Debug, Default)]
 pub(crate) struct View {
@@ -80,6 +92,8 @@ fn relayed(
 impl Sources<'_> {
     /// Returns what a zone sees of one function.
     fn entries(&mut self, zone: &Zone, key: &FunctionKey) -> Vec<CatalogFunction> {
+        #[cfg(test)]
+        VISITS.set(VISITS.get() + 1 + self.catalog.replicas(key).len() as u64);
         let (mut entries, mut foreign) = (Vec::new(), BTreeMap::<&Zone, Vec<&Replica>>::new());
         for replica in self.catalog.replicas(key) {
             if !self.policy.shows(zone, &replica.zone, &key.id) {
