@@ -51,6 +51,12 @@ impl Core {
     /// Says whether a worker may attach, and to which zone.
     fn admit(&self, hello: &Hello, credentials: Credentials) -> Result<Zone, CallError> {
         catalog::check_hello(hello)?;
+        let limit = self.config.limits.channels_max;
+        if hello.channels.len() > limit as usize {
+            let found = hello.channels.len();
+            let message = format!("wanted at most {limit} kept channels, found {found}");
+            return Err(CallError::invalid_registration(message));
+        }
         if credentials.engine != (hello.worker_id == self.config.engine_id) {
             let message = format!("worker id {} is the engine's own", self.config.engine_id);
             return Err(CallError::new(ErrorCode::Forbidden, message));

@@ -651,7 +651,7 @@ fn from_environment(name: &str) -> Option<u64> {
 
 #[test]
 fn any_order_of_events_keeps_the_truth() {
-    let steps = from_environment("RINGWAY_SIM_STEPS").unwrap_or(600);
+    let steps = from_environment("RINGWAY_SIM_STEPS").unwrap_or(300);
     let seeds = from_environment("RINGWAY_SIM_SEED").map_or(1..9, |seed| seed..seed + 1);
     for seed in seeds {
         println!("seed {seed}, {steps} steps: {:?}", run(seed, steps));

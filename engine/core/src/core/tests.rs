@@ -360,6 +360,28 @@ fn bindings_wait_for_their_type_and_follow_it() {
 }
 
 #[test]
+fn a_kept_binding_outlives_its_maker_and_stays_in_its_zone() {
+    let mut core = core();
+    let spec = TriggerSpec::new("kept", "cron", FunctionId::new("a::f").unwrap());
+    let (zone, other) = (Zone::from("default"), Zone::from("sandbox"));
+    core.check_kept_trigger(&zone, &spec).unwrap();
+    assert_eq!(core.handle(0, Event::TriggerKept { zone: zone.clone(), spec: spec.clone() }), []);
+    assert_eq!(core.check_kept_trigger(&other, &spec).unwrap_err().code, ErrorCode::RegistrationConflict);
+    assert_eq!(core.handle(0, Event::TriggerRemoved { zone: other, id: "kept".into() }), []);
+    attach(&mut core, A, None);
+    let trigger_types = vec![TriggerTypeSpec { id: "cron".into(), ..TriggerTypeSpec::default() }];
+    let provide = Register { request: 1, trigger_types, ..Register::default() };
+    let bound = |effects: &[Effect], name: &str| {
+        effects.iter().any(|effect| matches!(effect, Effect::Send { message, .. } if message.name() == name))
+    };
+    assert!(bound(&say(&mut core, A, WorkerMessage::Register(provide)), "trigger_bind"));
+    say(&mut core, A, WorkerMessage::Goodbye {});
+    assert!(core.bindings.get("kept").is_some_and(|binding| binding.provider.is_none()), "parked");
+    assert_eq!(core.handle(0, Event::TriggerRemoved { zone, id: "kept".into() }), []);
+    assert!(core.bindings.get("kept").is_none());
+}
+
+#[test]
 fn a_relay_with_nobody_ready_says_so() {
     let mut core = core();
     attach(&mut core, A, None);

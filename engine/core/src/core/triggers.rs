@@ -22,6 +22,12 @@ impl Core {
             return Err(CallError::not_found("worker", &id.to_string()));
         };
         catalog::check_trigger_type(&spec, worker.credentials.engine)?;
+        let limit = self.config.limits.triggers_max;
+        if worker.trigger_types.len() >= limit as usize && !worker.trigger_types.contains(&spec.id) {
+            return Err(CallError::invalid_registration(format!(
+                "one worker may have {limit} trigger types"
+            )));
+        }
         worker.trigger_types.insert(spec.id.clone());
         let everywhere = worker.credentials.engine;
         let provider = Provider { worker: id, zone: worker.zone.clone(), everywhere, spec };
@@ -115,8 +121,17 @@ impl Core {
         }
     }
 
+    /// Says whether [`crate::Event::TriggerKept`] would be taken; the event itself has no answer.
+    ///
+    /// # Errors
+    /// The binding is over a limit, or its id belongs to another zone.
+    pub fn check_kept_trigger(&self, zone: &Zone, spec: &TriggerSpec) -> Result<(), CallError> {
+        catalog::check_trigger(spec)?;
+        self.check_binding_zone(zone, spec)
+    }
+
     pub(super) fn keep_trigger(&mut self, zone: &Zone, spec: TriggerSpec, out: &mut Vec<Effect>) {
-        if catalog::check_trigger(&spec).and_then(|()| self.check_binding_zone(zone, &spec)).is_err() {
+        if self.check_kept_trigger(zone, &spec).is_err() {
             return;
         }
         self.disown(&spec.id);
