@@ -5,6 +5,7 @@
 //! time: the engine puts a lock around it. This file must not know clocks (time is in the records), the network, or
 //! how a trace is shown.
 
+mod hash;
 mod logs;
 mod query;
 mod spans;
@@ -135,15 +136,15 @@ impl TraceStore {
         if span.trace_id.is_none() || span.span_id.is_none() {
             return Inserted::Invalid;
         }
-        if let Some(held) = self.spans.find_span(span.trace_id, span.span_id) {
-            return if self.spans.end_live(held, span) { Inserted::Ended } else { Inserted::Duplicate };
-        }
         let trace = self.spans.find_trace(span.trace_id);
-        if let Some(trace) = trace
-            && self.spans.span_count(trace) >= self.limits.trace_spans_max()
-        {
-            self.spans.count_drop(trace);
-            return Inserted::Dropped;
+        if let Some(trace) = trace {
+            if let Some(held) = self.spans.find_span(trace, span.span_id) {
+                return if self.spans.end_live(held, span) { Inserted::Ended } else { Inserted::Duplicate };
+            }
+            if self.spans.span_count(trace) >= self.limits.trace_spans_max() {
+                self.spans.count_drop(trace);
+                return Inserted::Dropped;
+            }
         }
         if !self.make_room(&span) {
             if let Some(trace) = trace {
@@ -151,7 +152,7 @@ impl TraceStore {
             }
             return Inserted::Dropped;
         }
-        self.spans.insert(span);
+        self.spans.insert(trace, span);
         Inserted::New
     }
 

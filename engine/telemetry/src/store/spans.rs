@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use ringway_protocol::{ErrorCode, SpanId, TraceId, WorkerId};
 
+use super::hash::IdHash;
 use crate::record::Span;
 
 /// No slot: the end of a list.
@@ -22,7 +23,7 @@ const MAP_ENTRY_OVERHEAD: usize = 16;
 
 /// Estimates what a span costs, its index entry included.
 pub(super) fn footprint(span: &Span) -> usize {
-    let index = size_of::<(TraceId, SpanId, u32)>() + MAP_ENTRY_OVERHEAD;
+    let index = size_of::<(u32, SpanId, u32)>() + MAP_ENTRY_OVERHEAD;
     size_of::<SpanSlot>() + index + span.name.len()
 }
 
@@ -56,8 +57,9 @@ pub(super) struct SpanSlab {
     traces_free: Vec<u32>,
     oldest: u32,
     newest: u32,
-    by_trace: HashMap<TraceId, u32>,
-    by_span: HashMap<(TraceId, SpanId), u32>,
+    by_trace: HashMap<TraceId, u32, IdHash>,
+    /// By the trace's slot and the span's id.
+    by_span: HashMap<(u32, SpanId), u32, IdHash>,
     live: HashSet<u32>,
 }
 
@@ -72,18 +74,18 @@ impl Default for SpanSlab {
             traces_free: Vec::new(),
             oldest: NONE,
             newest: NONE,
-            by_trace: HashMap::new(),
-            by_span: HashMap::new(),
+            by_trace: HashMap::default(),
+            by_span: HashMap::default(),
             live: HashSet::new(),
         }
     }
 }
 
-/// The handle of a trace in the slab, good until the next eviction.
+/// The handle of a trace in the slab, good until that trace is let go.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TraceIndex(u32);
 
-/// The handle of a span in the slab, good until the next eviction.
+/// The handle of a span in the slab, good until its trace is let go.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SpanIndex(u32);
 
@@ -108,8 +110,8 @@ impl SpanSlab {
         self.by_trace.get(&id).copied().map(TraceIndex)
     }
 
-    pub(super) fn find_span(&self, trace_id: TraceId, span_id: SpanId) -> Option<SpanIndex> {
-        self.by_span.get(&(trace_id, span_id)).copied().map(SpanIndex)
+    pub(super) fn find_span(&self, trace: TraceIndex, span_id: SpanId) -> Option<SpanIndex> {
+        self.by_span.get(&(trace.0, span_id)).copied().map(SpanIndex)
     }
 
     pub(super) fn span_count(&self, trace: TraceIndex) -> usize {
@@ -159,15 +161,12 @@ impl SpanSlab {
         ended
     }
 
-    /// Adds a span that is not held yet.
-    pub(super) fn insert(&mut self, span: Span) {
-        let trace = match self.by_trace.get(&span.trace_id) {
-            Some(&trace) => trace,
-            None => self.add_trace(span.trace_id),
-        };
+    /// Adds a span that is not held yet to its trace, or to a new one.
+    pub(super) fn insert(&mut self, trace: Option<TraceIndex>, span: Span) {
+        let trace = trace.map_or_else(|| self.add_trace(span.trace_id), |trace| trace.0);
         self.bytes += footprint(&span);
         self.span_count += 1;
-        let key = (span.trace_id, span.span_id);
+        let key = (trace, span.span_id);
         let is_live = span.is_live();
         let index = self.take_slot(span);
         let trace = &mut self.traces[at(trace)];
@@ -235,17 +234,17 @@ impl SpanSlab {
         }
         self.by_trace.remove(&id);
         self.traces_free.push(index);
-        Some(self.free_spans(first))
+        Some(self.free_spans(index, first))
     }
 
-    fn free_spans(&mut self, first: u32) -> u64 {
+    fn free_spans(&mut self, trace: u32, first: u32) -> u64 {
         let mut freed = 0;
         let mut index = first;
         while index != NONE {
             let slot = &mut self.spans[at(index)];
             let next = std::mem::replace(&mut slot.next, self.spans_free);
             if let Some(span) = slot.span.take() {
-                self.by_span.remove(&(span.trace_id, span.span_id));
+                self.by_span.remove(&(trace, span.span_id));
                 self.bytes -= footprint(&span);
                 if span.is_live() {
                     self.live.remove(&index);
