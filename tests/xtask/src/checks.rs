@@ -68,9 +68,13 @@ pub(crate) const CHECKS: &[Check] = &[
     Check {
         verb: "sim",
         proves: "catalog, zones and brokering in any order of events, from a printed seed",
-        source: "engine/core/tests/simulation.rs",
-        kind: Kind::Tests { package: "ringway-engine-core", target: &["--test", "simulation"], tests: &[] },
-        rounds: Some(("RINGWAY_ROUNDS", "200", "20000")),
+        source: "engine/core/src/core/simulation.rs",
+        kind: Kind::Tests {
+            package: "ringway-engine-core",
+            target: &["--lib"],
+            tests: &["core::simulation::"],
+        },
+        rounds: Some(("RINGWAY_SIM_STEPS", "1000", "100000")),
         limit_minutes: 5,
         in_verify: true,
         sanitized: false,
@@ -291,8 +295,8 @@ mod tests {
     fn rounds_come_from_the_user_first() {
         let check = Check::find("sim").unwrap();
         let line = |effort, rest: &[String]| check.job(&Runner::Cargo, effort, rest).line();
-        assert!(line(Effort::Short, &[]).starts_with("RINGWAY_ROUNDS=200 "));
-        assert!(line(Effort::Full, &[]).starts_with("RINGWAY_ROUNDS=20000 "));
-        assert!(line(Effort::Full, &["7".to_owned()]).starts_with("RINGWAY_ROUNDS=7 "));
+        assert!(line(Effort::Short, &[]).starts_with("RINGWAY_SIM_STEPS=1000 "));
+        assert!(line(Effort::Full, &[]).starts_with("RINGWAY_SIM_STEPS=100000 "));
+        assert!(line(Effort::Full, &["7".to_owned()]).starts_with("RINGWAY_SIM_STEPS=7 "));
     }
 }

@@ -203,7 +203,15 @@ fn summaries(heard: &mpsc::Receiver<String>) -> Vec<String> {
     while let Ok(line) = heard.recv_timeout(until.saturating_duration_since(Instant::now())) {
         found.push(line);
     }
-    found
+    told_once(found)
+}
+
+/// Nextest shows what libtest says about each test, where output is shown at all; its own line then says it for all.
+fn told_once(mut lines: Vec<String>) -> Vec<String> {
+    if lines.iter().any(|line| line.starts_with("Summary [")) {
+        lines.retain(|line| !line.starts_with("test result:"));
+    }
+    lines
 }
 
 /// The line without colours, if it is one in which a runner sums up: nextest's, libtest's,
@@ -299,6 +307,14 @@ mod tests {
         check("summary: 400 rounds, 0 hung calls\n", Some("summary: 400 rounds, 0 hung calls"));
         check("Done 1036119 runs in 21 second(s)\n", Some("Done 1036119 runs in 21 second(s)"));
         check("   Compiling ringway v0.1.0\n", None);
+    }
+
+    #[test]
+    fn a_summary_of_all_stands_for_those_of_each() {
+        let lines = |lines: &[&str]| lines.iter().map(|&line| line.to_owned()).collect::<Vec<_>>();
+        let (each, all) = ("test result: ok. 1 passed", "Summary [ 1s] 1 test run");
+        assert_eq!(told_once(lines(&[each, all, "summary: x"])), [all, "summary: x"]);
+        assert_eq!(told_once(lines(&[each, each])), [each, each]);
     }
 
     #[test]
