@@ -18,7 +18,7 @@ use crate::sys::socket::{self, Credentials, MESSAGE_FDS_MAX};
 mod address;
 mod listener;
 
-pub use listener::{BindError, PacketListener};
+pub use listener::{Access, BindError, PacketListener};
 
 /// The most bytes of one packet, its prefix apart.
 pub const PACKET_BYTES_MAX: usize = 64 << 20;

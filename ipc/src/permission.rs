@@ -74,6 +74,14 @@ impl PermissionPage {
         Ok(page)
     }
 
+    /// Makes a page of words as [`Self::set_word`] takes them; words that are not given are zero.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn from_words(bits: &[u64]) -> Result<Self, SegmentError> {
+        Self::new(|index| bits.get(index as usize / 64).is_some_and(|word| word >> (index % 64) & 1 != 0))
+    }
+
     fn words(&self) -> &[AtomicU64; WORDS] {
         // SAFETY: I1; `self` holds the segment for as long as it is borrowed.
         unsafe { words(self.segment.base()) }
@@ -97,6 +105,15 @@ impl PermissionPage {
         for (word, first) in self.words()[FIRST_BITS_WORD..].iter().zip((0..INDEX_END).step_by(64)) {
             let bits = (0..64).filter(|bit| allow(first + bit)).fold(0, |bits, bit| bits | 1 << bit);
             word.store(bits, Ordering::Relaxed);
+        }
+    }
+
+    /// Sets 64 indexes at once, from `64 * word`, lowest bit first. Nothing happens after [`Self::revoke`], nor for a word
+    /// past the end.
+    pub fn set_word(&self, word: u32, bits: u64) {
+        let place = self.words().get(FIRST_BITS_WORD + word as usize);
+        if let Some(place) = place.filter(|_| !self.revoked.load(Ordering::Relaxed)) {
+            place.store(bits, Ordering::Relaxed);
         }
     }
 
@@ -203,6 +220,18 @@ mod tests {
         page.set_all(|index| index == 2);
         check(1, false);
         check(2, true);
+    }
+
+    #[test]
+    fn whole_words_are_indexes_from_the_lowest_bit_up() {
+        let page = PermissionPage::from_words(&[0b101, 1 << 63]).unwrap();
+        let view = view(&page);
+        let allowed = || (0..INDEX_END).filter(|index| view.allows(*index)).collect::<Vec<_>>();
+        assert_eq!(allowed(), [0, 2, 127]);
+        page.set_word(0, 0);
+        page.set_word(255, 1);
+        page.set_word(256, 1);
+        assert_eq!(allowed(), [127, 255 * 64]);
     }
 
     #[test]

@@ -21,6 +21,16 @@ const BACKLOG: i32 = 4096;
 /// How long to wait for another process that is binding in the same directory.
 const LOCK_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// Who may connect to a socket that has a file, as far as its directories let them through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Access {
+    /// Processes of its maker's user.
+    #[default]
+    Owner,
+    /// Everybody: whoever accepts looks at the credentials.
+    Everybody,
+}
+
 /// Why a control socket could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -75,6 +85,14 @@ impl PacketListener {
     /// # Errors
     /// [`BindError`] says what is in the way.
     pub fn bind(address: &str) -> Result<Self, BindError> {
+        Self::bind_with(address, Access::Owner)
+    }
+
+    /// Listens as [`Self::bind`] does, with the access that is given.
+    ///
+    /// # Errors
+    /// [`BindError`] says what is in the way.
+    pub fn bind_with(address: &str, access: Access) -> Result<Self, BindError> {
         let failed = |step| {
             let address = address.to_owned();
             move |source: io::Error| BindError::System { step, address, source }
@@ -82,8 +100,11 @@ impl PacketListener {
         let parsed = address::parse(address).map_err(failed("listen at"))?;
         let socket = address::stream_socket().map_err(failed("make a socket for"))?;
         // Linux gives the file the mode of the socket's own inode, so nobody can get in between bind and chmod.
-        rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)
-            .map_err(|error| failed("protect")(error.into()))?;
+        let mode = match access {
+            Access::Owner => Mode::from_bits_truncate(0o600),
+            Access::Everybody => Mode::from_bits_truncate(0o666),
+        };
+        rustix::fs::fchmod(&socket, mode).map_err(|error| failed("protect")(error.into()))?;
         let path = (!address.starts_with('@')).then(|| Path::new(address));
         let lock = path.map(|path| prepare(address, path)).transpose()?;
         match rustix::net::bind(&socket, &parsed) {

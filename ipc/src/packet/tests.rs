@@ -173,6 +173,10 @@ fn a_socket_file_is_private_and_goes_with_its_listener() {
     client.queue(b"hello", vec![counter(4)]).unwrap();
     assert!(client.flush().unwrap());
     assert_eq!(server.receive().unwrap().unwrap().0, b"hello");
+    let shared = folder.path().join("shared.sock");
+    let open = PacketListener::bind_with(shared.to_str().unwrap(), Access::Everybody).unwrap();
+    assert_eq!(mode(&shared) | 0o022, 0o666, "but for the umask");
+    drop(open);
     drop(listener);
     assert!(!path.exists());
 }
