@@ -1,1 +1,30 @@
-//! The Ringway engine: control plane, brokering, built-in functions.
+//! The engine: the process, or the part of one, that knows who serves what. Workers attach to its control socket; it
+//! tells each of them every change of the catalog, brokers channels between them, and takes in their telemetry. No call
+//! passes through it but those for itself and those from one zone to another.
+//!
+//! Start with [`Engine::builder`]. What happens to the engine is decided in `ringway-engine-core`; this crate gives it
+//! sockets, memory, time and threads:
+//! - `control`: one thread, the control socket and all that follows from what comes over it;
+//! - `telemetry`: one thread, the workers' telemetry rings;
+//! - `service`: what a binary wraps around an engine (signals, systemd).
+//!
+//! It must not know how calls travel between workers; that is the business of the SDK and of `ipc`.
+
+#![forbid(unsafe_code)]
+
+pub mod limits;
+
+mod config;
+mod engine;
+mod shared;
+
+mod control;
+mod counters;
+mod telemetry;
+
+mod service;
+
+pub use config::{EngineBuilder, Otlp, ZoneSocket};
+pub use counters::CountersReport;
+pub use engine::{Engine, StartError};
+pub use service::{ServiceError, raise_file_limit, run_until_signal};

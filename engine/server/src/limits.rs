@@ -1,0 +1,31 @@
+//! Every limit of the engine's server in one place. What a limit causes is counted and named in an error. Limits on what
+//! workers register are in `ringway_protocol::control::Limits`.
+
+use std::time::Duration;
+
+/// The most control connections at a time, attached or not.
+pub const CONNECTIONS_MAX: usize = 8192;
+/// How long a connection may be open before its first message.
+pub const HELLO_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a connection that is being closed may take to read what was sent to it.
+pub const CLOSING_TIME_MAX: Duration = Duration::from_secs(5);
+/// The most bytes that wait for a worker that does not read its control socket.
+pub const QUEUED_BYTES_MAX: usize = 80 << 20;
+/// How many messages of one connection are handled before the others get their turn.
+pub const MESSAGES_PER_TURN: usize = 64;
+/// How long to wait before accepting again when the process has no descriptor left.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The largest telemetry segment: as many slots as a ring can have, and the page before them.
+pub const TELEMETRY_SEGMENT_BYTES_MAX: u64 = (64 << 10) * 256 + 4096;
+/// How many telemetry records are taken in before others may look at the store.
+pub const RECORDS_PER_TURN: usize = 256;
+/// The pause between two looks at the telemetry rings while records come.
+pub const DRAIN_PAUSE: Duration = Duration::from_millis(1);
+/// How many looks without a record until the telemetry thread sleeps until it is rung for.
+pub const IDLE_LOOKS_MAX: u32 = 8;
+/// The longest sleep of the telemetry thread: what bounds the delay that a thief of its doorbell could cause.
+pub const DRAIN_SLEEP_MAX: Duration = Duration::from_secs(2);
+/// How long the exporter may take to send what is left when the engine stops.
+pub const EXPORT_TIME_MAX: Duration = Duration::from_secs(5);
+
+const _: () = assert!(QUEUED_BYTES_MAX > ringway_protocol::limits::CONTROL_JSON_BYTES_MAX as usize);

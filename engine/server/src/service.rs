@@ -1,0 +1,61 @@
+//! What a binary wraps around an engine: signals, systemd, the limit on open files. A program that embeds an engine and has
+//! its own ideas about these uses none of it.
+
+use std::io;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::engine::Engine;
+
+/// Why an engine cannot be run as a service.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// Signals cannot be caught.
+    #[error("cannot catch signals: {0}")]
+    Signals(#[source] io::Error),
+}
+
+/// Raises the limit on open files as far as the system allows without asking: each attached worker takes four, each
+/// channel one.
+///
+/// # Errors
+/// Whatever `setrlimit` reports.
+pub fn raise_file_limit() -> io::Result<()> {
+    let found = getrlimit(Resource::Nofile);
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: found.maximum, maximum: found.maximum })?)
+}
+
+/// Runs until SIGTERM or SIGINT, then stops gracefully within `drain`; a second signal cuts that short. Tells systemd,
+/// where it listens.
+///
+/// # Errors
+/// [`ServiceError`]; the engine is stopped.
+pub fn run_until_signal(engine: &Engine, drain: Duration) -> Result<(), ServiceError> {
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(ServiceError::Signals)?;
+    notify(&[sd_notify::NotifyState::Ready]);
+    let first = signals.forever().next();
+    tracing::info!(signal = first, "stopping");
+    notify(&[sd_notify::NotifyState::Stopping]);
+    let handle = signals.handle();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            engine.shutdown(drain);
+            handle.close();
+        });
+        if let Some(second) = signals.forever().next() {
+            tracing::warn!(signal = second, "stopping at once");
+            engine.stop_now();
+        }
+    });
+    Ok(())
+}
+
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "cannot notify systemd");
+    }
+}
