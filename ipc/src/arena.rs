@@ -8,7 +8,7 @@
 //! when they are empty and more than `keep_bytes` are free. All of this bookkeeping is in private memory: a reader of the
 //! segments sees payloads only, and a crashed or lying peer can corrupt nothing here.
 //!
-//! Fields and who may touch them. `classes[c]` has its own lock, held for one push or pop. `runs` is locked for one
+//! Fields and who may touch them. `classes[c]` has its own spinning lock, held for one push or pop, longer only in a trim. `runs` is locked for one
 //! search. `growing` is held while a segment is made or trimmed, which can take milliseconds; it is taken before the other
 //! two and never waited for by a loan that finds a recycled block, nor by a return that stays below `keep_bytes`.
 //! `Chunk::refs` counts the `Loan` or `Block`s of one block.
@@ -17,7 +17,8 @@
 //! - I1: a chunk is in its class's `free` list exactly if its `refs` is 0 and no handle to it exists; so a `Loan` is the
 //!   only handle to its bytes.
 //! - I2: the bytes of a chunk lie in its segment and overlap no other chunk's (`runs` gives out each granule once).
-//! - I3: a chunk keeps its segment mapped; a handle keeps its chunk and its arena.
+//! - I3: a handle keeps its chunk, a chunk keeps its segment mapped. Neither keeps the arena: what comes back after its
+//!   end is dropped, and the last chunk of a segment unmaps it.
 //! - I4: a `free` list has room for every chunk of its class, so a return never allocates.
 //!
 //! Orderings. `refs`: the Release in a handle's drop pairs with the Acquire of the last one, so every read is over before
@@ -28,9 +29,10 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::limits;
+use crate::lock::SpinLock;
 use crate::segment::{Segment, SegmentError, SegmentOptions};
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
 
@@ -198,7 +200,7 @@ struct Observers {
 
 /// One size class, alone on its cache line.
 #[repr(align(64))]
-struct Class(Mutex<ClassState>);
+struct Class(SpinLock<ClassState>);
 
 #[derive(Default)]
 struct ClassState {
@@ -219,7 +221,7 @@ impl Arena {
         };
         // Rounded up for the strictest alignment: no loan asks for a larger class.
         let last = class::aligned(block_bytes_max, limits::PAGE_BYTES);
-        let classes = (0..=last).map(|_| Class(Mutex::new(ClassState::default()))).collect();
+        let classes = (0..=last).map(|_| Class(SpinLock::new(ClassState::default()))).collect();
         Arc::new(Self {
             config: ArenaConfig { block_bytes_max, ..config },
             classes,
@@ -249,7 +251,7 @@ impl Arena {
         let class = self.class_for(len, align)?;
         let recycled = self.classes[class].pop();
         match recycled {
-            Some(chunk) => Ok(Loan::new(chunk, Arc::clone(self), len)),
+            Some(chunk) => Ok(Loan::new(chunk, len)),
             None => self.loan_slowly(class, len),
         }
     }
@@ -278,7 +280,7 @@ impl Arena {
     fn loan_slowly(self: &Arc<Self>, class: usize, len: usize) -> Result<Loan, ArenaError> {
         let chunk = self.warm_neighbour(class).map_or_else(|| self.cut(class), Ok);
         match chunk {
-            Ok(chunk) => Ok(Loan::new(chunk, Arc::clone(self), len)),
+            Ok(chunk) => Ok(Loan::new(chunk, len)),
             Err(error) => {
                 self.failures.fetch_add(1, Ordering::Relaxed);
                 Err(error)
@@ -296,7 +298,7 @@ impl Arena {
     }
 
     /// Cuts a new run into blocks and returns the first.
-    fn cut(&self, class: usize) -> Result<Arc<Chunk>, ArenaError> {
+    fn cut(self: &Arc<Self>, class: usize) -> Result<Arc<Chunk>, ArenaError> {
         let observers = self.growing.lock();
         // Another thread may have cut a run, or returned a block, while this one waited.
         if let Some(chunk) = self.classes[class].pop() {
@@ -309,7 +311,7 @@ impl Arena {
             None => self.grow(&observers, run_bytes)?,
         };
         let mut chunks =
-            (0..blocks).map(|index| Chunk::new(&run, class, run.offset + index * class::bytes(class)));
+            (0..blocks).map(|index| Chunk::new(self, &run, class, run.offset + index * class::bytes(class)));
         let first = chunks.next().expect("a run is cut into at least one block");
         let mut state = self.classes[class].0.lock();
         state.chunks += blocks;

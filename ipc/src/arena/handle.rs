@@ -8,6 +8,7 @@ use crate::sync::{UnsafeCell, cell_ptr};
 
 /// The place of one block. Made when a run is cut, kept in its class's `free` list while nobody has a handle.
 pub(super) struct Chunk {
+    arena: Weak<Arena>,
     segment: Arc<Segment>,
     segment_id: SegmentId,
     class: usize,
@@ -25,8 +26,9 @@ pub(super) struct Chunk {
 unsafe impl Sync for Chunk {}
 
 impl Chunk {
-    pub(super) fn new(run: &Run, class: usize, offset: usize) -> Arc<Self> {
+    pub(super) fn new(arena: &Arc<Arena>, run: &Run, class: usize, offset: usize) -> Arc<Self> {
         Arc::new(Self {
+            arena: Arc::downgrade(arena),
             segment: Arc::clone(&run.segment),
             segment_id: run.segment_id,
             class,
@@ -62,10 +64,10 @@ pub struct Loan {
 
 impl Loan {
     #[inline]
-    pub(super) fn new(chunk: Arc<Chunk>, arena: Arc<Arena>, len: usize) -> Self {
+    pub(super) fn new(chunk: Arc<Chunk>, len: usize) -> Self {
         // Relaxed: the class lock ordered this thread after the last user, and nobody else has a handle (I1).
         chunk.refs.store(1, Ordering::Relaxed);
-        Self { block: Block { chunk: Some(chunk), arena, start: 0, len } }
+        Self { block: Block { chunk: Some(chunk), start: 0, len } }
     }
 
     /// Returns the length in bytes.
@@ -129,7 +131,6 @@ impl fmt::Debug for Loan {
 pub struct Block {
     /// `Some` until dropped.
     chunk: Option<Arc<Chunk>>,
-    arena: Arc<Arena>,
     start: usize,
     len: usize,
 }
@@ -165,11 +166,6 @@ impl Block {
         self.len as u64
     }
 
-    /// Returns the arena that the block goes back to.
-    pub fn arena(&self) -> &Arc<Arena> {
-        &self.arena
-    }
-
     /// Returns a part of the block that shares it, or `None` if the range does not lie in it.
     pub fn part(&self, range: Range<u64>) -> Option<Self> {
         if !checked_range(&range, self.len()) {
@@ -189,7 +185,7 @@ impl Clone for Block {
         // Relaxed: whoever clones has a handle, so the count is at least 1 and orders nothing. It cannot overflow: each
         // step also raises the Arc's count, which ends the process long before.
         chunk.refs.fetch_add(1, Ordering::Relaxed);
-        Self { chunk: Some(chunk), arena: Arc::clone(&self.arena), start: self.start, len: self.len }
+        Self { chunk: Some(chunk), start: self.start, len: self.len }
     }
 }
 
@@ -199,8 +195,10 @@ impl Drop for Block {
         let Some(chunk) = self.chunk.take() else { return };
         // Release orders this handle's reads before the count; Acquire, of the last handle, pairs with it, so that all
         // reads are over before the block is loaned again.
-        if chunk.refs.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.arena.recycle(chunk);
+        if chunk.refs.fetch_sub(1, Ordering::AcqRel) == 1
+            && let Some(arena) = chunk.arena.upgrade()
+        {
+            arena.recycle(chunk);
         }
     }
 }

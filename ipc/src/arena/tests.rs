@@ -213,6 +213,19 @@ fn reserved_blocks_cost_no_growth() {
 }
 
 #[test]
+fn a_block_outlives_its_arena() {
+    let arena = heap(|_| {});
+    let mut loan = arena.loan(3000, 1).unwrap();
+    loan.fill(5);
+    let block = loan.freeze();
+    let segment = Arc::downgrade(block.segment());
+    drop(arena);
+    assert!(block.iter().all(|&byte| byte == 5));
+    drop(block);
+    assert_eq!(segment.strong_count(), 0, "the last block takes its segment along");
+}
+
+#[test]
 fn threads_share_one_arena() {
     let arena = heap(|config| config.keep_bytes = MIB as u64);
     let total = AtomicU64::new(0);
