@@ -176,7 +176,8 @@ fn cases(report: &Report) -> String {
         latency_cells(&mut out, &case.latency);
         let (count, rate) = (count_text(case.latency.count), rate_text(case.calls_per_s));
         push(&mut out, format_args!("<td>{count}</td><td>{rate}</td><td>{:.2} s</td>", case.cpu_s_per_mcall));
-        let (copied, ratio) = (count_text(case.bytes_copied), escaped(&ratio_text(case)));
+        let (copied, ratio) =
+            (case.bytes_copied.map_or_else(|| "–".to_owned(), count_text), escaped(&ratio_text(case)));
         push(&mut out, format_args!("<td>{copied}</td><td class=\"text\">{ratio}</td></tr>\n"));
     }
     out.push_str("</tbody></table></div>\n</section>\n");

@@ -71,8 +71,8 @@ pub struct CaseResult {
     pub calls_per_s: f64,
     /// Processor seconds of all processes involved, per million calls.
     pub cpu_s_per_mcall: f64,
-    /// Payload bytes that were copied, by the counters, over all calls.
-    pub bytes_copied: u64,
+    /// Payload bytes that were copied over all calls, by the counters; `None` where nobody counts.
+    pub bytes_copied: Option<u64>,
     /// p50 over the p50 of `floor`; with calls in flight, the rate over the floor's rate.
     pub ratio_to_floor: f64,
     /// The floor of that ratio.
@@ -97,8 +97,8 @@ pub struct CaseResult {
 pub struct Cost {
     /// Processor seconds of all processes involved.
     pub cpu_s: f64,
-    /// Payload bytes copied.
-    pub bytes_copied: u64,
+    /// Payload bytes copied, where somebody counts.
+    pub bytes_copied: Option<u64>,
 }
 
 impl CaseResult {

@@ -76,7 +76,7 @@ pub(crate) fn sample() -> Report {
         ("call/json/name/spin/64/inflight64", 19_000, 2.9e6),
     ] {
         let case: Case = name.parse().unwrap();
-        let cost = Cost { cpu_s: 0.05, bytes_copied: 0 };
+        let cost = Cost { cpu_s: 0.05, bytes_copied: Some(0) };
         report.cases.push(CaseResult::of_case(&case, &shaped(p50_ns, per_second), cost, &report.floors));
     }
     report
