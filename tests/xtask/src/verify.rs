@@ -12,6 +12,9 @@ use crate::tools::{self, Runner, Selection};
 /// Seconds for which each fuzz target runs here; `cargo fuzz NAME SECONDS` runs one for as long as wished.
 const FUZZ_SECONDS: u64 = 10;
 
+/// Tests that read the repository rather than run the product.
+const REPOSITORY: &str = "layering:: layout:: licences:: tidy::";
+
 /// How much to check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extent {
@@ -98,7 +101,7 @@ fn cargo(words: &str) -> Job {
 fn architecture(runner: &Runner) -> Job {
     let selection = Selection {
         targets: words("--workspace --test it"),
-        only: words("layering:: tidy::"),
+        only: words(REPOSITORY),
         ..Selection::default()
     };
     runner.job(&selection).dir(tools::root())
@@ -109,7 +112,7 @@ fn tests(runner: &Runner, targets: &str) -> Job {
     let slow = CHECKS.iter().flat_map(Check::test_names);
     let selection = Selection {
         targets: words(targets),
-        except: slow.map(|&name| name.to_owned()).chain(words("layering:: tidy::")).collect(),
+        except: slow.map(|&name| name.to_owned()).chain(words(REPOSITORY)).collect(),
         ..Selection::default()
     };
     runner.job(&selection).dir(tools::root())
