@@ -440,6 +440,10 @@ impl World {
         self.count("break");
         let connection = self.clients[place].connection.take().unwrap();
         self.clients[place].attached = false;
+        if self.random.one_in(2) {
+            // What it takes back while it is away must be gone once it has told the engine everything.
+            self.clients[place].functions.pop_first();
+        }
         if self.clients[place].id == ENGINE || self.random.one_in(2) {
             self.broken.push(connection);
         } else {
@@ -527,6 +531,9 @@ impl World {
                 let exclusive = own.clone().any(|replica| replica.spec.exclusive);
                 assert!(!exclusive || own.count() == 1, "{key:?} is exclusive and has replicas");
             }
+        }
+        for (connection, id) in self.core.connections.iter().filter_map(|(c, it)| Some((c, it.worker?))) {
+            assert_eq!(self.core.worker(id).map(|worker| worker.connection), Some(*connection), "{id} twice");
         }
         for (id, worker) in self.core.workers() {
             for key in worker.functions.values() {

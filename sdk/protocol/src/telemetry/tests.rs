@@ -51,7 +51,8 @@ fn spans_survive_and_fit() {
         assert_eq!(Record::decode(&out[..len]), Ok(Record::Span(record)));
         assert_eq!(SpanRecord::decode(&out), Ok(record), "trailing bytes of a slot do no harm");
     }
-    assert_eq!(SpanName::new(&"é".repeat(40)).as_str(), "é".repeat(32), "cut at a character's end");
+    let odd = format!("x{}", "é".repeat(40));
+    assert_eq!(SpanName::new(&odd).as_str(), format!("x{}", "é".repeat(31)), "cut at a character's end");
 }
 
 #[test]
