@@ -24,7 +24,7 @@
 //! Orderings. `refs`: the Release in a handle's drop pairs with the Acquire of the last one, so every read is over before
 //! the block is loaned again; the class lock carries that to the next loan.
 //!
-//! Checked by: loom (`loom_tests`), a property test against a simple model, Miri on heap segments.
+//! Checked by: loom (`loom_tests`), and a property test against a simple model.
 
 use std::collections::HashMap;
 use std::fmt;

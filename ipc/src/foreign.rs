@@ -13,7 +13,7 @@
 //! Orderings: the loads here are relaxed. What makes the data current is the Acquire load of the stamp that announced it,
 //! in `ring`.
 //!
-//! Checked by: tests below, one with a writer that never stops; Miri; the hostile-peer fuzz target.
+//! Checked by: tests below, one with a writer that never stops, also under `AddressSanitizer`.
 
 use std::fmt;
 use std::ops::Deref;

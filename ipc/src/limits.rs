@@ -1,5 +1,5 @@
 //! Every limit of this crate in one place, with the asserts that hold between them. Errors that a limit causes name it.
-//! Used by all modules here; `docs/limits.md` and `doctor` print them. It must not know the limits of other layers.
+//! Used by all modules here; `doctor` prints them. It must not know the limits of other layers.
 
 /// The unit of segment sizes and the strictest alignment that a block can have, in bytes. The page size of every
 /// supported machine divides a segment, or is refused when it is mapped.

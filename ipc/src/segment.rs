@@ -18,7 +18,7 @@
 //!
 //! Orderings: none here; a descriptor travels by a system call.
 //!
-//! Checked by: tests below (what a receiver can and cannot do), Miri on the heap backend.
+//! Checked by: tests below (what a receiver can and cannot do, on every backend).
 
 use std::alloc::{self, Layout};
 use std::fmt;

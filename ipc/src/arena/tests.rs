@@ -257,14 +257,34 @@ fn threads_share_one_arena() {
     assert_eq!(total.into_inner(), 32);
 }
 
-#[cfg(all(target_os = "linux", not(miri)))]
+/// On a heap segment, whose pages exist only once they are touched, so the test needs three of them.
+#[cfg(not(miri))]
 #[test]
 fn a_block_of_more_than_four_gib_is_one_block() {
-    // Sparse on purpose: an arena would clear all of it. Here only the arithmetic beyond 32 bits matters.
-    let wanted = (4_usize << 30) + 5;
-    let class = class::of(wanted);
-    assert_eq!(class::bytes(class), (4 << 30) + (4 << 30) / 16);
-    assert_eq!(class::run(class), (1, class::bytes(class)));
+    let len = (4_usize << 30) + 5;
+    let arena = heap(|config| {
+        config.block_bytes_max = 8 << 30;
+        config.bytes_max = 8 << 30;
+    });
+    let mut loan = arena.loan(len, 4096).unwrap();
+    for (offset, value) in [(0, 1), (4 << 30, 2), (len - 1, 3)] {
+        loan[offset] = value;
+    }
+    let block = loan.freeze();
+    assert_eq!((block.len(), block[0], block[4 << 30], block[len - 1]), (len as u64, 1, 2, 3));
+    let part = block.part(4 << 30..(4 << 30) + 5).unwrap();
+    let seen = crate::foreign::slice(&part.segment().view(), part.offset(), part.len(), 64).unwrap();
+    assert_eq!(seen.to_private(), [2, 0, 0, 0, 3]);
+    drop((block, part));
+    assert_eq!(arena.stats().held_bytes, 0, "far beyond what is kept warm");
+}
+
+/// Handles travel in requests and tables; a size that changes should be a decision.
+#[test]
+#[cfg(target_pointer_width = "64")]
+fn handles_have_their_sizes() {
+    assert_eq!((size_of::<Loan>(), size_of::<Block>(), size_of::<Option<Block>>()), (24, 24, 32));
+    assert_eq!((size_of::<Class>(), align_of::<Class>()), (64, 64));
 }
 
 #[cfg(all(target_os = "linux", not(miri)))]
