@@ -1,0 +1,297 @@
+//! Spans and logs on their way to the engine: one ring that this worker writes and the engine reads. Used wherever a call
+//! is made or served, so it never blocks and never waits: a full ring drops the record and counts it, and the count goes
+//! out when there is room again. It must not know which spans are worth recording.
+//!
+//! A ring belongs to one attach. While no engine is there, records are kept in private memory, up to a limit, and go out
+//! with the next attach.
+//!
+//! # Fields and who may touch them
+//! `sink` is behind a [`SpinLock`], taken by whoever records: tens of nanoseconds, no system call under it. `prepared` is
+//! used by the control thread only, at an attach. Both are private memory; the ring's own rules are in [`ringway_ipc::ring`].
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, RwLock};
+use ringway_ipc::doorbell::Doorbell;
+use ringway_ipc::frame::{Header, Inline};
+use ringway_ipc::layout::{self, FACT_BARRIER_BEFORE_SLEEP, Facts, LayoutError};
+use ringway_ipc::lock::SpinLock;
+use ringway_ipc::ring::{EndMemory, Producer, PushError, SleepFence};
+use ringway_ipc::segment::{Segment, SegmentError, SegmentOptions, SegmentView};
+use ringway_protocol::WorkerId;
+use ringway_protocol::limits::TELEMETRY_BYTES;
+use ringway_protocol::telemetry::{Dropped, LogRecord, SpanRecord, SpanStart};
+
+/// Slots of the ring: a quarter of a megabyte.
+const SLOT_COUNT: u32 = 1024;
+/// How many records wait for an engine.
+const KEPT_MAX: usize = 1024;
+
+const _: () = assert!(TELEMETRY_BYTES == layout::INLINE_BYTES);
+
+/// All telemetry of this process, the oldest first: for logs, which belong to no call.
+static OF_PROCESS: RwLock<Vec<Weak<Telemetry>>> = RwLock::new(Vec::new());
+
+/// Why spans and logs cannot be sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum TelemetryError {
+    /// The engine did not send its page and its doorbell.
+    #[error("the engine sent {found} descriptors for telemetry, 2 were wanted")]
+    Descriptors {
+        /// How many came.
+        found: usize,
+    },
+    /// A segment could not be made or mapped.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// A page is not one of this version.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// A descriptor could not be copied.
+    #[error("cannot hand over the telemetry segment")]
+    System(#[from] io::Error),
+}
+
+/// One record, encoded.
+struct Record {
+    bytes: Inline,
+    len: u16,
+}
+
+impl Record {
+    fn new(encode: impl FnOnce(&mut [u8; TELEMETRY_BYTES]) -> usize) -> Self {
+        let mut bytes = Inline::default();
+        let len = encode(bytes.bytes_mut());
+        Self { bytes, len: u16::try_from(len).unwrap_or(0) }
+    }
+}
+
+struct Ring {
+    producer: Producer,
+    bell: Doorbell,
+    /// The last request for the bell that was answered.
+    rung: u64,
+}
+
+#[derive(Default)]
+struct Sink {
+    ring: Option<Ring>,
+    kept: VecDeque<Record>,
+    lost: Dropped,
+    lost_told: Dropped,
+}
+
+impl Sink {
+    /// Puts a record, after what was lost before it.
+    #[inline]
+    fn put(&mut self, record: Record) -> bool {
+        if self.lost != self.lost_told {
+            let lost = self.lost;
+            if !self.put_one(Record::new(|out| lost.encode(out))) {
+                return false;
+            }
+            self.lost_told = lost;
+        }
+        self.put_one(record)
+    }
+
+    #[inline]
+    fn put_one(&mut self, record: Record) -> bool {
+        let Some(ring) = &mut self.ring else { return self.keep(record) };
+        let header = Header { inline_len: record.len, ..Header::default() };
+        match ring.producer.push(&header, &record.bytes) {
+            Ok(_) => true,
+            Err(PushError::Full) => false,
+            Err(_) => {
+                // The engine broke its page. Nothing is logged here: a log would come back to this very lock.
+                self.ring = None;
+                self.keep(record)
+            }
+        }
+    }
+
+    #[cold]
+    fn keep(&mut self, record: Record) -> bool {
+        let room = self.kept.len() < KEPT_MAX;
+        if room {
+            self.kept.push_back(record);
+        }
+        room
+    }
+
+    /// Returns the doorbell if the engine asked for it and was not answered.
+    #[inline]
+    fn bell_asked(&mut self) -> Option<Doorbell> {
+        let ring = self.ring.as_mut()?;
+        let attention = ring.producer.attention();
+        if attention.bell() == layout::ATTENTION_POLLING || attention.0 == ring.rung {
+            return None;
+        }
+        ring.rung = attention.0;
+        Some(ring.bell.clone())
+    }
+}
+
+/// Where a worker leaves its spans and logs.
+pub(crate) struct Telemetry {
+    worker: WorkerId,
+    sink: SpinLock<Sink>,
+    /// The ring that was offered with the last greeting.
+    prepared: Mutex<Option<EndMemory>>,
+    next_log: AtomicU32,
+}
+
+impl std::fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Telemetry").field("worker", &self.worker).finish_non_exhaustive()
+    }
+}
+
+impl Telemetry {
+    /// Makes a place without a ring: records are kept until the first attach.
+    pub(crate) fn new(worker: WorkerId) -> Arc<Self> {
+        let telemetry = Arc::new(Self {
+            worker,
+            sink: SpinLock::new(Sink::default()),
+            prepared: Mutex::new(None),
+            next_log: AtomicU32::new(0),
+        });
+        let mut all = OF_PROCESS.write();
+        all.retain(|other| other.strong_count() > 0);
+        all.push(Arc::downgrade(&telemetry));
+        drop(all);
+        telemetry
+    }
+
+    /// Returns the telemetry of the oldest worker of this process.
+    pub(crate) fn of_process() -> Option<Arc<Self>> {
+        OF_PROCESS.read().iter().find_map(Weak::upgrade)
+    }
+
+    /// Makes a ring for the next attach and returns the descriptor that rides with the greeting. About 0.3 ms. Without
+    /// memory for it the worker goes without telemetry.
+    pub(crate) fn prepare(&self) -> Option<OwnedFd> {
+        match self.make_ring() {
+            Ok((memory, fd)) => {
+                *self.prepared.lock() = Some(memory);
+                Some(fd)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "spans and logs of this worker are not sent");
+                *self.prepared.lock() = None;
+                None
+            }
+        }
+    }
+
+    fn make_ring(&self) -> Result<(EndMemory, OwnedFd), TelemetryError> {
+        let bytes = layout::end_bytes(SLOT_COUNT);
+        let segment = Segment::create("ringway-telemetry", bytes, SegmentOptions::default())?;
+        let fd = segment.fd().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
+        let fd = fd.try_clone_to_owned()?;
+        let facts = Facts { slot_count: SLOT_COUNT, flags: 0, owner: self.worker.get(), channel: 0 };
+        Ok((EndMemory::create(segment, facts)?, fd))
+    }
+
+    /// Takes the descriptors that came with the engine's answer, its page and its doorbell, and sends what was kept.
+    ///
+    /// # Errors
+    /// The descriptors are not those; records are kept, up to their limit.
+    pub(crate) fn attach(
+        &self,
+        fds: Vec<OwnedFd>,
+        segment_bytes_max: u64,
+        barrier_registered: bool,
+    ) -> Result<(), TelemetryError> {
+        let found = fds.len();
+        let mut fds = fds.into_iter();
+        let Some(own) = self.prepared.lock().take() else { return Ok(()) };
+        let (Some(page), Some(bell)) = (fds.next(), fds.next()) else {
+            return Err(TelemetryError::Descriptors { found });
+        };
+        let (peer, facts) = EndMemory::map(SegmentView::map(page, segment_bytes_max)?)?;
+        let consumer_only = facts.flags & FACT_BARRIER_BEFORE_SLEEP != 0 && barrier_registered;
+        let fence = if consumer_only { SleepFence::ConsumerOnly } else { SleepFence::Both };
+        let producer = Producer::new(own, peer, fence);
+        let bell = Doorbell::from_fd(bell);
+        let mut sink = self.sink.lock();
+        let kept = std::mem::take(&mut sink.kept);
+        let old = sink.ring.replace(Ring { producer, bell: bell.clone(), rung: u64::MAX });
+        for record in kept {
+            if !sink.put_one(record) {
+                sink.lost.spans += 1;
+            }
+        }
+        drop(sink);
+        drop(old);
+        bell.notify();
+        Ok(())
+    }
+
+    /// The engine is gone. What it had not read is lost and counted as spans, of which most records are.
+    pub(crate) fn detach(&self) {
+        let mut sink = self.sink.lock();
+        let old = sink.ring.take();
+        drop(sink);
+        if let Some(mut ring) = old {
+            let unread = ring.producer.backlog().unwrap_or(0);
+            self.sink.lock().lost.spans += unread;
+        }
+    }
+
+    /// Records a finished span. About 50 ns.
+    #[inline]
+    pub(crate) fn span(&self, span: &SpanRecord) {
+        let record = Record::new(|out| span.encode(out));
+        self.put_span(record);
+    }
+
+    /// Records a span that has run for some time.
+    pub(crate) fn span_start(&self, start: &SpanStart) {
+        let record = Record::new(|out| start.encode(out));
+        self.put_span(record);
+    }
+
+    #[inline]
+    fn put_span(&self, record: Record) {
+        let mut sink = self.sink.lock();
+        if !sink.put(record) {
+            sink.lost.spans += 1;
+        }
+        let bell = sink.bell_asked();
+        drop(sink);
+        if let Some(bell) = bell {
+            bell.notify();
+        }
+    }
+
+    /// Records a log. Takes a slot for each 184 bytes and allocates.
+    pub(crate) fn log(&self, log: &LogRecord) {
+        let sequence = self.next_log.fetch_add(1, Ordering::Relaxed);
+        let mut sink = self.sink.lock();
+        let put = log.encode(sequence, |bytes, len| {
+            sink.put(Record::new(|out| {
+                out.copy_from_slice(bytes);
+                len
+            }))
+        });
+        if !put {
+            sink.lost.logs += 1;
+        }
+        let bell = sink.bell_asked();
+        drop(sink);
+        if let Some(bell) = bell {
+            bell.notify();
+        }
+    }
+
+    /// Returns what was lost since the worker's start.
+    pub(crate) fn lost(&self) -> Dropped {
+        self.sink.lock().lost
+    }
+}
