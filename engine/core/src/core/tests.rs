@@ -258,6 +258,28 @@ fn other_zones_see_what_they_may_call_as_the_engines() {
 }
 
 #[test]
+fn a_relay_promises_what_all_replicas_do_and_no_typed_memory() {
+    use ringway_protocol::header::Encoding;
+    let mut core = core();
+    let spec = |encodings: &[Encoding], idempotent| FunctionSpec {
+        encodings: encodings.to_vec(),
+        idempotent,
+        type_key: Some("t".into()),
+        ..function("docs::search", 1)
+    };
+    for (id, zone) in [(A, None), (B, None), (S, Some("sandbox"))] {
+        attach(&mut core, id, zone);
+    }
+    offer(&mut core, A, vec![spec(&[Encoding::Rkyv, Encoding::Json, Encoding::Bytes], true)]);
+    let seen = core.view("sandbox").functions.remove(0);
+    assert_eq!((&seen.encodings[..], seen.idempotent), (&[Encoding::Json, Encoding::Bytes][..], true));
+    assert_eq!((seen.type_key, seen.relay.unwrap().zone.as_str()), (None, "default"));
+    offer(&mut core, B, vec![spec(&[Encoding::Json], false)]);
+    let seen = core.view("sandbox").functions.remove(0);
+    assert_eq!((&seen.encodings[..], seen.idempotent), (&[Encoding::Json][..], false));
+}
+
+#[test]
 fn a_death_is_told_once() {
     let mut core = core();
     attach(&mut core, A, None);
