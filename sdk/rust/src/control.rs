@@ -249,3 +249,8 @@ impl Drop for Control {
         self.join();
     }
 }
+
+#[cfg(test)]
+mod fake_engine;
+#[cfg(test)]
+mod tests;

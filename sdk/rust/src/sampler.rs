@@ -11,9 +11,9 @@ use ringway_protocol::trace::{FLAG_RANDOM, FLAG_SAMPLED};
 use ringway_protocol::{SpanId, TraceContext, TraceId};
 
 /// The variable that names the sampler.
-pub const SAMPLER_VARIABLE: &str = "OTEL_TRACES_SAMPLER";
+const SAMPLER_VARIABLE: &str = "OTEL_TRACES_SAMPLER";
 /// The variable with the sampler's argument.
-pub const SAMPLER_ARGUMENT_VARIABLE: &str = "OTEL_TRACES_SAMPLER_ARG";
+const SAMPLER_ARGUMENT_VARIABLE: &str = "OTEL_TRACES_SAMPLER_ARG";
 
 /// The bits of a trace id that W3C wants random, and that decide about a share of traces: the last 56.
 const RANDOM_BITS: u32 = 56;
@@ -67,7 +67,7 @@ impl Sampler {
     ///
     /// # Errors
     /// The name or the argument has no meaning.
-    pub fn parse(name: Option<&str>, argument: Option<&str>) -> Result<Self, ParseSamplerError> {
+    pub(crate) fn parse(name: Option<&str>, argument: Option<&str>) -> Result<Self, ParseSamplerError> {
         let name = name.map(str::trim).filter(|name| !name.is_empty()).unwrap_or("parentbased_always_on");
         let ratio = || {
             let Some(text) = argument.map(str::trim).filter(|text| !text.is_empty()) else {
@@ -89,7 +89,7 @@ impl Sampler {
 
     /// Reads the variables of this process. What they say wrongly is logged, and counts as not said.
     #[must_use]
-    pub fn from_environment() -> Self {
+    pub(crate) fn from_environment() -> Self {
         let variable = |name: &str| std::env::var(name).ok();
         let name = variable(SAMPLER_VARIABLE);
         let argument = variable(SAMPLER_ARGUMENT_VARIABLE);
@@ -102,7 +102,7 @@ impl Sampler {
     /// Begins a trace: its context, with a root span, or none where it is not recorded.
     #[inline]
     #[must_use]
-    pub fn begin(&self) -> Option<TraceContext> {
+    pub(crate) fn root(&self) -> Option<TraceContext> {
         if self.threshold >> RANDOM_BITS != 0 {
             return None;
         }
@@ -111,11 +111,18 @@ impl Sampler {
         self.takes(trace_id).then(|| TraceContext { trace_id, span_id: new_span_id(), flags })
     }
 
-    /// Says whether work under a caller's span is recorded here.
+    /// Says whether work below a recorded span is recorded too.
     #[inline]
     #[must_use]
-    pub fn follows(&self, parent: &TraceContext) -> bool {
-        if self.follows_parent { parent.is_sampled() } else { self.takes(parent.trace_id) }
+    pub(crate) const fn records_children(&self) -> bool {
+        self.follows_parent || self.threshold >> RANDOM_BITS == 0
+    }
+
+    /// Returns the id of a new span.
+    #[inline]
+    #[must_use]
+    pub(crate) fn span_id(&self) -> SpanId {
+        new_span_id()
     }
 
     #[inline]
@@ -127,8 +134,7 @@ impl Sampler {
 
 /// Why a sampler could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ParseSamplerError {
+pub(crate) enum ParseSamplerError {
     /// No sampler has this name.
     #[error(
         "wanted always_on, always_off, traceidratio or one of these after `parentbased_` in {SAMPLER_VARIABLE}, found `{found}`"
@@ -176,7 +182,7 @@ fn seed() -> [u64; 4] {
 /// Returns a random trace id that is not all zeros.
 #[inline]
 #[must_use]
-pub fn new_trace_id() -> TraceId {
+pub(crate) fn new_trace_id() -> TraceId {
     let (high, low) = (random_u64(), random_u64().max(1));
     TraceId::from_bytes((u128::from(high) << 64 | u128::from(low)).to_be_bytes())
 }
@@ -184,7 +190,7 @@ pub fn new_trace_id() -> TraceId {
 /// Returns a random span id that is not all zeros.
 #[inline]
 #[must_use]
-pub fn new_span_id() -> SpanId {
+pub(crate) fn new_span_id() -> SpanId {
     SpanId::from_bytes(random_u64().max(1).to_be_bytes())
 }
 
@@ -214,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_share_of_traces_is_recorded() {
-        let recorded = |sampler: Sampler| (0..10_000).filter(|_| sampler.begin().is_some()).count();
+        let recorded = |sampler: Sampler| (0..10_000).filter(|_| sampler.root().is_some()).count();
         assert_eq!(recorded(Sampler::always()), 10_000);
         assert_eq!(recorded(Sampler::never()), 0);
         assert_eq!(recorded(Sampler::ratio(0.0)), 0);
@@ -224,12 +230,12 @@ mod tests {
     }
 
     #[test]
-    fn a_callers_decision_is_followed() {
-        let sampled = TraceContext { trace_id: new_trace_id(), span_id: new_span_id(), flags: FLAG_SAMPLED };
-        let unsampled = TraceContext { flags: 0, ..sampled };
-        assert!(Sampler::never().follows(&sampled) && !Sampler::always().follows(&unsampled));
-        assert!(Sampler::always().ignoring_parent().follows(&unsampled));
-        assert!(!Sampler::never().ignoring_parent().follows(&sampled));
+    fn only_a_sampler_that_records_nothing_stops_below_a_caller() {
+        let check = |sampler: Sampler, expected| assert_eq!(sampler.records_children(), expected, "{sampler:?}");
+        check(Sampler::always(), true);
+        check(Sampler::never(), true);
+        check(Sampler::never().ignoring_parent(), false);
+        check(Sampler::ratio(0.1).ignoring_parent(), true);
     }
 
     #[test]
@@ -242,7 +248,7 @@ mod tests {
         }
         assert_eq!(seen.len(), 5_000);
         assert!(!seen.contains(&SpanId::NONE));
-        let context = Sampler::always().begin().unwrap();
+        let context = Sampler::always().root().unwrap();
         assert!(context.is_valid() && context.flags == FLAG_SAMPLED | FLAG_RANDOM);
     }
 }

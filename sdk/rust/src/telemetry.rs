@@ -295,3 +295,8 @@ impl Telemetry {
         self.sink.lock().lost
     }
 }
+
+#[cfg(test)]
+pub(crate) mod fake_reader;
+#[cfg(test)]
+mod tests;

@@ -246,3 +246,6 @@ impl Registrations {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,685 @@
+//! The callee's end of a channel: checking requests, running handlers, publishing replies.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context as TaskContext, Poll, Waker};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::Mutex;
+use ringway_ipc::channel::{Channel, CloseReason, LeaseGuard};
+use ringway_ipc::clock::now_ns;
+use ringway_ipc::frame::{Header, Inline};
+use ringway_ipc::permission::PermissionView;
+use ringway_protocol::control::FunctionSpec;
+use ringway_protocol::header::{Encoding, Flags, Kind};
+use ringway_protocol::telemetry::{FunctionRef, SPAN_FLAG_STREAM, SpanKind, SpanName, SpanRecord, SpanStart};
+use ringway_protocol::{CallError, ErrorCode, SpanId, TraceContext, TraceId, WorkerId};
+
+use crate::context::{CancelToken, Context, Inherited};
+use crate::error::HandlerResult;
+use crate::function::{BoxReply, Handler, Placement};
+use crate::message::Message;
+use crate::meta::Meta;
+use crate::stream::{Carrier, Inbox, Need, StreamReader, StreamWriter};
+use crate::wire::{self, Received};
+use crate::worker::{Inner, Worker};
+
+/// Runs below this many nanoseconds count as short.
+const SHORT_NS: u64 = 20_000;
+
+/// A run above this many nanoseconds sends an adaptive function back to the pool.
+const LONG_NS: u64 = 200_000;
+
+/// Short runs in a row after which an adaptive function runs inline.
+const SHORT_RUNS: u32 = 8;
+
+/// Inline runs between two that are timed.
+const TIMED_EVERY: u32 = 16;
+
+/// A function as it is registered.
+pub(crate) struct Registered {
+    pub(crate) id: String,
+    pub(crate) spec: FunctionSpec,
+    pub(crate) handler: Handler,
+    placement: Placement,
+    short_runs: AtomicU32,
+    runs: AtomicU32,
+}
+
+impl std::fmt::Debug for Registered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registered").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Registered {
+    pub(crate) fn new(function: crate::Function) -> Self {
+        let crate::Function { id, handler, placement, spec } = function;
+        Self { id, spec, handler, placement, short_runs: AtomicU32::new(0), runs: AtomicU32::new(0) }
+    }
+
+    #[inline]
+    fn runs_inline(&self) -> bool {
+        match self.placement {
+            Placement::Inline => true,
+            Placement::Pooled => false,
+            Placement::Adaptive => self.short_runs.load(Ordering::Relaxed) >= SHORT_RUNS,
+        }
+    }
+
+    fn learn(&self, run_ns: u64) {
+        if run_ns <= SHORT_NS {
+            let runs = self.short_runs.load(Ordering::Relaxed);
+            self.short_runs.store((runs + 1).min(SHORT_RUNS), Ordering::Relaxed);
+        } else if run_ns > LONG_NS || !self.runs_inline() {
+            self.short_runs.store(0, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn is_timed(&self) -> bool {
+        self.placement == Placement::Adaptive && {
+            let runs = self.runs.load(Ordering::Relaxed).wrapping_add(1);
+            self.runs.store(runs, Ordering::Relaxed);
+            runs.is_multiple_of(TIMED_EVERY)
+        }
+    }
+}
+
+/// What a worker serves, by index.
+#[derive(Debug, Default)]
+pub(crate) struct FunctionTable {
+    slots: ArcSwap<Vec<Option<Arc<Registered>>>>,
+}
+
+impl FunctionTable {
+    #[inline]
+    fn with<R>(&self, index: u32, f: impl FnOnce(Option<&Arc<Registered>>) -> R) -> R {
+        let slots = self.slots.load();
+        f(slots.get(index as usize).and_then(Option::as_ref))
+    }
+
+    /// Changes the table; readers see it whole, before or after.
+    pub(crate) fn update<R>(&self, change: impl FnOnce(&mut Vec<Option<Arc<Registered>>>) -> R) -> R {
+        let mut slots = Vec::clone(&self.slots.load());
+        let result = change(&mut slots);
+        self.slots.store(Arc::new(slots));
+        result
+    }
+
+    pub(crate) fn registered(&self) -> Vec<Arc<Registered>> {
+        self.slots.load().iter().flatten().cloned().collect()
+    }
+}
+
+/// A call that is running, or queued, away from the dispatcher's thread.
+#[derive(Debug)]
+struct Running {
+    cancel: CancelToken,
+    stream: Option<Arc<Inbox>>,
+}
+
+/// One channel from a caller.
+#[derive(Debug)]
+pub(crate) struct CalleeChannel {
+    pub(crate) channel: Arc<Channel>,
+    pub(crate) permissions: ArcSwapOption<PermissionView>,
+    pub(crate) caller_name: String,
+    pub(crate) zone: String,
+    running: Mutex<HashMap<u64, Running>>,
+}
+
+/// What a span of a call needs when the call ends.
+#[derive(Debug, Clone, Copy)]
+struct ServerSpan {
+    trace: TraceContext,
+    parent: SpanId,
+    start_ns: u64,
+    woke_ns: u64,
+    function: u32,
+    bytes_in: u64,
+    flags: u8,
+}
+
+impl CalleeChannel {
+    pub(crate) fn new(channel: Arc<Channel>, permissions: Option<PermissionView>, caller_name: String, zone: String) -> Arc<Self> {
+        Arc::new(Self {
+            channel,
+            permissions: ArcSwapOption::new(permissions.map(Arc::new)),
+            caller_name,
+            zone,
+            running: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn peer(&self) -> WorkerId {
+        WorkerId::new(self.channel.peer_worker())
+    }
+
+    /// Calls that run or are queued away from the dispatcher's thread.
+    pub(crate) fn running(&self) -> usize {
+        self.running.lock().len()
+    }
+
+    /// Takes and acts on the next frame. Returns whether there was one.
+    #[inline]
+    pub(crate) fn serve_one(self: &Arc<Self>, inner: &Arc<Inner>, context: &mut Context, woke_ns: u64) -> bool {
+        let mut inline = Inline::default();
+        let polled = {
+            let Some(mut lead) = self.channel.try_lead() else { return false };
+            lead.poll(&mut inline)
+        };
+        match polled {
+            Ok(Some(header)) => {
+                self.act(inner, context, header, inline, woke_ns);
+                true
+            }
+            Ok(None) | Err(_) => false,
+        }
+    }
+
+    #[inline]
+    fn act(self: &Arc<Self>, inner: &Arc<Inner>, context: &mut Context, header: Header, inline: Inline, woke_ns: u64) {
+        if header.kind == Kind::Call.to_u8() || header.kind == Kind::Send.to_u8() {
+            self.call(inner, context, header, inline, woke_ns);
+        } else {
+            self.act_on_other(header, inline);
+        }
+    }
+
+    #[cold]
+    fn act_on_other(self: &Arc<Self>, header: Header, inline: Inline) {
+        match Kind::try_from(header.kind) {
+            Ok(Kind::Release) => {
+                let _closed_if_false = self.channel.take_release(&header, &inline);
+            }
+            Ok(Kind::Cancel) => self.cancel(header.invocation),
+            Ok(Kind::StreamData | Kind::StreamEnd | Kind::Credit) => {
+                let inbox = self.running.lock().get(&header.invocation).and_then(|call| call.stream.clone());
+                // Frames for a call that is over are dropped, their payloads returned.
+                let received = Received::read(&self.channel, header, inline);
+                if let (Some(inbox), Ok(received)) = (inbox, received)
+                    && inbox.take_frame(received).is_err()
+                {
+                    self.channel.violation(CloseReason::Nonsense);
+                }
+            }
+            _ => {
+                self.channel.violation(CloseReason::Nonsense);
+            }
+        }
+    }
+
+    fn cancel(&self, invocation: u64) {
+        let running = self.running.lock();
+        if let Some(call) = running.get(&invocation) {
+            let (token, stream) = (call.cancel.clone(), call.stream.clone());
+            drop(running);
+            token.cancel();
+            if let Some(inbox) = stream {
+                inbox.end(Some(CallError::new(ErrorCode::Cancelled, "the caller gave up")));
+            }
+        }
+    }
+
+    /// The caller is gone: whatever still runs for it is told.
+    pub(crate) fn cancel_all(&self) {
+        let running: Vec<u64> = self.running.lock().keys().copied().collect();
+        running.into_iter().for_each(|invocation| self.cancel(invocation));
+    }
+
+    #[inline]
+    fn call(self: &Arc<Self>, inner: &Arc<Inner>, context: &mut Context, header: Header, inline: Inline, woke_ns: u64) {
+        // The table is only borrowed where the handler runs at once; the others take a reference along.
+        inner.functions.with(header.function, |function| {
+            if let Err(error) = self.admit(inner, function, &header) {
+                self.refuse(inner, &header, inline, error);
+                return;
+            }
+            let Some(function) = function else { return };
+            let Ok(received) = Received::read(&self.channel, header, inline) else { return };
+            let trace = self.begin_span(inner, &header, &received, woke_ns);
+            context.caller = self.peer();
+            context.inherited = Inherited {
+                trace: trace.as_ref().map_or_else(|| passed_on(&header), |span| span.trace),
+                deadline_ns: header.deadline_ns,
+            };
+            context.meta = read_meta(&received);
+            match &function.handler {
+                Handler::Sync(handler) if function.runs_inline() => {
+                    let start = function.is_timed().then(now_ns);
+                    let result = run(inner, context, || handler(context, &received));
+                    if let Some(start) = start {
+                        function.learn(now_ns() - start);
+                    }
+                    let guard = guard_of(&received);
+                    drop(received);
+                    self.finish(inner, &header, guard, result, trace);
+                }
+                _ => self.call_elsewhere(inner, context, function, received, trace),
+            }
+        });
+    }
+
+    fn admit(&self, inner: &Inner, function: Option<&Arc<Registered>>, header: &Header) -> Result<(), CallError> {
+        let Some(function) = function else {
+            return Err(CallError::stale_handle(header.function_generation, 0));
+        };
+        if function.spec.generation != header.function_generation {
+            return Err(CallError::stale_handle(header.function_generation, function.spec.generation));
+        }
+        if let Some(permissions) = &*self.permissions.load()
+            && !permissions.allows(header.function)
+        {
+            return Err(CallError::forbidden(&function.id, &self.caller_name));
+        }
+        if inner.is_draining() && header.function != 0 {
+            return Err(CallError::new(ErrorCode::Draining, "the worker takes no new calls"));
+        }
+        if header.deadline_ns != 0 && now_ns() >= header.deadline_ns {
+            let text = "the deadline passed before the call was started";
+            return Err(CallError::new(ErrorCode::DeadlineExceeded, text));
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn refuse(&self, inner: &Inner, header: &Header, inline: Inline, error: CallError) {
+        // Read the frame all the same, so that its payloads go back.
+        let guard = Received::read(&self.channel, *header, inline).ok().as_ref().and_then(guard_of);
+        self.finish(inner, header, guard, Err(error), None);
+    }
+
+    #[inline]
+    fn begin_span(&self, inner: &Inner, header: &Header, received: &Received, woke_ns: u64) -> Option<ServerSpan> {
+        if header.trace_flags & ringway_protocol::trace::FLAG_SAMPLED == 0 {
+            return None;
+        }
+        let trace = TraceContext {
+            trace_id: TraceId::from_bytes(header.trace_id),
+            span_id: inner.sampler.span_id(),
+            flags: header.trace_flags,
+        };
+        Some(ServerSpan {
+            trace,
+            parent: span_from_u64(header.span_id),
+            start_ns: now_ns(),
+            woke_ns,
+            function: header.function,
+            bytes_in: received.total_bytes(),
+            flags: 0,
+        })
+    }
+
+    #[cold]
+    fn call_elsewhere(
+        self: &Arc<Self>,
+        inner: &Arc<Inner>,
+        context: &Context,
+        function: &Arc<Registered>,
+        received: Received,
+        trace: Option<ServerSpan>,
+    ) {
+        let header = received.header;
+        let token = CancelToken::default();
+        let streaming = matches!(function.handler, Handler::Stream(_) | Handler::StreamAsync(_));
+        let inbox = streaming.then(Inbox::new);
+        let mut context = Context { cancel: Some(token.clone()), ..context.clone() };
+        context.worker = Worker::internal(Arc::clone(inner));
+        if header.kind == Kind::Call.to_u8() {
+            let call = Running { cancel: token.clone(), stream: inbox.clone() };
+            if self.running.lock().insert(header.invocation, call).is_some() {
+                self.channel.violation(CloseReason::Nonsense);
+                return;
+            }
+        }
+        let trace = trace.map(|span| ServerSpan { flags: if streaming { SPAN_FLAG_STREAM } else { 0 }, ..span });
+        if let Some(span) = &trace {
+            inner.telemetry.span_start(&start_record(inner, span, self.peer()));
+        }
+        let job = Job { channel: Arc::clone(self), inner: Arc::clone(inner), function: Arc::clone(function), context, trace };
+        match &function.handler {
+            Handler::Sync(_) | Handler::Stream(_) => job.run_pooled(received, inbox),
+            Handler::Async(handler) => {
+                let guard = guard_of(&received);
+                let reply = || handler(job.context.clone(), received);
+                let reply = catch_unwind(AssertUnwindSafe(reply)).map_err(panicked);
+                job.run_async(header, guard, reply, token);
+            }
+            Handler::StreamAsync(handler) => {
+                let guard = guard_of(&received);
+                let (input, output) = job.stream_ends(&header, inbox);
+                let reply = || handler(job.context.clone(), received, input, output);
+                let reply = catch_unwind(AssertUnwindSafe(reply)).map_err(panicked);
+                job.run_async(header, guard, reply, token);
+            }
+        }
+    }
+
+    /// Publishes the reply and closes the span. `guard` holds the request's leases; when nothing else does, the reply
+    /// implies their return.
+    #[inline]
+    fn finish(
+        &self,
+        inner: &Inner,
+        request: &Header,
+        guard: Option<Arc<LeaseGuard>>,
+        result: Result<Message, CallError>,
+        trace: Option<ServerSpan>,
+    ) {
+        let status = result.as_ref().err().map_or(ringway_protocol::error::STATUS_OK, |error| error.code.status());
+        let bytes_out = result.as_ref().map_or(0, |message| if trace.is_some() { message.total_bytes() } else { 0 });
+        let end_ns = if trace.is_some() { now_ns() } else { 0 };
+        if request.kind == Kind::Call.to_u8() {
+            self.reply(inner, request, guard, result);
+        } else if let Err(error) = result {
+            tracing::debug!(target: "ringway", %error, "a send failed; its caller does not hear of it");
+        }
+        if let Some(span) = trace {
+            inner.telemetry.span(&SpanRecord {
+                trace_id: span.trace.trace_id,
+                span_id: span.trace.span_id,
+                parent_id: span.parent,
+                start_ns: span.start_ns,
+                end_ns,
+                kind: SpanKind::Server,
+                status,
+                function: FunctionRef { worker: inner.id, index: span.function },
+                peer: self.peer(),
+                woke_ns: span.woke_ns,
+                bytes_in: span.bytes_in,
+                bytes_out,
+                flags: span.flags,
+                name: SpanName::EMPTY,
+            });
+        }
+    }
+
+    #[inline]
+    fn reply(&self, inner: &Inner, request: &Header, guard: Option<Arc<LeaseGuard>>, result: Result<Message, CallError>) {
+        let mut header = Header { invocation: request.invocation, kind: Kind::Reply.to_u8(), ..Header::default() };
+        let message = match result {
+            Ok(message) => message,
+            Err(error) => {
+                header.kind = Kind::Error.to_u8();
+                header.function = error.code.status();
+                error_message(&error)
+            }
+        };
+        if let Some(guard) = guard {
+            if Arc::strong_count(&guard) == 1 {
+                guard.disarm();
+            } else {
+                header.flags |= Flags::HOLD.bits();
+            }
+        }
+        // A channel that closed meanwhile has ended the call already.
+        let _closed = match wire::inline_of(&message) {
+            Some((inline, len)) => {
+                header.inline_len = len;
+                header.encoding = message.encoding.to_u8();
+                self.channel.send_or_keep(&header, inline)
+            }
+            None => self.reply_slowly(inner, header, message),
+        };
+    }
+
+    #[cold]
+    fn reply_slowly(&self, inner: &Inner, mut header: Header, message: Message) -> Result<(), CloseReason> {
+        match wire::compose(&self.channel, &inner.arena, &mut header, message, &Meta::default()) {
+            Ok((inline, _leases)) => self.channel.send_or_keep(&header, &inline),
+            Err(error) => {
+                // The reply could not be lent; the caller hears why instead.
+                header.kind = Kind::Error.to_u8();
+                header.function = error.code.status();
+                let mut message = error_message(&error);
+                if wire::inline_of(&message).is_none() {
+                    message = error_message(&CallError::new(error.code, ""));
+                }
+                let Some((inline, len)) = wire::inline_of(&message) else { return Ok(()) };
+                (header.inline_len, header.encoding, header.attachments, header.meta_len) =
+                    (len, message.encoding.to_u8(), 0, 0);
+                self.channel.send_or_keep(&header, inline)
+            }
+        }
+    }
+}
+
+fn error_message(error: &CallError) -> Message {
+    Message::from_vec(Encoding::Json, serde_json::to_vec(error).unwrap_or_default())
+}
+
+fn guard_of(received: &Received) -> Option<Arc<LeaseGuard>> {
+    received.blocks.as_ref().map(|blocks| Arc::clone(&blocks.guard))
+}
+
+#[inline]
+fn read_meta(received: &Received) -> Option<Arc<Meta>> {
+    let bytes = received.meta();
+    if bytes.is_empty() { None } else { Some(Arc::new(Meta::decode(bytes))) }
+}
+
+/// The context of a call that is not recorded here: as it came.
+#[inline]
+fn passed_on(header: &Header) -> TraceContext {
+    TraceContext {
+        trace_id: TraceId::from_bytes(header.trace_id),
+        span_id: span_from_u64(header.span_id),
+        flags: header.trace_flags,
+    }
+}
+
+#[inline]
+pub(crate) fn span_from_u64(span: u64) -> SpanId {
+    SpanId::from_bytes(span.to_le_bytes())
+}
+
+#[inline]
+pub(crate) fn span_to_u64(span: SpanId) -> u64 {
+    u64::from_le_bytes(span.to_bytes())
+}
+
+fn start_record(inner: &Inner, span: &ServerSpan, peer: WorkerId) -> SpanStart {
+    SpanStart {
+        trace_id: span.trace.trace_id,
+        span_id: span.trace.span_id,
+        parent_id: span.parent,
+        start_ns: span.start_ns,
+        kind: SpanKind::Server,
+        function: FunctionRef { worker: inner.id, index: span.function },
+        peer,
+        name: SpanName::EMPTY,
+    }
+}
+
+/// Runs a handler with its context active; a panic becomes an error and the worker lives.
+#[inline]
+fn run(inner: &Inner, context: &Context, handler: impl FnOnce() -> HandlerResult<Message>) -> Result<Message, CallError> {
+    let _entered = context.enter();
+    match catch_unwind(AssertUnwindSafe(handler)) {
+        Ok(result) => result.map_err(crate::Failure::into_error),
+        Err(panic) => {
+            inner.note_panic();
+            Err(panicked(panic))
+        }
+    }
+}
+
+#[cold]
+#[expect(clippy::needless_pass_by_value, reason = "the shape that catch_unwind returns")]
+fn panicked(panic: Box<dyn std::any::Any + Send>) -> CallError {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    CallError::new(ErrorCode::HandlerPanicked, text.unwrap_or_else(|| "the handler panicked".to_owned()))
+}
+
+/// A call that runs away from the dispatcher's thread.
+struct Job {
+    channel: Arc<CalleeChannel>,
+    inner: Arc<Inner>,
+    function: Arc<Registered>,
+    context: Context,
+    trace: Option<ServerSpan>,
+}
+
+impl Job {
+    fn end(&self, header: &Header, guard: Option<Arc<LeaseGuard>>, result: Result<Message, CallError>) {
+        self.channel.running.lock().remove(&header.invocation);
+        self.channel.finish(&self.inner, header, guard, result, self.trace);
+    }
+
+    fn stream_ends(&self, header: &Header, inbox: Option<Arc<Inbox>>) -> (StreamReader, StreamWriter) {
+        let inbox = inbox.unwrap_or_else(Inbox::new);
+        let carrier: Arc<dyn Carrier> =
+            Arc::new(CalleeCarrier { channel: Arc::clone(&self.channel), inner: Arc::clone(&self.inner) });
+        let invocation = header.invocation;
+        let reader = StreamReader { inbox: Arc::clone(&inbox), carrier: Arc::clone(&carrier), invocation };
+        (reader, StreamWriter { inbox, carrier, invocation, finished: false })
+    }
+
+    fn run_pooled(self, received: Received, inbox: Option<Arc<Inbox>>) {
+        let (header, guard) = (received.header, guard_of(&received));
+        let pool = self.inner.pool.clone();
+        let (channel, inner, trace) = (Arc::clone(&self.channel), Arc::clone(&self.inner), self.trace);
+        let refused_guard = guard.clone();
+        let job = move || {
+            if self.context.is_cancelled() {
+                drop(received);
+                self.end(&header, guard, Err(CallError::new(ErrorCode::Cancelled, "the caller gave up")));
+                return;
+            }
+            let start = now_ns();
+            let result = run(&self.inner, &self.context, || match &self.function.handler {
+                Handler::Sync(handler) => {
+                    let result = handler(&self.context, &received);
+                    drop(received);
+                    result
+                }
+                Handler::Stream(handler) => {
+                    let (input, output) = self.stream_ends(&header, inbox);
+                    handler(&self.context, received, input, output)
+                }
+                Handler::Async(_) | Handler::StreamAsync(_) => Ok(Message::empty()),
+            });
+            self.function.learn(now_ns() - start);
+            self.end(&header, guard, result);
+        };
+        if pool.run(job).is_err() {
+            channel.running.lock().remove(&header.invocation);
+            let text = "every thread of the worker is taken and its queue is full";
+            channel.finish(&inner, &header, refused_guard, Err(CallError::new(ErrorCode::Busy, text)), trace);
+        }
+    }
+
+    fn run_async(
+        self,
+        header: Header,
+        guard: Option<Arc<LeaseGuard>>,
+        reply: Result<BoxReply, CallError>,
+        token: CancelToken,
+    ) {
+        let spawner = self.inner.spawner.clone();
+        let pool = self.inner.pool.clone();
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(error) => return self.end(&header, guard, Err(error)),
+        };
+        let mut future = Box::pin(AsyncCall { job: self, header, guard, reply: Some(reply), cancelled: Box::pin(async move { token.cancelled().await }) });
+        match spawner {
+            // A runtime of the user's polls it first, inside its own context.
+            Some(spawner) => spawner(future),
+            None => {
+                // Polled once where it arrived; it moves to the pool only if it is pending.
+                let mut nobody = TaskContext::from_waker(Waker::noop());
+                if future.as_mut().poll(&mut nobody).is_pending() {
+                    pool.spawn(future);
+                }
+            }
+        }
+    }
+}
+
+use std::future::Future;
+
+/// An async handler on its way: ends with its reply, or is dropped when its caller gives up.
+struct AsyncCall {
+    job: Job,
+    header: Header,
+    guard: Option<Arc<LeaseGuard>>,
+    reply: Option<BoxReply>,
+    cancelled: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Future for AsyncCall {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let Some(reply) = &mut this.reply else { return Poll::Ready(()) };
+        let polled = {
+            let _entered = this.job.context.enter();
+            catch_unwind(AssertUnwindSafe(|| reply.as_mut().poll(cx)))
+        };
+        let result = match polled {
+            Ok(Poll::Pending) => {
+                if this.cancelled.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                Err(CallError::new(ErrorCode::Cancelled, "the caller gave up"))
+            }
+            Ok(Poll::Ready(result)) => result.map_err(crate::Failure::into_error),
+            Err(panic) => {
+                this.job.inner.note_panic();
+                Err(panicked(panic))
+            }
+        };
+        // The handler's values go first, so that what they hold of the request is returned with the reply.
+        this.reply = None;
+        this.job.end(&this.header, this.guard.take(), result);
+        Poll::Ready(())
+    }
+}
+
+/// The callee's side of a stream: the dispatcher delivers, so a waiting handler just sleeps.
+#[derive(Debug)]
+struct CalleeCarrier {
+    channel: Arc<CalleeChannel>,
+    inner: Arc<Inner>,
+}
+
+impl Carrier for CalleeCarrier {
+    fn publish(&self, mut header: Header, message: Message) -> Result<(), CallError> {
+        let (inline, _leases) =
+            wire::compose(&self.channel.channel, &self.inner.arena, &mut header, message, &Meta::default())?;
+        self.channel.channel.send_or_keep(&header, &inline).map_err(wire::closed)
+    }
+
+    fn wait(&self, inbox: &Inbox, need: Need) {
+        crate::executor::blocking(|| inbox.sleep(need));
+    }
+
+    fn watch(&self, _waker: &Waker) {}
+}
+
+impl CalleeChannel {
+    /// The right to read this channel's ring, for the dispatcher's sleep handshake.
+    pub(crate) fn try_lead(&self) -> Option<ringway_ipc::channel::Lead<'_>> {
+        self.channel.try_lead()
+    }
+
+    /// Whether a frame waits.
+    #[inline]
+    pub(crate) fn ready(&self) -> bool {
+        self.channel.try_lead().is_some_and(|lead| lead.ready())
+    }
+
+    /// Says that the dispatcher polls this channel.
+    pub(crate) fn stop_bell(&self) {
+        if let Some(lead) = self.channel.try_lead() {
+            lead.stop_bell();
+        }
+    }
+}

@@ -1,0 +1,614 @@
+//! The caller's end of a channel: publishing requests, waiting for replies.
+//!
+//! Whoever waits may lead: the first thread that needs a reply reads the ring, completes the others' calls on the way,
+//! and when its own reply comes leaves the ring to the next. A synchronous call therefore needs no hand-off between
+//! threads. Tasks that wait without a thread have the dispatcher read for them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::task::Waker;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use ringway_ipc::channel::{Channel, CloseReason, KIND_RELEASE, Lead, SendError};
+use ringway_ipc::clock::now_ns;
+use ringway_ipc::frame::{Header, Inline};
+use ringway_ipc::layout::{ATTENTION_CHANNEL_BELL, ATTENTION_WORKER_BELL};
+use ringway_ipc::waiter::{EAGER_POLLS, Expectation, SpinPolicy, Spun};
+use ringway_protocol::header::{Flags, Kind};
+use ringway_protocol::{CallError, ErrorCode, InvocationId, Started, WorkerId};
+
+use crate::pending::{Entry, Outcome, PendingTable, State};
+use crate::stream::Inbox;
+use crate::wire::{self, Received};
+
+/// Longest sleep of a waiting thread. News always comes with a bell; the bound limits what a stolen one can cost.
+const SLEEP_MAX: Duration = Duration::from_millis(100);
+
+/// One channel towards a callee.
+#[derive(Debug)]
+pub(crate) struct CallerChannel {
+    pub(crate) channel: Arc<Channel>,
+    pending: PendingTable,
+    policy: Arc<SpinPolicy>,
+    /// Calls that wait without a thread.
+    tasks: AtomicU32,
+    /// Threads that sleep while another leads.
+    followers: Mutex<Vec<InvocationId>>,
+    sleeping_followers: AtomicU32,
+}
+
+/// What a frame turned out to be for the reader of the ring.
+enum Read {
+    Mine(Outcome),
+    Other,
+}
+
+impl CallerChannel {
+    pub(crate) fn new(channel: Arc<Channel>, policy: Arc<SpinPolicy>) -> Self {
+        Self {
+            channel,
+            pending: PendingTable::new(),
+            policy,
+            tasks: AtomicU32::new(0),
+            followers: Mutex::default(),
+            sleeping_followers: AtomicU32::new(0),
+        }
+    }
+
+    pub(crate) fn peer(&self) -> WorkerId {
+        WorkerId::new(self.channel.peer_worker())
+    }
+
+    /// Calls in flight.
+    #[inline]
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.pending.taken()
+    }
+
+    /// Takes an entry for a new call.
+    #[inline]
+    pub(crate) fn open(&self) -> Result<InvocationId, CallError> {
+        self.pending.take()
+    }
+
+    pub(crate) fn entry(&self, invocation: InvocationId) -> Option<&Entry> {
+        self.pending.find(invocation)
+    }
+
+    /// Publishes the request of an open call. While the ring is full it waits until `deadline_ns`.
+    #[inline]
+    pub(crate) fn publish(
+        &self,
+        invocation: InvocationId,
+        header: &Header,
+        inline: &Inline,
+        leases: Vec<u32>,
+        deadline_ns: u64,
+    ) -> Result<(), CallError> {
+        let entry = self.pending.find(invocation);
+        if let Some(entry) = entry {
+            entry.set_position(u64::MAX);
+            entry.keep_leases(leases);
+        }
+        let sent = match self.channel.send(header, inline) {
+            Err(SendError::Full) => self.publish_slowly(header, inline, deadline_ns),
+            sent => sent.map_err(|error| send_error(error)),
+        };
+        match (sent, entry) {
+            (Ok(position), Some(entry)) => {
+                entry.set_position(position);
+                Ok(())
+            }
+            (Ok(_), None) => Ok(()),
+            (Err(error), _) => {
+                self.end_open(invocation);
+                Err(error)
+            }
+        }
+    }
+
+    /// Publishes a frame that belongs to a call but has no entry of its own, or whose entry is published already.
+    pub(crate) fn publish_more(&self, header: &Header, inline: &Inline, deadline_ns: u64) -> Result<(), CallError> {
+        match self.channel.send(header, inline) {
+            Err(SendError::Full) => self.publish_slowly(header, inline, deadline_ns).map(drop),
+            sent => sent.map(drop).map_err(|error| send_error(error)),
+        }
+    }
+
+    #[cold]
+    fn publish_slowly(&self, header: &Header, inline: &Inline, deadline_ns: u64) -> Result<u64, CallError> {
+        let mut pause = Duration::from_micros(1);
+        crate::executor::blocking(|| {
+            loop {
+                // The peer may be waiting for room in *its* ring before it reads ours.
+                if let Some(mut lead) = self.channel.try_lead() {
+                    self.drain(&mut lead, None)?;
+                }
+                match self.channel.send(header, inline) {
+                    Err(SendError::Full) if deadline_ns == 0 || now_ns() < deadline_ns => {
+                        std::thread::sleep(pause);
+                        pause = (pause * 2).min(Duration::from_millis(1));
+                    }
+                    Err(SendError::Full) => {
+                        let text = "the callee has not taken a request for the whole time allowed: it is overloaded or stuck";
+                        return Err(CallError::new(ErrorCode::Busy, text));
+                    }
+                    sent => return sent.map_err(|error| send_error(error)),
+                }
+            }
+        })
+    }
+
+    /// Gives an open call back that was never published.
+    pub(crate) fn end_open(&self, invocation: InvocationId) {
+        if let Some(entry) = self.pending.find(invocation) {
+            if let Some(leases) = entry.take_leases() {
+                wire::end_leases(&self.channel, &leases);
+            }
+            self.give_back(invocation);
+        }
+    }
+
+    /// The quick way to wait: the reply comes while we look, and no clock is read. Gives the call's entry back if so.
+    #[inline]
+    pub(crate) fn wait_quickly(&self, invocation: InvocationId, expected: &Expectation) -> Option<Outcome> {
+        if let Some(outcome) = self.poll_outcome(invocation) {
+            return Some(outcome);
+        }
+        let mut lead = self.channel.try_lead()?;
+        if lead.bell_asked() {
+            lead.stop_bell();
+        }
+        let polls = if self.policy.plan_is_eager(expected.ns()) { EAGER_POLLS } else { 1 };
+        let mut inline = Inline::default();
+        let mut found = None;
+        for _ in 0..polls {
+            match lead.poll(&mut inline) {
+                Ok(None) => {}
+                Ok(Some(header)) => {
+                    if let Read::Mine(outcome) = self.read(header, inline, Some(invocation)) {
+                        found = Some(outcome);
+                        break;
+                    }
+                }
+                Err(_) => break,
+            }
+        }
+        drop(lead);
+        if found.is_some() {
+            self.give_back(invocation);
+        }
+        self.hand_over();
+        found
+    }
+
+    /// Waits for the outcome of a call, at most until `deadline_ns` (0: for ever), when it is given up, and gives its
+    /// entry back.
+    #[cold]
+    pub(crate) fn wait(&self, invocation: InvocationId, expected: &Expectation, deadline_ns: u64) -> Outcome {
+        loop {
+            if let Some(outcome) = self.wait_a_while(invocation, expected, deadline_ns) {
+                return outcome;
+            }
+            let Some(entry) = self.pending.find(invocation) else { return Err(lost()) };
+            if let Some(outcome) = self.give_up(invocation, entry) {
+                return outcome;
+            }
+        }
+    }
+
+    /// Waits for the outcome of a call, at most until `until_ns` (0: for ever). `None`: not yet.
+    #[cold]
+    pub(crate) fn wait_a_while(&self, invocation: InvocationId, expected: &Expectation, until_ns: u64) -> Option<Outcome> {
+        let start = now_ns();
+        let outcome = crate::dispatcher::blocking(|| {
+            loop {
+                let Some(entry) = self.pending.find(invocation) else { return Some(Err(lost())) };
+                if entry.is(State::Done) {
+                    return Some(entry.take_outcome().unwrap_or_else(|| Err(lost())));
+                }
+                if until_ns != 0 && now_ns() >= until_ns {
+                    return None;
+                }
+                let led = self.channel.try_lead().map(|mut lead| {
+                    self.lead_until(&mut lead, invocation, expected, until_ns, || !entry.is(State::Waiting))
+                });
+                match led {
+                    Some(Some(outcome)) => return Some(outcome),
+                    Some(None) => {}
+                    None => self.follow(invocation, entry, expected, until_ns),
+                }
+                if self.channel.close_reason().is_some() && entry.is(State::Waiting) {
+                    self.fail_all();
+                }
+            }
+        });
+        if outcome.is_some() {
+            expected.learn(now_ns() - start);
+            if self.pending.find(invocation).is_some() {
+                self.give_back(invocation);
+            }
+        }
+        self.hand_over();
+        outcome
+    }
+
+    /// Reads the ring, or sleeps while another thread does, until `done` holds or for a while. For streams, whose items
+    /// come without ending the call.
+    pub(crate) fn wait_for_news(&self, invocation: InvocationId, done: impl Fn() -> bool) {
+        let expected = Expectation::default();
+        let until_ns = now_ns() + u64::try_from(SLEEP_MAX.as_nanos()).unwrap_or(u64::MAX);
+        crate::dispatcher::blocking(|| {
+            let Some(entry) = self.pending.find(invocation) else { return };
+            let led = self.channel.try_lead().map(|mut lead| {
+                let done = || done() || !entry.is(State::Waiting);
+                self.lead_until(&mut lead, invocation, &expected, until_ns, done)
+            });
+            match led {
+                // The reply itself: kept for whoever asks for it.
+                Some(Some(outcome)) => drop(entry.complete(outcome)),
+                Some(None) => {}
+                None => self.follow(invocation, entry, &expected, until_ns),
+            }
+        });
+        if self.channel.close_reason().is_some() {
+            self.fail_all();
+        }
+        self.hand_over();
+    }
+
+    /// Abandons a call whose time is up, unless it is done already.
+    fn give_up(&self, invocation: InvocationId, entry: &Entry) -> Option<Outcome> {
+        if !entry.abandon() {
+            return None;
+        }
+        self.send_cancel(invocation);
+        Some(Err(CallError::new(
+            ErrorCode::DeadlineExceeded,
+            "no reply in the time allowed; allow more, or look where it went with `ringway traces`",
+        )))
+    }
+
+    fn send_cancel(&self, invocation: InvocationId) {
+        let header = Header { invocation: invocation.to_u64(), kind: Kind::Cancel.to_u8(), ..Header::default() };
+        let _closed_means_over = self.channel.send_or_keep(&header, &Inline::default());
+    }
+
+    /// Gives a call up before its end: its handler is told, its reply will be dropped.
+    pub(crate) fn abandon(&self, invocation: InvocationId) {
+        let Some(entry) = self.pending.find(invocation) else { return };
+        if entry.abandon() {
+            self.send_cancel(invocation);
+        } else if entry.is(State::Done) {
+            drop(entry.take_outcome());
+            self.give_back(invocation);
+        }
+    }
+
+    /// Reads the ring until the call's reply comes, `done` holds, the time is up or the channel is closed.
+    fn lead_until(
+        &self,
+        lead: &mut Lead<'_>,
+        invocation: InvocationId,
+        expected: &Expectation,
+        until_ns: u64,
+        done: impl Fn() -> bool,
+    ) -> Option<Outcome> {
+        if lead.bell_asked() {
+            lead.stop_bell();
+        }
+        loop {
+            match self.drain(lead, Some(invocation)) {
+                Ok(Some(outcome)) => return Some(outcome),
+                Ok(None) if !done() && self.channel.close_reason().is_none() => {}
+                _ => return None,
+            }
+            let spin_ns = self.policy.plan(expected.ns());
+            let spun = self.policy.spin(spin_ns, || lead.ready() || done());
+            self.policy.account(spin_ns, spun);
+            if spun != Spun::InVain {
+                continue;
+            }
+            let left = time_left(until_ns)?;
+            if lead.ask_for_bell(ATTENTION_CHANNEL_BELL) && !done() && self.channel.close_reason().is_none() {
+                let _rung = self.channel.own_bell().wait(left);
+            }
+            lead.stop_bell();
+        }
+    }
+
+    /// Waits while another thread reads the ring.
+    fn follow(&self, invocation: InvocationId, entry: &Entry, expected: &Expectation, deadline_ns: u64) {
+        let spin_ns = self.policy.plan(expected.ns());
+        let spun = self.policy.spin(spin_ns, || !entry.is(State::Waiting) || self.channel.leads_free());
+        self.policy.account(spin_ns, spun);
+        let Some(left) = time_left(deadline_ns) else { return };
+        if spun != Spun::InVain {
+            return;
+        }
+        entry.register_thread();
+        self.followers.lock().push(invocation);
+        self.sleeping_followers.fetch_add(1, Ordering::SeqCst);
+        // Pairs with the fence in `hand_over`: either the leader sees us, or we see that it has left.
+        fence(Ordering::SeqCst);
+        if entry.is(State::Waiting) && !self.channel.leads_free() && self.channel.close_reason().is_none() {
+            std::thread::park_timeout(left);
+        }
+        self.sleeping_followers.fetch_sub(1, Ordering::SeqCst);
+        self.followers.lock().retain(|other| *other != invocation);
+    }
+
+    /// After leading: somebody else must read the ring if somebody waits.
+    #[inline]
+    pub(crate) fn hand_over(&self) {
+        // Pairs with the fences of `follow` and `watch_by_task`.
+        fence(Ordering::SeqCst);
+        if self.sleeping_followers.load(Ordering::Relaxed) > 0 || self.tasks.load(Ordering::Relaxed) > 0 {
+            self.hand_over_slowly();
+        }
+    }
+
+    #[cold]
+    fn hand_over_slowly(&self) {
+        let next = self.followers.lock().pop();
+        if let Some(next) = next {
+            if let Some(entry) = self.pending.find(next) {
+                entry.wake();
+            }
+            return;
+        }
+        if self.tasks.load(Ordering::SeqCst) > 0 {
+            self.ask_dispatcher();
+        }
+    }
+
+    /// Makes sure that the dispatcher is rung when something comes.
+    fn ask_dispatcher(&self) {
+        while let Some(mut lead) = self.channel.try_lead() {
+            if lead.ask_for_bell(ATTENTION_WORKER_BELL) || self.drain(&mut lead, None).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Reads all that is there, for the dispatcher. Returns whether there was anything.
+    pub(crate) fn serve(&self) -> bool {
+        let Some(mut lead) = self.channel.try_lead() else { return false };
+        if !lead.ready() {
+            return false;
+        }
+        let closed = self.drain(&mut lead, None).is_err();
+        drop(lead);
+        if closed {
+            self.fail_all();
+        }
+        true
+    }
+
+    /// Whether tasks wait here, so that the dispatcher must read the ring.
+    #[inline]
+    pub(crate) fn has_tasks(&self) -> bool {
+        self.tasks.load(Ordering::Relaxed) > 0
+    }
+
+    /// The right to read this channel's ring, for the dispatcher's sleep handshake.
+    pub(crate) fn try_lead(&self) -> Option<Lead<'_>> {
+        self.channel.try_lead()
+    }
+
+    /// Takes the outcome if the call is done, and gives its entry back.
+    pub(crate) fn poll_outcome(&self, invocation: InvocationId) -> Option<Outcome> {
+        let entry = self.pending.find(invocation)?;
+        if !entry.is(State::Done) {
+            return None;
+        }
+        let outcome = entry.take_outcome();
+        self.give_back(invocation);
+        outcome
+    }
+
+    /// Looks for the reply for a moment, as a task may before it goes to sleep.
+    pub(crate) fn glance(&self, invocation: InvocationId, expected: &Expectation) -> Option<Outcome> {
+        self.wait_quickly(invocation, expected)
+    }
+
+    /// Has `waker` woken when the call is done. The call counts as waited for by a task from the first time on.
+    pub(crate) fn watch_by_task(&self, invocation: InvocationId, waker: &Waker, first: bool) {
+        if let Some(entry) = self.pending.find(invocation) {
+            entry.register_task(waker);
+        }
+        if first {
+            self.tasks.fetch_add(1, Ordering::SeqCst);
+            // Pairs with the fence in `hand_over`: either the leader sees the task, or we find the ring free.
+            fence(Ordering::SeqCst);
+        }
+        self.ask_dispatcher();
+        if self.channel.close_reason().is_some() {
+            self.fail_all();
+        }
+    }
+
+    /// A task no longer waits.
+    pub(crate) fn task_left(&self) {
+        self.tasks.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Acts on every frame that is there; returns early with the outcome of `mine`.
+    fn drain(&self, lead: &mut Lead<'_>, mine: Option<InvocationId>) -> Result<Option<Outcome>, CallError> {
+        let mut inline = Inline::default();
+        loop {
+            match lead.poll(&mut inline) {
+                Ok(Some(header)) => {
+                    if let Read::Mine(outcome) = self.read(header, inline, mine) {
+                        return Ok(Some(outcome));
+                    }
+                }
+                Ok(None) => return Ok(None),
+                Err(reason) => return Err(wire::closed(reason)),
+            }
+        }
+    }
+
+    #[inline]
+    fn read(&self, header: Header, inline: Inline, mine: Option<InvocationId>) -> Read {
+        if header.kind == Kind::Reply.to_u8() || header.kind == Kind::Error.to_u8() {
+            return self.read_reply(header, inline, mine);
+        }
+        self.read_other(&header, &inline);
+        Read::Other
+    }
+
+    #[inline]
+    fn read_reply(&self, header: Header, inline: Inline, mine: Option<InvocationId>) -> Read {
+        let invocation = InvocationId::from_u64(header.invocation);
+        let Some(entry) = self.pending.find(invocation) else {
+            self.channel.violation(CloseReason::Nonsense);
+            return Read::Other;
+        };
+        // The reply implies the return of the request's payloads, unless the callee says that it holds some.
+        if let Some(leases) = entry.take_leases()
+            && header.flags & Flags::HOLD.bits() == 0
+        {
+            wire::end_leases(&self.channel, &leases);
+        }
+        let is_error = header.kind == Kind::Error.to_u8();
+        let outcome = match Received::read(&self.channel, header, inline) {
+            Ok(received) if is_error => Err(read_error(&received)),
+            Ok(received) => Ok(received),
+            Err(reason) => Err(wire::closed(reason)),
+        };
+        if let Some(inbox) = entry.stream() {
+            inbox.end(outcome.as_ref().err().cloned());
+        }
+        if mine == Some(invocation) && entry.is(State::Waiting) {
+            return Read::Mine(outcome);
+        }
+        if !entry.complete(outcome) {
+            self.give_back(invocation);
+        }
+        Read::Other
+    }
+
+    #[cold]
+    fn read_other(&self, header: &Header, inline: &Inline) {
+        match Kind::try_from(header.kind) {
+            Ok(Kind::Release) => {
+                debug_assert_eq!(header.kind, KIND_RELEASE, "the two crates agree");
+                let _closed_if_false = self.channel.take_release(header, inline);
+            }
+            Ok(Kind::StreamData | Kind::StreamEnd | Kind::Credit) => {
+                // Frames of a stream whose call was given up are dropped, their payloads returned.
+                let invocation = InvocationId::from_u64(header.invocation);
+                let inbox = self.pending.find(invocation).and_then(Entry::stream);
+                let received = Received::read(&self.channel, *header, *inline);
+                if let (Some(inbox), Ok(received)) = (inbox, received)
+                    && inbox.take_frame(received).is_err()
+                {
+                    self.channel.violation(CloseReason::Nonsense);
+                }
+            }
+            _ => {
+                self.channel.violation(CloseReason::Nonsense);
+            }
+        }
+    }
+
+    /// The channel is closed: every call in flight ends, exactly. Replies that came before the end still count.
+    pub(crate) fn fail_all(&self) {
+        let reason = self.channel.close_reason().unwrap_or(CloseReason::Local);
+        let open = self.pending.close();
+        loop {
+            if let Some(mut lead) = self.channel.try_lead() {
+                let _broken_ring_has_no_more = self.drain(&mut lead, None);
+                break;
+            }
+            if open.iter().all(|invocation| self.pending.find(*invocation).is_none_or(|entry| !entry.is(State::Waiting))) {
+                break;
+            }
+            self.channel.own_bell().notify();
+            std::thread::yield_now();
+        }
+        for invocation in open {
+            let Some(entry) = self.pending.find(invocation) else { continue };
+            let position = entry.position();
+            let started = position == u64::MAX || self.channel.was_consumed(position);
+            let started = if started { Started::Maybe } else { Started::No };
+            drop(entry.take_leases());
+            if let Some(inbox) = entry.stream() {
+                inbox.end(Some(gone(started, reason)));
+            }
+            if !entry.complete(Err(gone(started, reason))) && entry.is(State::Abandoned) {
+                self.give_back(invocation);
+            }
+        }
+    }
+
+    /// Gives a call an inbox for the items that its callee streams.
+    pub(crate) fn set_stream(&self, invocation: InvocationId, inbox: Arc<Inbox>) {
+        if let Some(entry) = self.pending.find(invocation) {
+            entry.set_stream(inbox);
+        }
+    }
+}
+
+fn time_left(deadline_ns: u64) -> Option<Duration> {
+    if deadline_ns == 0 {
+        return Some(SLEEP_MAX);
+    }
+    let left = deadline_ns.checked_sub(now_ns())?;
+    Some(Duration::from_nanos(left).min(SLEEP_MAX))
+}
+
+fn lost() -> CallError {
+    CallError::new(ErrorCode::Cancelled, "the call is no longer in flight")
+}
+
+fn send_error(error: SendError) -> CallError {
+    match error {
+        SendError::Closed(reason) if !reason.is_violation() => gone(Started::No, reason),
+        SendError::Closed(reason) => wire::closed(reason),
+        _ => CallError::new(ErrorCode::Busy, error.to_string()),
+    }
+}
+
+fn gone(started: Started, reason: CloseReason) -> CallError {
+    let mut error = wire::closed(reason);
+    error.started = Some(started);
+    error
+}
+
+fn read_error(received: &Received) -> CallError {
+    serde_json::from_slice(received.body()).unwrap_or_else(|_| {
+        let code = ErrorCode::from_status(received.header.function).unwrap_or(ErrorCode::HandlerError);
+        CallError::new(code, "the callee sent no readable description")
+    })
+}
+
+impl CallerChannel {
+    /// Whether a frame waits that nobody is reading.
+    #[inline]
+    pub(crate) fn ready(&self) -> bool {
+        self.channel.try_lead().is_some_and(|lead| lead.ready())
+    }
+}
+
+impl CallerChannel {
+    /// Has the dispatcher read the ring for a stream that is awaited without a thread, until its call ends.
+    pub(crate) fn watch_stream(&self, invocation: InvocationId, waker: &Waker) {
+        let Some(entry) = self.pending.find(invocation) else { return };
+        let first = entry.claim_stream_task();
+        if !first && !self.has_tasks() {
+            return;
+        }
+        self.watch_by_task(invocation, waker, first);
+    }
+
+    /// Gives a call's entry back, and with it the dispatcher's duty to read for its stream.
+    #[inline]
+    fn give_back(&self, invocation: InvocationId) {
+        if self.pending.give_back(invocation) {
+            self.task_left();
+        }
+    }
+}

@@ -1,0 +1,410 @@
+//! The dispatcher: the thread of a worker that reads what callers publish.
+//!
+//! It visits the channels that are busy, spins a little when they fall quiet, and sleeps on the worker's doorbell.
+//! Handlers that run inline run on it. When such a handler blocks in a nested call, the role passes to another thread,
+//! so the worker goes on serving and mutually recursive calls cannot deadlock: the leader/followers pattern (Schmidt,
+//! O'Ryan, Pyarali, Kircher and Buschmann, "Leader/Followers", PLoP 2000).
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::{Condvar, Mutex};
+use ringway_ipc::channel::Channel;
+use ringway_ipc::clock::now_ns;
+use ringway_ipc::doorbell::Doorbell;
+use ringway_ipc::layout::ATTENTION_WORKER_BELL;
+use ringway_ipc::waiter::{Expectation, SpinPolicy, Spun, WaitMode};
+
+use crate::callee::CalleeChannel;
+use crate::caller::CallerChannel;
+use crate::context::{Context, Inherited};
+use crate::worker::{Inner, Worker};
+
+/// Frames of one channel that are handled before the next channel has its turn.
+const TURN: usize = 64;
+
+/// Longest sleep. News comes with a bell; the bound limits what a peer that steals one can do.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// Sleep while frames wait for room in a peer's ring.
+const SLEEP_OVERFLOWING: Duration = Duration::from_micros(200);
+
+/// How long a spin goes on before the doorbell is looked at: a channel that was quiet rings it.
+const BELL_EVERY_NS: u64 = 20_000;
+
+/// Threads that may have handed the role over and still run their handler. Beyond that the role stays.
+const THREADS_MAX: usize = 512;
+
+/// How long a thread without the role waits to be given it.
+const SPARE_IDLE: Duration = Duration::from_secs(10);
+
+/// The state that every thread which may have the role shares.
+#[derive(Debug)]
+pub(crate) struct Dispatcher {
+    pub(crate) bell: Doorbell,
+    policy: Arc<SpinPolicy>,
+    callees: ArcSwap<Vec<Arc<CalleeChannel>>>,
+    callers: ArcSwap<Vec<Arc<CallerChannel>>>,
+    /// Rises with every change of the two lists.
+    version: AtomicU64,
+    /// Names the thread that has the role: the one that began with this number.
+    role: AtomicU64,
+    stop: AtomicBool,
+    spares: Mutex<Spares>,
+    spare_wanted: Condvar,
+    expected: Expectation,
+}
+
+#[derive(Debug, Default)]
+struct Spares {
+    idle: usize,
+    threads: usize,
+    wanted: Option<u64>,
+}
+
+thread_local! {
+    static ROLE: RefCell<Option<(Weak<Inner>, u64)>> = const { RefCell::new(None) };
+}
+
+impl Dispatcher {
+    pub(crate) fn new(bell: Doorbell, policy: Arc<SpinPolicy>) -> Self {
+        Self {
+            bell,
+            policy,
+            callees: ArcSwap::default(),
+            callers: ArcSwap::default(),
+            version: AtomicU64::new(0),
+            role: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            spares: Mutex::default(),
+            spare_wanted: Condvar::new(),
+            expected: Expectation::default(),
+        }
+    }
+
+    pub(crate) fn callees(&self) -> Arc<Vec<Arc<CalleeChannel>>> {
+        self.callees.load_full()
+    }
+
+    pub(crate) fn callers(&self) -> Arc<Vec<Arc<CallerChannel>>> {
+        self.callers.load_full()
+    }
+
+    pub(crate) fn add_callee(&self, channel: &Arc<CalleeChannel>) {
+        self.callees.rcu(|list| list.iter().cloned().chain([Arc::clone(channel)]).collect::<Vec<_>>());
+        self.changed();
+    }
+
+    pub(crate) fn add_caller(&self, channel: &Arc<CallerChannel>) {
+        self.callers.rcu(|list| list.iter().cloned().chain([Arc::clone(channel)]).collect::<Vec<_>>());
+        self.changed();
+    }
+
+    /// Takes a closed channel off the lists and returns what it was.
+    pub(crate) fn remove(&self, channel: &Arc<Channel>) -> (Option<Arc<CalleeChannel>>, Option<Arc<CallerChannel>>) {
+        let callee = self.callees.load().iter().find(|other| Arc::ptr_eq(&other.channel, channel)).cloned();
+        let caller = self.callers.load().iter().find(|other| Arc::ptr_eq(&other.channel, channel)).cloned();
+        self.callees.rcu(|list| list.iter().filter(|other| !Arc::ptr_eq(&other.channel, channel)).cloned().collect::<Vec<_>>());
+        self.callers.rcu(|list| list.iter().filter(|other| !Arc::ptr_eq(&other.channel, channel)).cloned().collect::<Vec<_>>());
+        self.changed();
+        (callee, caller)
+    }
+
+    fn changed(&self) {
+        self.version.fetch_add(1, Ordering::AcqRel);
+        self.bell.notify();
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.bell.notify();
+        self.spare_wanted.notify_all();
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Passes the role on. `false`: there is no thread to be had, and the caller keeps it.
+    fn hand_over(&self, inner: &Arc<Inner>) -> bool {
+        let mut spares = self.spares.lock();
+        if spares.idle == 0 && spares.threads >= THREADS_MAX {
+            return false;
+        }
+        let number = self.role.load(Ordering::Relaxed) + 1;
+        if spares.idle == 0 {
+            let inner = Arc::clone(inner);
+            let spawned = std::thread::Builder::new()
+                .name("ringway-dispatch".into())
+                .spawn(move || dispatch(&inner, number));
+            if spawned.is_err() {
+                return false;
+            }
+            spares.threads += 1;
+        } else {
+            spares.wanted = Some(number);
+            self.spare_wanted.notify_one();
+        }
+        self.role.store(number, Ordering::Release);
+        true
+    }
+
+    /// Waits to be given the role; `None` when this thread is not needed any more.
+    fn wait_for_role(&self) -> Option<u64> {
+        let mut spares = self.spares.lock();
+        spares.idle += 1;
+        loop {
+            if let Some(number) = spares.wanted.take() {
+                spares.idle -= 1;
+                return Some(number);
+            }
+            let timed_out = self.spare_wanted.wait_for(&mut spares, SPARE_IDLE).timed_out();
+            if spares.wanted.is_none() && (timed_out || self.stopped()) {
+                spares.idle -= 1;
+                spares.threads -= 1;
+                return None;
+            }
+        }
+    }
+}
+
+/// Starts the first dispatcher thread.
+pub(crate) fn start(inner: &Arc<Inner>) -> std::io::Result<()> {
+    inner.dispatcher.spares.lock().threads += 1;
+    let worker = Arc::clone(inner);
+    std::thread::Builder::new().name("ringway-dispatch".into()).spawn(move || dispatch(&worker, 0))?;
+    Ok(())
+}
+
+/// Runs a wait that may be long. On the dispatcher's thread the role is passed on first; on a pool thread the pool is
+/// told.
+pub(crate) fn blocking<R>(wait: impl FnOnce() -> R) -> R {
+    let role = ROLE.take();
+    if let Some((inner, number)) = role {
+        let handed_over = inner
+            .upgrade()
+            .is_none_or(|inner| inner.dispatcher.role.load(Ordering::Acquire) != number || inner.dispatcher.hand_over(&inner));
+        if !handed_over {
+            ROLE.set(Some((inner, number)));
+        }
+    }
+    crate::executor::blocking(wait)
+}
+
+fn dispatch(inner: &Arc<Inner>, mut number: u64) {
+    if inner.policy.mode() == WaitMode::Latency
+        && let Some(cpu) = inner.pin
+    {
+        // Refused where the core is not ours; the dispatcher then runs wherever it is put.
+        let _refused = ringway_ipc::sys::process::pin_thread(&[cpu]);
+    }
+    loop {
+        ROLE.set(Some((Arc::downgrade(inner), number)));
+        Round::new(inner, number).run();
+        ROLE.set(None);
+        if inner.dispatcher.stopped() {
+            inner.dispatcher.spares.lock().threads -= 1;
+            return;
+        }
+        match inner.dispatcher.wait_for_role() {
+            Some(next) => number = next,
+            None => return,
+        }
+    }
+}
+
+/// One thread's time with the role.
+struct Round<'a> {
+    inner: &'a Arc<Inner>,
+    dispatcher: &'a Dispatcher,
+    number: u64,
+    version: u64,
+    callees: Arc<Vec<Arc<CalleeChannel>>>,
+    callers: Arc<Vec<Arc<CallerChannel>>>,
+    /// Channels that are polled; the others ring the bell.
+    hot: Vec<Arc<CalleeChannel>>,
+    context: Context,
+    woke_ns: u64,
+}
+
+impl<'a> Round<'a> {
+    fn new(inner: &'a Arc<Inner>, number: u64) -> Self {
+        let dispatcher = &inner.dispatcher;
+        let context = Context {
+            worker: Worker::internal(Arc::clone(inner)),
+            caller: inner.id,
+            inherited: Inherited::default(),
+            cancel: None,
+            meta: None,
+        };
+        Self {
+            inner,
+            dispatcher,
+            number,
+            version: u64::MAX,
+            callees: Arc::default(),
+            callers: Arc::default(),
+            hot: Vec::new(),
+            context,
+            woke_ns: 0,
+        }
+    }
+
+    fn has_role(&self) -> bool {
+        self.dispatcher.role.load(Ordering::Acquire) == self.number && !self.dispatcher.stopped()
+    }
+
+    fn refresh(&mut self) {
+        let version = self.dispatcher.version.load(Ordering::Acquire);
+        if version != self.version {
+            self.version = version;
+            self.callees = self.dispatcher.callees();
+            self.callers = self.dispatcher.callers();
+            self.hot.retain(|channel| channel.channel.close_reason().is_none());
+            self.look_everywhere();
+        }
+    }
+
+    /// Makes every channel hot that has news, or that was left polled by the thread that had the role before.
+    fn look_everywhere(&mut self) {
+        for channel in self.callees.iter() {
+            let Some(lead) = channel.try_lead() else { continue };
+            if (lead.ready() || !lead.bell_asked()) && !self.hot.iter().any(|hot| Arc::ptr_eq(hot, channel)) {
+                lead.stop_bell();
+                self.hot.push(Arc::clone(channel));
+            }
+        }
+    }
+
+    fn run(&mut self) {
+        while self.has_role() {
+            self.refresh();
+            if self.serve() {
+                continue;
+            }
+            if !self.has_role() {
+                return;
+            }
+            self.wait();
+        }
+    }
+
+    /// Handles what is there. Returns whether there was anything.
+    fn serve(&mut self) -> bool {
+        let mut worked = false;
+        for at in 0..self.hot.len() {
+            for _ in 0..TURN {
+                let channel = &self.hot[at];
+                if !channel.serve_one(self.inner, &mut self.context, self.woke_ns) {
+                    break;
+                }
+                worked = true;
+                self.woke_ns = 0;
+                if !self.has_role() {
+                    return true;
+                }
+            }
+        }
+        for caller in self.callers.iter() {
+            if caller.has_tasks() {
+                worked |= caller.serve();
+            }
+        }
+        worked
+    }
+
+    fn ready(&self) -> bool {
+        self.hot.iter().any(|channel| channel.ready())
+            || self.callers.iter().any(|caller| caller.has_tasks() && caller.channel.leads_free() && caller.ready())
+    }
+
+    fn overflowing(&self) -> bool {
+        let mut any = false;
+        let channels = self.callees.iter().map(|callee| &callee.channel);
+        for channel in channels.chain(self.callers.iter().map(|caller| &caller.channel)) {
+            if channel.overflowing() {
+                channel.flush();
+                any |= channel.overflowing();
+            }
+        }
+        any
+    }
+
+    /// Spins, then sleeps until there is something to do.
+    fn wait(&mut self) {
+        let policy = &self.dispatcher.policy;
+        let mut spin_ns = policy.plan(self.dispatcher.expected.ns());
+        let start = if spin_ns > 0 {
+            match policy.spin(spin_ns.min(BELL_EVERY_NS), || self.ready()) {
+                Spun::AtOnce => {
+                    self.dispatcher.expected.learn(1_000);
+                    return;
+                }
+                Spun::After(ns) => {
+                    self.dispatcher.expected.learn(ns);
+                    return;
+                }
+                Spun::InVain => now_ns() - spin_ns.min(BELL_EVERY_NS),
+            }
+        } else {
+            now_ns()
+        };
+        let planned = spin_ns;
+        while spin_ns > BELL_EVERY_NS {
+            if self.dispatcher.bell.clear() {
+                self.look_everywhere();
+                self.refresh();
+                return;
+            }
+            if self.overflowing() {
+                return;
+            }
+            spin_ns -= BELL_EVERY_NS;
+            if policy.spin(spin_ns.min(BELL_EVERY_NS), || self.ready()) != Spun::InVain {
+                self.dispatcher.expected.learn(now_ns() - start);
+                return;
+            }
+            if self.dispatcher.stopped() {
+                return;
+            }
+        }
+        policy.account(planned, Spun::InVain);
+        self.sleep(start);
+    }
+
+    /// The sleep handshake over every ring: ask on each, one fence for all, look at each again.
+    fn sleep(&mut self, start: u64) {
+        let overflowing = self.overflowing();
+        let mut busy = false;
+        for channel in &self.hot {
+            match channel.try_lead() {
+                Some(mut lead) => lead.post_request(ATTENTION_WORKER_BELL),
+                None => busy = true,
+            }
+        }
+        for caller in self.callers.iter().filter(|caller| caller.has_tasks()) {
+            // Where a thread leads, it asks for the bell when it leaves.
+            if let Some(mut lead) = caller.try_lead() {
+                lead.post_request(ATTENTION_WORKER_BELL);
+            }
+        }
+        fence(Ordering::SeqCst);
+        if self.inner.barrier_before_sleep {
+            let _registered_at_start = ringway_ipc::sys::barrier::everywhere();
+        }
+        if busy || self.ready() || self.dispatcher.stopped() {
+            self.hot.iter().for_each(|channel| channel.stop_bell());
+            return;
+        }
+        let timeout = if overflowing { SLEEP_OVERFLOWING } else { SLEEP_MAX };
+        let rung = self.dispatcher.bell.wait(timeout);
+        let now = now_ns();
+        self.woke_ns = if rung { now } else { 0 };
+        self.dispatcher.expected.learn(now.saturating_sub(start));
+        self.hot.clear();
+        self.look_everywhere();
+    }
+}

@@ -1,0 +1,227 @@
+//! Threads for handlers that do not run where they arrive: pooled ones, and async ones that were pending.
+//!
+//! The pool grows while work waits and shrinks when idle. A thread that blocks inside a nested call does not count
+//! against the pool's size, so calls that wait for each other through the pool cannot starve one another: the
+//! managed-blocker rule of Java's fork/join pool. Past [`THREADS_MAX`] work is refused, not queued.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+/// Threads of one pool, those that wait in nested calls included. At the limit new work is refused with `busy`.
+pub(crate) const THREADS_MAX: usize = 2048;
+
+/// Jobs that may wait for a thread. At the limit new work is refused with `busy`.
+pub(crate) const JOBS_MAX: usize = 65_536;
+
+/// How long an idle thread stays.
+const IDLE: Duration = Duration::from_secs(10);
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A future without a home.
+pub type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send + 'static>>;
+
+/// Hands futures to a runtime of the user's.
+pub(crate) type Spawner = dyn Fn(BoxFuture) + Send + Sync;
+
+/// The pool cannot take more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Saturated;
+
+/// A growing pool of threads.
+#[derive(Debug, Clone)]
+pub(crate) struct Pool {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    name: String,
+    size: usize,
+    queue: Mutex<Queue>,
+    available: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    idle: usize,
+    threads: usize,
+    blocked: usize,
+    closed: bool,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue")
+            .field("jobs", &self.jobs.len())
+            .field("threads", &self.threads)
+            .field("blocked", &self.blocked)
+            .finish_non_exhaustive()
+    }
+}
+
+thread_local! {
+    static MY_POOL: RefCell<Option<Arc<Shared>>> = const { RefCell::new(None) };
+}
+
+impl Pool {
+    /// A pool that runs up to `size` jobs at once, not counting those that wait in nested calls.
+    pub(crate) fn new(name: &str, size: usize) -> Self {
+        let (queue, available) = Default::default();
+        Self { shared: Arc::new(Shared { name: name.to_owned(), size: size.max(1), queue, available }) }
+    }
+
+    /// Runs a job soon.
+    pub(crate) fn run(&self, job: impl FnOnce() + Send + 'static) -> Result<(), Saturated> {
+        self.shared.push(Box::new(job), JOBS_MAX)
+    }
+
+    /// Runs a future to its end, on the pool's threads.
+    pub(crate) fn spawn(&self, future: BoxFuture) {
+        let shared = Arc::downgrade(&self.shared);
+        let schedule = move |runnable: async_task::Runnable| {
+            // A future that has begun is never refused: its wake-ups are bounded by the calls in flight. After the
+            // pool is gone the runnable is dropped, and the future with it.
+            if let Some(shared) = shared.upgrade() {
+                let _only_when_closed = shared.push(Box::new(move || drop(runnable.run())), usize::MAX);
+            }
+        };
+        let (runnable, task) = async_task::spawn(future, schedule);
+        runnable.schedule();
+        task.detach();
+    }
+
+    /// Refuses new work and lets the threads go when the queue is empty.
+    pub(crate) fn close(&self) {
+        self.shared.queue.lock().closed = true;
+        self.shared.available.notify_all();
+    }
+
+    /// Threads at present, and how many of them wait in nested calls.
+    pub(crate) fn threads(&self) -> (usize, usize) {
+        let queue = self.shared.queue.lock();
+        (queue.threads, queue.blocked)
+    }
+}
+
+impl Shared {
+    fn push(self: &Arc<Self>, job: Job, jobs_max: usize) -> Result<(), Saturated> {
+        let mut queue = self.queue.lock();
+        if queue.closed || queue.jobs.len() >= jobs_max {
+            return Err(Saturated);
+        }
+        // With every thread blocked and none to be had, a queued job might wait for ever.
+        if queue.idle == 0 && queue.threads >= THREADS_MAX && queue.blocked >= queue.threads && jobs_max != usize::MAX {
+            return Err(Saturated);
+        }
+        queue.jobs.push_back(job);
+        self.provide(queue);
+        Ok(())
+    }
+
+    /// Wakes a thread for a waiting job, or starts one if none is idle.
+    fn provide(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>) {
+        if queue.jobs.is_empty() {
+            return;
+        }
+        if queue.idle > 0 {
+            drop(queue);
+            self.available.notify_one();
+            return;
+        }
+        if queue.threads - queue.blocked < self.size && queue.threads < THREADS_MAX {
+            queue.threads += 1;
+            drop(queue);
+            let shared = Arc::clone(self);
+            let name = format!("{}-{}", self.name, "pool");
+            if std::thread::Builder::new().name(name).spawn(move || shared.work()).is_err() {
+                self.queue.lock().threads -= 1;
+            }
+        }
+    }
+
+    fn work(self: Arc<Self>) {
+        MY_POOL.set(Some(Arc::clone(&self)));
+        let mut queue = self.queue.lock();
+        loop {
+            if let Some(job) = queue.jobs.pop_front() {
+                drop(queue);
+                // Handlers catch their own panics; this is the last net, so that a thread is never lost.
+                drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)));
+                queue = self.queue.lock();
+                continue;
+            }
+            if queue.closed {
+                break;
+            }
+            queue.idle += 1;
+            let timed_out = self.available.wait_for(&mut queue, IDLE).timed_out();
+            queue.idle -= 1;
+            if timed_out && queue.jobs.is_empty() {
+                break;
+            }
+        }
+        queue.threads -= 1;
+    }
+}
+
+/// Runs `wait`, during which this thread does not count against the size of the pool it belongs to.
+pub(crate) fn blocking<R>(wait: impl FnOnce() -> R) -> R {
+    let Some(pool) = MY_POOL.with_borrow(Clone::clone) else { return wait() };
+    let mut queue = pool.queue.lock();
+    queue.blocked += 1;
+    pool.provide(queue);
+    let result = wait();
+    pool.queue.lock().blocked -= 1;
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn blocked_threads_make_room() {
+        let pool = Pool::new("test", 1);
+        let (done, finished) = mpsc::channel();
+        let inner = pool.clone();
+        pool.run(move || {
+            let (answer, answered) = mpsc::channel();
+            inner.run(move || answer.send(7).unwrap()).unwrap();
+            // With one thread and no managed blocking this would wait for ever.
+            let got = blocking(|| answered.recv_timeout(Duration::from_secs(20)).unwrap());
+            done.send(got).unwrap();
+        })
+        .unwrap();
+        assert_eq!(finished.recv_timeout(Duration::from_secs(30)), Ok(7));
+        assert_eq!(pool.threads().1, 0);
+    }
+
+    #[test]
+    fn futures_run_to_their_end() {
+        let pool = Pool::new("test", 2);
+        let (done, finished) = mpsc::channel();
+        pool.spawn(Box::pin(async move {
+            futures_lite::future::yield_now().await;
+            done.send(()).unwrap();
+        }));
+        assert_eq!(finished.recv_timeout(Duration::from_secs(30)), Ok(()));
+    }
+
+    #[test]
+    fn a_panic_loses_no_thread() {
+        let pool = Pool::new("test", 1);
+        pool.run(|| panic!("as the test wants")).unwrap();
+        let (done, finished) = mpsc::channel();
+        pool.run(move || done.send(()).unwrap()).unwrap();
+        assert_eq!(finished.recv_timeout(Duration::from_secs(30)), Ok(()));
+    }
+}

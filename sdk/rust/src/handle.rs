@@ -1,0 +1,287 @@
+//! Resolved functions: what to hold for calling the same function often.
+//!
+//! A handle follows the catalog by itself: replicas that come and go, workers that restart. It costs no look-up.
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use ringway_protocol::CallError;
+use ringway_protocol::header::Encoding;
+use rkyv::rancor::Error as RkyvError;
+
+use crate::call::{self, CallOptions, Pending, named, takes_archive};
+use crate::error::Failure;
+use crate::function::{Typed, access, to_archive, type_key};
+use crate::message::Message;
+use crate::pending::Outcome;
+use crate::routes::{Route, Target};
+use crate::stream::{Inbox, StreamReader, StreamWriter};
+use crate::stream_call::{CallerCarrier, StreamCall};
+use crate::wire::Received;
+use crate::worker::{Inner, Worker};
+
+/// A function of whole messages.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    pub(crate) worker: Worker,
+    pub(crate) route: Arc<Route>,
+}
+
+impl Handle {
+    fn inner(&self) -> &Arc<Inner> {
+        self.worker.inner()
+    }
+
+    /// The function's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.route.id
+    }
+
+    /// Replicas that the catalog has at this moment.
+    #[must_use]
+    pub fn replicas(&self) -> usize {
+        self.route.targets.load().len()
+    }
+
+    /// Opens channels to every replica now, so that no call has to wait for one.
+    ///
+    /// # Errors
+    /// The first channel's error.
+    pub fn bind(&self) -> Result<(), CallError> {
+        let until = self.inner().patience_ns();
+        for target in self.route.targets.load().iter() {
+            self.inner().channel_to(&target.link, until)?;
+        }
+        Ok(())
+    }
+
+    /// Calls and waits for the reply.
+    ///
+    /// # Errors
+    /// How the call ended otherwise; see the pages in `docs/errors`.
+    pub fn call(&self, message: &Message) -> Result<Message, CallError> {
+        self.call_with(message, &CallOptions::default())
+    }
+
+    /// Calls with options and waits for the reply.
+    ///
+    /// # Errors
+    /// As [`Handle::call`].
+    pub fn call_with(&self, message: &Message, options: &CallOptions) -> Result<Message, CallError> {
+        let outcome = call::call(self.inner(), &self.route, options, &|_| Ok(message.clone()));
+        named(outcome, &self.route).map(Received::into_message)
+    }
+
+    /// Starts a call. The result is a future, and can be waited for without a runtime by [`Pending::wait`].
+    ///
+    /// # Errors
+    /// When the call could not be published.
+    pub fn start(&self, message: &Message, options: &CallOptions) -> Result<Pending, CallError> {
+        call::start(self.inner(), &self.route, options, None, &|_| Ok(message.clone()))
+    }
+
+    /// Calls from async code. Dropping the future gives the call up and tells the handler.
+    ///
+    /// # Errors
+    /// As [`Handle::call`].
+    pub async fn call_async(&self, message: &Message) -> Result<Message, CallError> {
+        self.call_async_with(message, &CallOptions::default()).await
+    }
+
+    /// Calls with options from async code.
+    ///
+    /// # Errors
+    /// As [`Handle::call`].
+    pub async fn call_async_with(&self, message: &Message, options: &CallOptions) -> Result<Message, CallError> {
+        self.start(message, options)?.await
+    }
+
+    /// Sends without waiting for anything.
+    ///
+    /// # Errors
+    /// When the message could not be published.
+    pub fn send(&self, message: &Message, options: &CallOptions) -> Result<(), CallError> {
+        call::send(self.inner(), &self.route, options, &|_| Ok(message.clone()))
+            .map_err(|error| error.with_function(self.route.id.as_str()))
+    }
+
+    /// Calls a function with streams.
+    ///
+    /// # Errors
+    /// When the call could not be published.
+    pub fn stream(&self, message: &Message, options: &CallOptions) -> Result<StreamCall, CallError> {
+        let inbox = Inbox::new();
+        let pending = call::start(self.inner(), &self.route, options, Some(&inbox), &|_| Ok(message.clone()))?;
+        let invocation = pending.invocation.to_u64();
+        let carrier = Arc::new(CallerCarrier { caller: Arc::clone(pending.caller()), inner: Arc::clone(self.inner()), invocation });
+        let reader = StreamReader { inbox: Arc::clone(&inbox), carrier: carrier.clone(), invocation };
+        let writer = StreamWriter { inbox, carrier, invocation, finished: false };
+        Ok(StreamCall::new(pending, reader, writer))
+    }
+}
+
+/// A typed function: archived bytes where both sides' types have the same layout, JSON otherwise.
+#[derive(Debug)]
+pub struct TypedHandle<Req, Resp> {
+    handle: Handle,
+    type_key: Arc<str>,
+    _types: PhantomData<fn(Req) -> Resp>,
+}
+
+impl<Req, Resp> Clone for TypedHandle<Req, Resp> {
+    fn clone(&self) -> Self {
+        Self { handle: self.handle.clone(), type_key: Arc::clone(&self.type_key), _types: PhantomData }
+    }
+}
+
+impl<Req: Typed, Resp: Typed> TypedHandle<Req, Resp> {
+    pub(crate) fn new(handle: Handle) -> Self {
+        Self { handle, type_key: type_key::<Req, Resp>().into(), _types: PhantomData }
+    }
+
+    /// The same function without types.
+    #[must_use]
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    #[inline]
+    fn build(&self, target: &Target, request: &Req) -> Result<Message, CallError> {
+        if takes_archive(target, &self.type_key) {
+            to_archive(request).map_err(Failure::into_error)
+        } else {
+            Message::json(request).map_err(Failure::into_error)
+        }
+    }
+
+    /// Calls and waits; the reply is read where it arrived.
+    ///
+    /// # Errors
+    /// How the call ended otherwise.
+    #[inline]
+    pub fn call(&self, request: &Req) -> Result<Reply<Resp>, CallError> {
+        self.call_with(request, &CallOptions::default())
+    }
+
+    /// Calls with options.
+    ///
+    /// # Errors
+    /// As [`TypedHandle::call`].
+    #[inline]
+    pub fn call_with(&self, request: &Req, options: &CallOptions) -> Result<Reply<Resp>, CallError> {
+        let outcome =
+            call::call(self.handle.inner(), &self.handle.route, options, &|target| self.build(target, request));
+        Reply::read(outcome, &self.handle.route)
+    }
+
+    /// Starts a call; many may be in flight from one thread.
+    ///
+    /// # Errors
+    /// When the call could not be published.
+    #[inline]
+    pub fn start(&self, request: &Req) -> Result<PendingReply<Resp>, CallError> {
+        self.start_with(request, &CallOptions::default())
+    }
+
+    /// Starts a call with options.
+    ///
+    /// # Errors
+    /// As [`TypedHandle::start`].
+    #[inline]
+    pub fn start_with(&self, request: &Req, options: &CallOptions) -> Result<PendingReply<Resp>, CallError> {
+        let pending = call::start(self.handle.inner(), &self.handle.route, options, None, &|target| {
+            self.build(target, request)
+        })?;
+        Ok(PendingReply { pending, _type: PhantomData })
+    }
+
+    /// Calls from async code.
+    ///
+    /// # Errors
+    /// As [`TypedHandle::call`].
+    pub async fn call_async(&self, request: &Req) -> Result<Reply<Resp>, CallError> {
+        self.start(request)?.await
+    }
+}
+
+/// A typed call in flight: a future, or to be waited for without a runtime.
+#[derive(Debug)]
+pub struct PendingReply<Resp> {
+    pending: Pending,
+    _type: PhantomData<fn() -> Resp>,
+}
+
+impl<Resp: Typed> PendingReply<Resp> {
+    /// Waits for the reply.
+    ///
+    /// # Errors
+    /// How the call ended otherwise.
+    #[inline]
+    pub fn wait(self) -> Result<Reply<Resp>, CallError> {
+        match self.pending.wait_received() {
+            Ok(received) => Reply::check(received),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl<Resp: Typed> Future for PendingReply<Resp> {
+    type Output = Result<Reply<Resp>, CallError>;
+
+    fn poll(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Self::Output> {
+        let polled = self.pending.poll_received(cx);
+        polled.map(|outcome| Reply::read(outcome, &self.pending.route))
+    }
+}
+
+/// A typed reply, where it arrived.
+#[derive(Debug)]
+pub struct Reply<T> {
+    received: Received,
+    _type: PhantomData<fn() -> T>,
+}
+
+impl<T: Typed> Reply<T> {
+    #[inline]
+    fn read(outcome: Outcome, route: &Route) -> Result<Self, CallError> {
+        match outcome {
+            Ok(received) => Self::check(received),
+            Err(error) => Err(error.with_function(route.id.as_str())),
+        }
+    }
+
+    #[inline]
+    fn check(received: Received) -> Result<Self, CallError> {
+        if received.encoding() == Encoding::Rkyv {
+            access::<T>(received.body()).map_err(Failure::into_error)?;
+        }
+        Ok(Self { received, _type: PhantomData })
+    }
+
+    /// The archived value, where the callee sent one: no copy, no allocation.
+    #[must_use]
+    pub fn archived(&self) -> Option<&T::Archived> {
+        match self.received.encoding() {
+            Encoding::Rkyv => access::<T>(self.received.body()).ok(),
+            _ => None,
+        }
+    }
+
+    /// The value.
+    ///
+    /// # Errors
+    /// `invalid_request` when the reply does not fit the type.
+    pub fn value(&self) -> Result<T, CallError> {
+        match self.archived() {
+            Some(archived) => rkyv::deserialize::<T, RkyvError>(archived)
+                .map_err(|error| Failure::invalid(error.to_string()).into_error()),
+            None => serde_json::from_slice(self.received.body())
+                .map_err(|error| Failure::invalid(format!("the reply does not fit: {error}")).into_error()),
+        }
+    }
+}

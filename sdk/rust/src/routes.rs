@@ -1,0 +1,326 @@
+//! The worker's own copy of the catalog, shaped for calling: name to route, route to targets, target to channel.
+//!
+//! A [`Route`] is one function id and lives as long as anybody holds it; its list of targets is swapped whole when the
+//! catalog changes. So a resolved handle never goes stale, and a call reads one pointer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::{Condvar, Mutex, RwLock};
+use ringway_ipc::waiter::Expectation;
+use ringway_protocol::WorkerId;
+use ringway_protocol::control::{Catalog, CatalogFunction, CatalogWorker, Change, WorkerStatus};
+
+use crate::caller::CallerChannel;
+
+/// Where a function can be called: one replica.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) function: CatalogFunction,
+    /// The worker takes no new calls.
+    pub(crate) draining: bool,
+    pub(crate) link: Arc<Link>,
+}
+
+/// This worker's way to another worker, shared by all routes that lead there.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) worker: WorkerId,
+    pub(crate) caller: ArcSwapOption<CallerChannel>,
+    /// Taken while a channel is being set up, so that it is set up once.
+    pub(crate) connecting: Mutex<()>,
+}
+
+/// One function id and its replicas.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) namespace: String,
+    pub(crate) id: String,
+    pub(crate) targets: ArcSwap<Vec<Target>>,
+    /// How long a reply usually takes.
+    pub(crate) expected: Expectation,
+    turn: AtomicU32,
+}
+
+impl Route {
+    /// Picks a replica: of two at random the one with fewer calls in flight (Mitzenmacher, "The power of two choices
+    /// in randomized load balancing", 2001). Draining ones only when there is no other.
+    #[inline]
+    pub(crate) fn pick(targets: &[Target], turn: &AtomicU32, avoid: Option<WorkerId>) -> Option<usize> {
+        match targets {
+            [] => None,
+            [only] => (Some(only.function.worker) != avoid || avoid.is_none()).then_some(0),
+            many => pick_of_many(many, turn, avoid),
+        }
+    }
+
+    /// A route to one replica that the catalog does not have.
+    pub(crate) fn fixed(function: CatalogFunction, link: Arc<Link>) -> Self {
+        Self {
+            namespace: function.namespace.clone(),
+            id: function.id.as_str().to_owned(),
+            targets: ArcSwap::from_pointee(vec![Target { function, draining: false, link }]),
+            expected: Expectation::default(),
+            turn: AtomicU32::new(0),
+        }
+    }
+
+    pub(crate) fn turn(&self) -> &AtomicU32 {
+        &self.turn
+    }
+}
+
+fn pick_of_many(targets: &[Target], turn: &AtomicU32, avoid: Option<WorkerId>) -> Option<usize> {
+    let usable = |target: &Target| !target.draining && Some(target.function.worker) != avoid;
+    let usable_targets: Vec<usize> = (0..targets.len()).filter(|at| usable(&targets[*at])).collect();
+    let pool = if usable_targets.is_empty() {
+        (0..targets.len()).filter(|at| Some(targets[*at].function.worker) != avoid).collect()
+    } else {
+        usable_targets
+    };
+    if pool.is_empty() {
+        return None;
+    }
+    // A Weyl sequence spreads the pairs evenly without a shared random state.
+    let ticket = turn.fetch_add(0x9E37_79B9, Ordering::Relaxed) as usize;
+    let (first, second) = (pool[ticket % pool.len()], pool[(ticket >> 16) % pool.len()]);
+    let load = |at: usize| targets[at].link.caller.load().as_ref().map_or(0, |caller| caller.in_flight());
+    Some(if load(first) <= load(second) { first } else { second })
+}
+
+#[derive(Debug, Default)]
+struct State {
+    revision: u64,
+    workers: HashMap<WorkerId, CatalogWorker>,
+    links: HashMap<WorkerId, Arc<Link>>,
+    /// Every replica, by (namespace, id).
+    functions: HashMap<(String, String), Vec<CatalogFunction>>,
+    by_worker: HashMap<WorkerId, Vec<(String, String)>>,
+}
+
+/// All routes of a worker.
+#[derive(Debug, Default)]
+pub(crate) struct Routes {
+    state: Mutex<State>,
+    changed: Condvar,
+    by_name: RwLock<HashMap<String, HashMap<String, Arc<Route>>>>,
+    version: AtomicU64,
+}
+
+impl Routes {
+    /// Rises with every change of the catalog.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// The route of a function id, made if nobody asked for it before. It may have no targets yet.
+    pub(crate) fn route(&self, namespace: &str, id: &str) -> Arc<Route> {
+        if let Some(route) = self.by_name.read().get(namespace).and_then(|routes| routes.get(id)) {
+            return Arc::clone(route);
+        }
+        // The order of locks is state, then names, everywhere.
+        let state = self.state.lock();
+        let mut by_name = self.by_name.write();
+        let routes = by_name.entry(namespace.to_owned()).or_default();
+        let route = routes.entry(id.to_owned()).or_insert_with(|| {
+            let key = (namespace.to_owned(), id.to_owned());
+            Arc::new(Route {
+                targets: ArcSwap::from_pointee(state.targets(&key)),
+                namespace: key.0,
+                id: key.1,
+                expected: Expectation::default(),
+                turn: AtomicU32::new(0),
+            })
+        });
+        Arc::clone(route)
+    }
+
+    /// The way to a worker, whether or not it is in the catalog.
+    pub(crate) fn link(&self, worker: WorkerId) -> Arc<Link> {
+        self.state.lock().link(worker)
+    }
+
+    /// Replaces the catalog. Workers that are not in it but whose channels live are kept: after an engine restart they
+    /// may not have attached again yet, and calls to them go on.
+    pub(crate) fn replace(&self, catalog: Catalog) {
+        let mut state = self.state.lock();
+        let kept: Vec<CatalogWorker> = state
+            .workers
+            .values()
+            .filter(|old| !catalog.workers.iter().any(|new| new.id == old.id) && state.has_channel(old.id))
+            .cloned()
+            .collect();
+        let kept_functions: Vec<CatalogFunction> = state
+            .functions
+            .values()
+            .flatten()
+            .filter(|function| kept.iter().any(|worker| worker.id == function.worker))
+            .cloned()
+            .collect();
+        state.revision = catalog.revision;
+        state.workers = catalog.workers.into_iter().chain(kept).map(|worker| (worker.id, worker)).collect();
+        state.functions.clear();
+        state.by_worker.clear();
+        for function in catalog.functions.into_iter().chain(kept_functions) {
+            state.add(function);
+        }
+        let touched: Vec<(String, String)> = {
+            let by_name = self.by_name.read();
+            let pairs = by_name.iter().flat_map(|(space, routes)| routes.keys().map(move |id| (space.clone(), id.clone())));
+            pairs.collect()
+        };
+        self.publish(&state, touched);
+    }
+
+    /// Applies one pushed change set.
+    pub(crate) fn apply(&self, revision: u64, changes: &[Change]) {
+        let mut state = self.state.lock();
+        state.revision = revision;
+        let mut touched = Vec::new();
+        for change in changes {
+            state.apply(change, &mut touched);
+        }
+        self.publish(&state, touched);
+    }
+
+    /// A worker's channel is closed for good and the catalog does not have it: its functions go.
+    pub(crate) fn forget_worker(&self, worker: WorkerId) {
+        let mut state = self.state.lock();
+        let mut touched = Vec::new();
+        state.remove_worker(worker, &mut touched);
+        self.publish(&state, touched);
+    }
+
+    fn publish(&self, state: &State, mut touched: Vec<(String, String)>) {
+        touched.sort_unstable();
+        touched.dedup();
+        let by_name = self.by_name.read();
+        for key in touched {
+            if let Some(route) = by_name.get(&key.0).and_then(|routes| routes.get(&key.1)) {
+                route.targets.store(Arc::new(state.targets(&key)));
+            }
+        }
+        self.version.fetch_add(1, Ordering::AcqRel);
+        self.changed.notify_all();
+    }
+
+    /// Waits until `ready` holds, looking again after every change; `false` when the time is up.
+    pub(crate) fn wait_for(&self, deadline_ns: u64, ready: impl Fn() -> bool) -> bool {
+        let mut state = self.state.lock();
+        loop {
+            if ready() {
+                return true;
+            }
+            let now = ringway_ipc::clock::now_ns();
+            if now >= deadline_ns {
+                return false;
+            }
+            let left = std::time::Duration::from_nanos(deadline_ns - now);
+            let _timed_out = self.changed.wait_for(&mut state, left);
+        }
+    }
+
+    /// The live catalog as the engine pushed it.
+    pub(crate) fn snapshot(&self) -> Catalog {
+        let state = self.state.lock();
+        let mut catalog = Catalog {
+            revision: state.revision,
+            workers: state.workers.values().cloned().collect(),
+            functions: state.functions.values().flatten().cloned().collect(),
+        };
+        drop(state);
+        catalog.workers.sort_by_key(|worker| worker.id);
+        catalog.functions.sort_by(|a, b| (&a.namespace, &a.id, a.worker).cmp(&(&b.namespace, &b.id, b.worker)));
+        catalog
+    }
+
+    /// Every link made so far.
+    pub(crate) fn links(&self) -> Vec<Arc<Link>> {
+        self.state.lock().links.values().cloned().collect()
+    }
+}
+
+impl State {
+    fn link(&mut self, worker: WorkerId) -> Arc<Link> {
+        let make = || Arc::new(Link { worker, caller: ArcSwapOption::empty(), connecting: Mutex::new(()) });
+        Arc::clone(self.links.entry(worker).or_insert_with(make))
+    }
+
+    fn has_channel(&self, worker: WorkerId) -> bool {
+        let link = self.links.get(&worker);
+        link.is_some_and(|link| link.caller.load().as_ref().is_some_and(|caller| caller.channel.close_reason().is_none()))
+    }
+
+    fn targets(&self, key: &(String, String)) -> Vec<Target> {
+        let functions = self.functions.get(key).map_or(&[][..], Vec::as_slice);
+        let target = |function: &CatalogFunction| {
+            let status = self.workers.get(&function.worker).map(|worker| worker.status);
+            let link = self.links.get(&function.worker)?;
+            let draining = status == Some(WorkerStatus::Draining);
+            Some(Target { function: function.clone(), draining, link: Arc::clone(link) })
+        };
+        functions.iter().filter_map(target).collect()
+    }
+
+    fn add(&mut self, function: CatalogFunction) -> (String, String) {
+        let key = (function.namespace.clone(), function.id.as_str().to_owned());
+        drop(self.link(function.worker));
+        self.by_worker.entry(function.worker).or_default().push(key.clone());
+        let replicas = self.functions.entry(key.clone()).or_default();
+        match replicas.iter_mut().find(|old| old.worker == function.worker) {
+            Some(old) => *old = function,
+            None => replicas.push(function),
+        }
+        key
+    }
+
+    fn remove_worker(&mut self, worker: WorkerId, touched: &mut Vec<(String, String)>) {
+        self.workers.remove(&worker);
+        self.links.remove(&worker);
+        for key in self.by_worker.remove(&worker).unwrap_or_default() {
+            self.remove_replica(&key, worker);
+            touched.push(key);
+        }
+    }
+
+    fn remove_replica(&mut self, key: &(String, String), worker: WorkerId) {
+        if let Some(replicas) = self.functions.get_mut(key) {
+            replicas.retain(|function| function.worker != worker);
+            if replicas.is_empty() {
+                self.functions.remove(key);
+            }
+        }
+    }
+
+    fn touch_worker(&self, worker: WorkerId, touched: &mut Vec<(String, String)>) {
+        touched.extend(self.by_worker.get(&worker).into_iter().flatten().cloned());
+    }
+
+    fn apply(&mut self, change: &Change, touched: &mut Vec<(String, String)>) {
+        match change {
+            Change::WorkerAdded { worker } | Change::WorkerChanged { worker } => {
+                self.workers.insert(worker.id, worker.clone());
+                self.touch_worker(worker.id, touched);
+            }
+            Change::WorkerDraining { id } => {
+                if let Some(worker) = self.workers.get_mut(id) {
+                    worker.status = WorkerStatus::Draining;
+                }
+                self.touch_worker(*id, touched);
+            }
+            Change::WorkerGone { id, .. } => self.remove_worker(*id, touched),
+            Change::FunctionAdded { function } => touched.push(self.add(function.clone())),
+            Change::FunctionRemoved { id, namespace, worker, .. } => {
+                let key = (namespace.clone(), id.as_str().to_owned());
+                self.remove_replica(&key, *worker);
+                if let Some(keys) = self.by_worker.get_mut(worker) {
+                    keys.retain(|other| *other != key);
+                }
+                touched.push(key);
+            }
+            _ => {}
+        }
+    }
+}
