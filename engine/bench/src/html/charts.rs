@@ -133,9 +133,12 @@ fn curves(report: &Report) -> Option<String> {
     };
     let closed = || report.cases.iter().filter(|case| !is_queued(case) && case.curve.len() > 1);
     let smallest = closed().map(|case| case.payload_bytes).min()?;
-    let chosen = closed().filter(|case| case.payload_bytes == smallest).take(COLOURS);
+    // The fastest ones, if there are more than can be told apart: they are what the page is about.
+    let mut chosen: Vec<&CaseResult> = closed().filter(|case| case.payload_bytes == smallest).collect();
+    chosen.sort_by_key(|case| case.latency.p50_ns);
+    chosen.truncate(COLOURS);
     let series: Vec<Series> =
-        chosen.map(|case| Series { name: case.name.clone(), points: plotted(&case.curve) }).collect();
+        chosen.iter().map(|case| Series { name: case.name.clone(), points: plotted(&case.curve) }).collect();
     let floors: Vec<Series> = REFERENCES
         .iter()
         .map(|name| Series { name: name.key().to_owned(), points: plotted(&report.floors.get(*name).curve) })
