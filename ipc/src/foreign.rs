@@ -6,9 +6,9 @@
 //! Fields: a [`ForeignBytes`] holds its view, an offset and a length; nobody changes them.
 //!
 //! Invariants.
-//! - I1: `offset + bytes <= view.len()`, checked once in [`slice`] and true for ever, as a view never changes its size
+//! - I1: `offset + bytes <= view.len()`, checked once in [`slice()`] and true for ever, as a view never changes its size
 //!   (segment I4).
-//! - I2: the address `view.base() + offset` has the alignment asked of [`slice`].
+//! - I2: the address `view.base() + offset` has the alignment asked of [`slice()`].
 //!
 //! Orderings: the loads here are relaxed. What makes the data current is the Acquire load of the stamp that announced it,
 //! in `ring`.

@@ -157,6 +157,18 @@ mod received {
         assert_eq!(read_byte(&second, 9), 3);
     }
 
+    /// `dc` in the kernel's flags: a forked child does not get the mapping, so it cannot become a second writer.
+    #[test]
+    fn a_forked_child_does_not_inherit_the_writable_mapping() {
+        let label = "ringway-fork-probe";
+        let segment = Segment::create(label, 4096, SegmentOptions::default()).unwrap();
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let (_, entry) = maps.split_once(label).unwrap();
+        let flags = entry.lines().find_map(|line| line.strip_prefix("VmFlags:")).unwrap();
+        assert!(flags.split_whitespace().any(|flag| flag == "dc"), "{flags}");
+        drop(segment);
+    }
+
     #[test]
     fn nothing_is_left_mapped_or_open() {
         let label = "ringway-leak-probe";
