@@ -231,7 +231,8 @@ mod tests {
 
     #[test]
     fn only_a_sampler_that_records_nothing_stops_below_a_caller() {
-        let check = |sampler: Sampler, expected| assert_eq!(sampler.records_children(), expected, "{sampler:?}");
+        let check =
+            |sampler: Sampler, expected| assert_eq!(sampler.records_children(), expected, "{sampler:?}");
         check(Sampler::always(), true);
         check(Sampler::never(), true);
         check(Sampler::never().ignoring_parent(), false);

@@ -74,7 +74,9 @@ fn spans_nest_below_the_call() {
     assert_eq!(deep.span_id, inner.span_id);
     assert_eq!((inner.parent_id, outer.parent_id), (outer.span_id, call.span_id));
     assert_eq!(log(after).span_id, call.span_id);
-    assert!(inner.start_ns >= outer.start_ns && inner.end_ns <= outer.end_ns && inner.start_ns <= inner.end_ns);
+    assert!(
+        inner.start_ns >= outer.start_ns && inner.end_ns <= outer.end_ns && inner.start_ns <= inner.end_ns
+    );
 }
 
 #[test]
@@ -103,7 +105,8 @@ fn two_futures_that_take_turns_keep_their_own_spans() {
             }
         }
     });
-    let spans: Vec<_> = came.iter().filter(|came| matches!(came, Came::Log(_))).map(|came| log(came).span_id).collect();
+    let spans: Vec<_> =
+        came.iter().filter(|came| matches!(came, Came::Log(_))).map(|came| log(came).span_id).collect();
     let [a, b, a_again, b_again] = spans[..] else { panic!("{came:?}") };
     assert!(a == a_again && b == b_again && a != b);
 }
@@ -149,5 +152,9 @@ fn long_texts_are_cut() {
     let log = log(&came[0]);
     assert!(log.trace_id.is_none());
     assert_eq!(log.message.len(), TEXT_BYTES_MAX);
-    assert!(log.fields.iter().all(|(_, value)| matches!(value, FieldValue::Text(text) if text.len() == TEXT_BYTES_MAX)));
+    assert!(
+        log.fields
+            .iter()
+            .all(|(_, value)| matches!(value, FieldValue::Text(text) if text.len() == TEXT_BYTES_MAX))
+    );
 }

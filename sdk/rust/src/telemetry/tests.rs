@@ -117,7 +117,10 @@ fn a_new_engine_gets_a_new_ring() {
 fn without_the_engines_descriptors_records_are_kept() {
     let telemetry = Telemetry::new(WorkerId::new(9));
     assert!(telemetry.prepare().is_some());
-    assert!(matches!(telemetry.attach(Vec::new(), 1 << 30, false), Err(TelemetryError::Descriptors { found: 0 })));
+    assert!(matches!(
+        telemetry.attach(Vec::new(), 1 << 30, false),
+        Err(TelemetryError::Descriptors { found: 0 })
+    ));
     telemetry.span(&span(1));
     assert_eq!(numbers(&FakeReader::attach(&telemetry).read()), [1]);
 }
