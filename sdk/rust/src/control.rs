@@ -16,9 +16,7 @@ use ringway_ipc::clock::now_ns;
 use ringway_ipc::permission::PermissionView;
 use ringway_protocol::control::{
     Catalog, Change, Hello, KeptChannel, Register, RegistrationResult, TriggerSpec, Unregister, Welcome,
-    WorkerMessage,
 };
-use ringway_protocol::telemetry::LogRecord;
 use ringway_protocol::{CallError, ErrorCode, WorkerId};
 
 use crate::address::ControlAddress;
@@ -204,11 +202,6 @@ impl Control {
     /// Tells the engine that this worker takes no new calls.
     pub(crate) fn draining(&self) {
         self.shared.ask(Command::Draining);
-    }
-
-    /// Sends logs that are too long for the telemetry ring. Without an engine they are lost.
-    pub(crate) fn send_logs(&self, records: Vec<LogRecord>) {
-        self.shared.ask(Command::Send(WorkerMessage::Logs { records }));
     }
 
     /// Leaves the engine in peace and ends the thread; waits a second at most. Channels are the caller's to close.

@@ -123,12 +123,14 @@ where
         let trace = context.span(id).and_then(|span| span.extensions().get::<OwnSpan>().map(|own| own.trace));
         if let Some(trace) = trace {
             let entered = Inside { id: id.clone(), left: false, _active: context::enter_trace(trace) };
-            INSIDE.with_borrow_mut(|inside| inside.push(entered));
+            // A thread that is ending has no list any more; the span is left at once then.
+            let _ending = INSIDE.try_with(|inside| inside.borrow_mut().push(entered));
         }
     }
 
     fn on_exit(&self, id: &Id, _context: Context<'_, S>) {
-        INSIDE.with_borrow_mut(|inside| {
+        let _ending = INSIDE.try_with(|inside| {
+            let mut inside = inside.borrow_mut();
             if let Some(found) = inside.iter_mut().rev().find(|entered| entered.id == *id && !entered.left) {
                 found.left = true;
             }

@@ -7,7 +7,7 @@ use std::thread::ThreadId;
 
 use parking_lot::{Mutex, RwLock};
 use ringway_ipc::channel::Channel;
-use ringway_protocol::control::{RequestId, WorkerMessage};
+use ringway_protocol::control::RequestId;
 use ringway_protocol::{CallError, ErrorCode, WorkerId};
 
 use super::registrations::{RegistrationDone, Wanted};
@@ -22,7 +22,6 @@ pub(super) enum Command {
     Connect { to: WorkerId, deadline_ns: u64, done: Done<Arc<Channel>> },
     Forget(Arc<Channel>),
     Draining,
-    Send(WorkerMessage),
     Goodbye,
     Stop,
 }
@@ -33,7 +32,7 @@ impl Command {
         match self {
             Self::Register { done, .. } => done(Err(error)),
             Self::Connect { done, .. } => done(Err(error)),
-            Self::Forget(_) | Self::Draining | Self::Send(_) | Self::Goodbye | Self::Stop => {}
+            Self::Forget(_) | Self::Draining | Self::Goodbye | Self::Stop => {}
         }
     }
 }

@@ -124,7 +124,6 @@ impl Run {
                 self.draining = true;
                 self.send(&WorkerMessage::Draining {});
             }
-            Command::Send(message) => self.send(&message),
             Command::Goodbye => {
                 self.send(&WorkerMessage::Goodbye {});
                 self.leave_by_ns = Some(if self.link.is_up() { after(GOODBYE_MAX) } else { 0 });

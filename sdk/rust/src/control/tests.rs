@@ -9,7 +9,7 @@ use ringway_ipc::channel::Role;
 use ringway_ipc::doorbell::Doorbell;
 use ringway_ipc::frame::{Header, Inline};
 use ringway_protocol::FunctionId;
-use ringway_protocol::control::{ChannelEnd, EngineMessage, FunctionSpec, GoneCause};
+use ringway_protocol::control::{ChannelEnd, EngineMessage, FunctionSpec, GoneCause, WorkerMessage};
 
 use super::fake_engine::{FakeEngine, Mind};
 use super::*;
@@ -24,7 +24,7 @@ enum Said {
     Changes(u64),
     Detached,
     Callee(Arc<Channel>, bool, String),
-    Closed(Arc<Channel>, CloseReason),
+    Closed(CloseReason),
     Permissions(WorkerId, WorkerId, bool),
     Revoked(WorkerId, WorkerId),
 }
@@ -56,7 +56,7 @@ impl Listener {
 
     fn closed(&self) -> CloseReason {
         self.next("a closed channel", |said| match said {
-            Said::Closed(_, reason) => Some(reason),
+            Said::Closed(reason) => Some(reason),
             _ => None,
         })
     }
@@ -102,7 +102,8 @@ impl Events for Listener {
         self.say(Said::Callee(channel, page.is_some_and(|page| page.allows(1) && !page.allows(2)), name));
     }
     fn channel_closed(&self, channel: &Arc<Channel>, reason: CloseReason) {
-        self.say(Said::Closed(Arc::clone(channel), reason));
+        assert_eq!(channel.close_reason(), Some(reason));
+        self.say(Said::Closed(reason));
     }
     fn permissions(&self, caller: WorkerId, callee: WorkerId, view: PermissionView) {
         self.say(Said::Permissions(caller, callee, view.allows(1)));
