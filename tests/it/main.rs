@@ -10,3 +10,6 @@ mod layout;
 mod licences;
 #[cfg(test)]
 mod tidy;
+
+#[cfg(test)]
+mod calls;

@@ -1,0 +1,410 @@
+//! Calls between workers of one engine: every shape of function, every way to call.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use ringway::{
+    Attachment, CallOptions, DType, Encoding, ErrorCode, Failure, Function, Message, Sampler, Started, View, WaitMode, Worker,
+};
+use ringway_engine::Engine;
+use ringway_tests::local::engine_at;
+use serde_json::{Value, json};
+
+#[derive(Debug, Clone, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+struct Order {
+    id: u64,
+    item: String,
+    amounts: Vec<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+struct Total {
+    id: u64,
+    sum: u64,
+}
+
+struct Pair {
+    _engine: Engine,
+    callee: Worker,
+    caller: Worker,
+}
+
+fn pair_in(mode: WaitMode) -> Pair {
+    let engine = engine_at();
+    let worker = |name: &str| {
+        let builder = Worker::builder(name).address(engine.address()).wait_mode(mode).sampler(Sampler::never());
+        builder.default_timeout(Some(Duration::from_secs(20))).connect().unwrap()
+    };
+    let (callee, caller) = (worker("callee"), worker("caller"));
+    Pair { _engine: engine, callee, caller }
+}
+
+fn pair() -> Pair {
+    pair_in(WaitMode::Balanced)
+}
+
+fn serve(pair: &Pair, function: Function) {
+    let id = function_id(&function);
+    pair.callee.register(function).unwrap();
+    pair.caller.wait_for(&id, Duration::from_secs(10)).unwrap();
+}
+
+fn function_id(function: &Function) -> String {
+    function.id().to_owned()
+}
+
+fn total() -> Function {
+    Function::typed("orders::total", |_, order: View<'_, Order>| {
+        Ok(Total { id: order.id.to_native(), sum: order.amounts.iter().map(|amount| u64::from(amount.to_native())).sum() })
+    })
+}
+
+fn order() -> Order {
+    Order { id: 7, item: "bolts".into(), amounts: vec![1, 2, 3] }
+}
+
+#[test]
+fn typed_by_name_and_by_handle_in_every_mode() {
+    for mode in [WaitMode::Balanced, WaitMode::Efficient, WaitMode::Latency] {
+        for function in [total(), total().inline(), total().pooled()] {
+            let pair = pair_in(mode);
+            serve(&pair, function);
+            let sum: Total = pair.caller.trigger("orders::total", &order()).unwrap();
+            assert_eq!(sum, Total { id: 7, sum: 6 });
+            let handle = pair.caller.function::<Order, Total>("orders::total");
+            for id in 0..200 {
+                let reply = handle.call(&Order { id, ..order() }).unwrap();
+                assert_eq!(reply.archived().expect("archived bytes between Rust workers").id, id);
+            }
+        }
+    }
+}
+
+#[test]
+fn one_registration_serves_json_too() {
+    let pair = pair();
+    serve(&pair, total());
+    let answer = pair.caller.trigger_json("orders::total", &json!({"id": 1, "item": "x", "amounts": [4, 5]})).unwrap();
+    assert_eq!(answer, json!({"id": 1, "sum": 9}));
+    let error = pair.caller.trigger_json("orders::total", &json!({"id": "one"})).unwrap_err();
+    assert_eq!(error.code, ErrorCode::InvalidRequest);
+    assert!(error.message.contains("invalid type"), "{error}");
+}
+
+#[test]
+fn large_values_travel_in_blocks() {
+    let pair = pair();
+    serve(&pair, total());
+    let order = Order { id: 1, item: "y".repeat(100_000), amounts: vec![1; 50_000] };
+    let sum: Total = pair.caller.trigger("orders::total", &order).unwrap();
+    assert_eq!(sum.sum, 50_000);
+}
+
+#[test]
+fn errors_reach_the_caller() {
+    let pair = pair();
+    serve(&pair, Function::json("fails::always", |_, (): ()| -> Result<(), Failure> { Err(Failure::with_code("E42", "no luck")) }));
+    serve(&pair, Function::json("fails::io", |_, (): ()| -> Result<(), Failure> { Err(std::io::Error::other("disk on fire"))? }));
+    serve(&pair, Function::json("fails::panics", |_, (): ()| -> Result<(), Failure> { panic!("as the test wants") }).inline());
+    let error = pair.caller.trigger_json("fails::always", &Value::Null).unwrap_err();
+    assert_eq!((error.code, error.user_code.as_deref()), (ErrorCode::HandlerError, Some("E42")));
+    assert_eq!(error.function.as_deref(), Some("fails::always"));
+    let error = pair.caller.trigger_json("fails::io", &Value::Null).unwrap_err();
+    assert!(error.message.contains("disk on fire"), "{error}");
+    for _ in 0..3 {
+        let error = pair.caller.trigger_json("fails::panics", &Value::Null).unwrap_err();
+        assert_eq!(error.code, ErrorCode::HandlerPanicked, "and the worker lives");
+    }
+    let error = pair.caller.trigger_json("nobody::home", &Value::Null).unwrap_err();
+    assert_eq!(error.code, ErrorCode::NotFound);
+}
+
+#[test]
+fn deadlines_end_calls_and_tell_the_handler() {
+    let pair = pair();
+    let (told, hears) = mpsc::channel();
+    let told = parking_lot::Mutex::new(told);
+    serve(&pair, Function::json("slow::sleep", move |context: &ringway::Context, (): ()| {
+        assert!(context.remaining().is_some());
+        for _ in 0..2000 {
+            if context.is_cancelled() {
+                told.lock().send(()).unwrap();
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }));
+    let options = CallOptions::new().timeout(Duration::from_millis(50));
+    let error = pair.caller.trigger_json_with("slow::sleep", &Value::Null, &options).unwrap_err();
+    assert_eq!(error.code, ErrorCode::DeadlineExceeded);
+    hears.recv_timeout(Duration::from_secs(10)).expect("the handler was told");
+    futures_lite::future::block_on(async {
+        let error = pair.caller.trigger_json_async("slow::sleep", &Value::Null, &options).await.unwrap_err();
+        assert_eq!(error.code, ErrorCode::DeadlineExceeded);
+    });
+    hears.recv_timeout(Duration::from_secs(10)).expect("the handler was told");
+}
+
+struct SaysWhenDropped(mpsc::Sender<()>);
+
+impl Drop for SaysWhenDropped {
+    fn drop(&mut self) {
+        let _receiver_may_be_gone = self.0.send(());
+    }
+}
+
+#[test]
+fn dropping_a_call_drops_its_async_handler() {
+    let pair = pair();
+    let (told, hears) = mpsc::channel();
+    let told = parking_lot::Mutex::new(told);
+    serve(&pair, Function::json_async("slow::forever", move |_, (): ()| {
+        let guard = SaysWhenDropped(told.lock().clone());
+        async move {
+            std::future::pending::<()>().await;
+            drop(guard);
+            Ok(())
+        }
+    }));
+    let pending = pair.caller.handle("slow::forever").start(&Message::json(&()).unwrap(), &CallOptions::new()).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    drop(pending);
+    hears.recv_timeout(Duration::from_secs(10)).expect("the handler's future was dropped");
+}
+
+#[test]
+fn async_both_sides() {
+    let pair = pair();
+    serve(&pair, Function::json_async("async::twice", |context: ringway::Context, n: u64| async move {
+        let once = context.worker().trigger_json_async("async::once", &json!(n), &CallOptions::new()).await?;
+        Ok(once.as_u64().unwrap_or(0) * 2)
+    }));
+    pair.caller.register(Function::json("async::once", |_, n: u64| Ok(n + 1))).unwrap();
+    pair.callee.wait_for("async::once", Duration::from_secs(10)).unwrap();
+    futures_lite::future::block_on(async {
+        for n in 0..50u64 {
+            let answer = pair.caller.trigger_json_async("async::twice", &json!(n), &CallOptions::new()).await.unwrap();
+            assert_eq!(answer, json!((n + 1) * 2));
+        }
+    });
+}
+
+#[test]
+fn many_calls_in_flight_from_many_threads() {
+    let pair = pair();
+    serve(&pair, total().inline());
+    let handle = pair.caller.function::<Order, Total>("orders::total");
+    std::thread::scope(|scope| {
+        for thread in 0..8u64 {
+            let handle = handle.clone();
+            scope.spawn(move || {
+                let mut window = std::collections::VecDeque::new();
+                for n in 0..2000u64 {
+                    let id = thread * 1_000_000 + n;
+                    window.push_back((id, handle.start(&Order { id, ..order() }).unwrap()));
+                    if window.len() == 16 {
+                        let (id, pending) = window.pop_front().unwrap();
+                        assert_eq!(pending.wait().unwrap().value().unwrap(), Total { id, sum: 6 });
+                    }
+                }
+                for (id, pending) in window {
+                    assert_eq!(pending.wait().unwrap().value().unwrap(), Total { id, sum: 6 });
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn nested_and_mutually_recursive_calls_end() {
+    for inline in [true, false] {
+        let pair = pair();
+        let countdown = |id: &str, other: &'static str| {
+            let function = Function::json(id, move |context: &ringway::Context, n: u64| {
+                if n == 0 {
+                    return Ok(0);
+                }
+                let below = context.worker().trigger_json(other, &json!(n - 1))?;
+                Ok(below.as_u64().unwrap_or(0) + 1)
+            });
+            if inline { function.inline() } else { function.pooled() }
+        };
+        pair.callee.register(countdown("ping::count", "pong::count")).unwrap();
+        pair.caller.register(countdown("pong::count", "ping::count")).unwrap();
+        pair.caller.wait_for("ping::count", Duration::from_secs(10)).unwrap();
+        pair.callee.wait_for("pong::count", Duration::from_secs(10)).unwrap();
+        assert_eq!(pair.caller.trigger_json("ping::count", &json!(40)).unwrap(), json!(40), "inline: {inline}");
+    }
+}
+
+#[test]
+fn streams_flow_both_ways_under_control() {
+    let pair = pair();
+    let most = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&most);
+    serve(&pair, Function::stream("tokens::echo", move |_, request, input, output| {
+        assert_eq!(request.body(), b"go");
+        let mut count = 0u64;
+        while let Some(item) = input.recv()? {
+            count += 1;
+            output.send(item)?;
+            seen.fetch_max(1, Ordering::Relaxed);
+        }
+        Message::json(&count)
+    }));
+    let mut call = pair.caller.handle("tokens::echo").stream(&Message::bytes(b"go"), &CallOptions::new()).unwrap();
+    std::thread::scope(|scope| {
+        let call = &mut call;
+        scope.spawn(move || {
+            for n in 0..500u32 {
+                call.send(Message::new(Encoding::Bytes, &n.to_le_bytes())).unwrap();
+                if n >= 16 {
+                    let item = call.recv().unwrap().expect("an item for each");
+                    assert_eq!(item.body(), (n - 16).to_le_bytes());
+                }
+            }
+            call.finish();
+            let mut rest = 0;
+            while call.recv().unwrap().is_some() {
+                rest += 1;
+            }
+            assert_eq!(rest, 16);
+        });
+    });
+    assert_eq!(call.end().unwrap().body(), b"500");
+    assert_eq!(most.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_handler_streams_to_an_async_reader() {
+    let pair = pair();
+    serve(&pair, Function::stream_async("tokens::count", |_, _request, _input, output| async move {
+        for n in 0..200u32 {
+            output.send_async(Message::json(&n)?).await?;
+        }
+        output.finish();
+        Ok(Message::empty())
+    }));
+    futures_lite::future::block_on(async {
+        let call = pair.caller.handle("tokens::count").stream(&Message::empty(), &CallOptions::new()).unwrap();
+        let mut next = 0;
+        while let Some(item) = call.recv_async().await.unwrap() {
+            assert_eq!(item.body(), next.to_string().as_bytes());
+            next += 1;
+        }
+        assert_eq!(next, 200);
+        call.end_async().await.unwrap();
+    });
+}
+
+#[test]
+fn loans_are_read_in_place_kept_and_forwarded() {
+    let pair = pair();
+    let kept = Arc::new(parking_lot::Mutex::new(None));
+    let keeper = Arc::clone(&kept);
+    serve(&pair, Function::raw("blob::keep", move |_, request| {
+        *keeper.lock() = request.payload().cloned();
+        Ok(Message::empty())
+    }).inline());
+    serve(&pair, Function::raw("blob::echo", |_, request| {
+        Ok(Message::from_payload(Encoding::Bytes, request.payload().cloned().ok_or_else(|| Failure::invalid("no payload"))?))
+    }).inline());
+    let mut loan = pair.caller.loan(1 << 20).unwrap();
+    loan.fill(9);
+    let message = Message::from_loan(Encoding::Bytes, loan);
+    pair.caller.handle("blob::keep").call(&message).unwrap();
+    assert!(kept.lock().as_ref().unwrap().iter().all(|byte| *byte == 9), "readable after the call");
+    let back = pair.caller.handle("blob::echo").call(&message).unwrap();
+    assert!(back.body().iter().all(|byte| *byte == 9));
+    drop(back);
+    drop(message);
+    *kept.lock() = None;
+    // Returns travel on the ring; an ordinary call brings them in.
+    for _ in 0..100 {
+        pair.caller.handle("blob::keep").call(&Message::empty()).unwrap();
+        let held = pair.caller.inspect(pair.caller.id());
+        drop(held);
+    }
+}
+
+#[test]
+fn tensors_keep_type_and_shape() {
+    let pair = pair();
+    serve(&pair, Function::raw("tensor::shape", |_, request| {
+        let tensors: Vec<Value> = request.attachments().iter().map(|part| json!([part.dtype().as_str(), part.shape()])).collect();
+        Message::json(&tensors)
+    }));
+    let mut message = Message::json(&json!({"model": "m"})).unwrap();
+    for rows in 1..=9u64 {
+        let loan = pair.caller.loan(usize::try_from(rows).unwrap() * 3 * 4).unwrap();
+        message = message.attach(Attachment::tensor(loan.freeze().into(), DType::F32, &[rows, 3]).unwrap());
+    }
+    let reply = pair.caller.handle("tensor::shape").call(&message).unwrap();
+    let shapes: Value = serde_json::from_slice(reply.body()).unwrap();
+    assert_eq!(shapes[8], json!(["f32", [9, 3]]));
+    assert_eq!(shapes.as_array().unwrap().len(), 9, "more descriptors than fit a slot");
+}
+
+#[test]
+fn replicas_share_the_load_and_a_drained_one_loses_nothing() {
+    let engine = engine_at();
+    let connect = |name: &str| Worker::builder(name).address(engine.address()).sampler(Sampler::never()).connect().unwrap();
+    let caller = connect("caller");
+    let counts: Vec<Arc<AtomicUsize>> = (0..3).map(|_| Arc::default()).collect();
+    let workers: Vec<Worker> = counts
+        .iter()
+        .map(|count| {
+            let (worker, count) = (connect("replica"), Arc::clone(count));
+            let function = Function::json("work::do", move |_, n: u64| {
+                count.fetch_add(1, Ordering::Relaxed);
+                Ok(n)
+            });
+            worker.register(function).unwrap();
+            worker
+        })
+        .collect();
+    assert!(caller.wait_until(Duration::from_secs(10), |catalog| catalog.functions.iter().filter(|f| f.id.as_str() == "work::do").count() == 3));
+    for n in 0..300u64 {
+        assert_eq!(caller.trigger_json("work::do", &json!(n)).unwrap(), json!(n));
+        if n == 150 {
+            assert!(workers[0].drain(Duration::from_secs(10)));
+        }
+    }
+    assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) > 20), "{counts:?}");
+    drop(workers);
+    let error = caller.trigger_json("work::do", &json!(1)).unwrap_err();
+    assert!(matches!(error.code, ErrorCode::NotFound | ErrorCode::WorkerGone), "{error}");
+    assert_ne!(error.started, Some(Started::Maybe));
+}
+
+#[test]
+fn sends_arrive_without_a_reply() {
+    let pair = pair();
+    let (told, hears) = mpsc::channel();
+    let told = parking_lot::Mutex::new(told);
+    serve(&pair, Function::json("log::note", move |_, n: u64| {
+        told.lock().send(n).unwrap();
+        Ok(())
+    }));
+    for n in 0..100u64 {
+        pair.caller.send_json("log::note", &json!(n)).unwrap();
+    }
+    let mut got: Vec<u64> = (0..100).map(|_| hears.recv_timeout(Duration::from_secs(10)).unwrap()).collect();
+    got.sort_unstable();
+    assert_eq!(got, (0..100).collect::<Vec<_>>());
+}
+
+#[test]
+fn metadata_and_baggage_travel() {
+    let pair = pair();
+    serve(&pair, Function::json("meta::read", |context: &ringway::Context, (): ()| {
+        Ok(json!({"meta": context.metadata(), "tenant": context.baggage().and_then(|b| b.get("tenant").map(str::to_owned))}))
+    }));
+    let mut baggage = ringway::Baggage::default();
+    baggage.set("tenant", "acme").unwrap();
+    let options = CallOptions::new().metadata(json!({"try": 1})).baggage(baggage);
+    let answer = pair.caller.trigger_json_with("meta::read", &Value::Null, &options).unwrap();
+    assert_eq!(answer, json!({"meta": {"try": 1}, "tenant": "acme"}));
+}
