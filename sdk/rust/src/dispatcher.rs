@@ -134,13 +134,17 @@ impl Dispatcher {
         if spares.idle == 0 && spares.threads >= THREADS_MAX {
             return false;
         }
-        let number = self.role.load(Ordering::Relaxed) + 1;
+        let before = self.role.load(Ordering::Relaxed);
+        let number = before + 1;
+        // Before the other thread can look: it goes away again if it does not have the role.
+        self.role.store(number, Ordering::Release);
         if spares.idle == 0 {
             let inner = Arc::clone(inner);
             let spawned = std::thread::Builder::new()
                 .name("ringway-dispatch".into())
                 .spawn(move || dispatch(&inner, number));
             if spawned.is_err() {
+                self.role.store(before, Ordering::Release);
                 return false;
             }
             spares.threads += 1;
@@ -148,7 +152,6 @@ impl Dispatcher {
             spares.wanted = Some(number);
             self.spare_wanted.notify_one();
         }
-        self.role.store(number, Ordering::Release);
         true
     }
 
