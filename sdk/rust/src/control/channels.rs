@@ -288,12 +288,10 @@ impl Run {
         self.tell(|events| events.channel_closed(channel, reason));
     }
 
-    /// Tells the engine that there is no channel to a callee any more, unless a new one is on its way: the engine has
-    /// put that in the old one's place.
+    /// Tells the engine that there is no channel to a callee any more. A new one is asked for only after this: the engine
+    /// knows a channel by its ends, and would take the new one for the old.
     fn tell_disconnected(&mut self, peer: WorkerId) {
-        if !self.channels.connecting.contains_key(&peer) && !self.channels.peers.is_caller_of(peer) {
-            self.send(&WorkerMessage::Disconnected { peer });
-        }
+        self.send(&WorkerMessage::Disconnected { peer });
     }
 
     /// This side has closed a channel.

@@ -118,11 +118,6 @@ impl Peers {
         open.max_by_key(|(key, _)| *key).map(|(key, channel)| (key, Arc::clone(channel)))
     }
 
-    /// Says whether this worker is the caller of another one, by a channel that is open or being opened.
-    pub(super) fn is_caller_of(&self, worker: WorkerId) -> bool {
-        self.peers.values().any(|peer| (peer.worker, peer.role) == (worker, Role::Caller))
-    }
-
     /// Finds a channel.
     pub(super) fn key_of(&self, channel: &Arc<Channel>) -> Option<usize> {
         self.peers.iter().find_map(|(key, peer)| match &peer.state {
