@@ -7,6 +7,7 @@ use ringway_protocol::naming::ZONE_DEFAULT;
 use ringway_telemetry::store::StoreLimits;
 
 use crate::engine::{Engine, StartError};
+use crate::limits;
 
 /// Another control socket, whose workers are in a zone of their own whatever they claim: for a sandbox or for other
 /// users.
@@ -49,6 +50,7 @@ pub struct EngineBuilder {
     pub(crate) limits: Limits,
     pub(crate) store_limits: StoreLimits,
     pub(crate) otlp: Otlp,
+    pub(crate) queued_bytes_max: usize,
 }
 
 impl EngineBuilder {
@@ -62,6 +64,7 @@ impl EngineBuilder {
             limits: Limits::default(),
             store_limits: StoreLimits::default(),
             otlp: Otlp::default(),
+            queued_bytes_max: limits::QUEUED_BYTES_MAX,
         }
     }
 
@@ -112,6 +115,14 @@ impl EngineBuilder {
     #[must_use]
     pub const fn store_limits(mut self, limits: StoreLimits) -> Self {
         self.store_limits = limits;
+        self
+    }
+
+    /// Sets how many bytes may wait for a worker that does not read its control socket, before it is put out. A worker's
+    /// first view of the catalog must fit.
+    #[must_use]
+    pub const fn queued_bytes_max(mut self, bytes: usize) -> Self {
+        self.queued_bytes_max = bytes;
         self
     }
 

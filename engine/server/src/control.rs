@@ -45,6 +45,7 @@ pub(crate) struct Control {
     telemetry: Telemetry,
     commands: Receiver<Command>,
     doors: Vec<Door>,
+    queued_bytes_max: usize,
     connections: BTreeMap<ConnectionId, Connection>,
     next_connection: ConnectionId,
     pages: Pages,
@@ -67,7 +68,7 @@ impl Control {
         commands: Receiver<Command>,
         listeners: Listeners,
     ) -> io::Result<Self> {
-        let doors = listeners.into_doors();
+        let (doors, queued_bytes_max) = listeners.into_parts();
         for (at, door) in doors.iter().enumerate() {
             let token = Token(FIRST_DOOR + at);
             poll.registry().register(
@@ -82,6 +83,7 @@ impl Control {
             telemetry,
             commands,
             doors,
+            queued_bytes_max,
             connections: BTreeMap::new(),
             next_connection: FIRST_CONNECTION,
             pages: Pages::default(),

@@ -74,7 +74,9 @@ impl Engine {
     pub(crate) fn start(builder: EngineBuilder) -> Result<Self, StartError> {
         builder.check_zones()?;
         let failed = |step| move |source| StartError::System { step, source };
-        let address = builder.address.clone().unwrap_or_default();
+        let address =
+            ringway::address::control_address(builder.address.as_deref(), builder.project.as_deref());
+        let address = address.as_str().to_owned();
         let listeners = Listeners::bind(&address, &builder)?;
         let exporter = match builder.otlp {
             Otlp::Environment => start_export()?,

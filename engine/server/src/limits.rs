@@ -18,7 +18,7 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The largest telemetry segment: as many slots as a ring can have, and the page before them.
 pub const TELEMETRY_SEGMENT_BYTES_MAX: u64 = (64 << 10) * 256 + 4096;
 /// How many telemetry records are taken in before others may look at the store.
-pub const RECORDS_PER_TURN: usize = 256;
+pub const RECORDS_PER_TURN: u64 = 256;
 /// The pause between two looks at the telemetry rings while records come.
 pub const DRAIN_PAUSE: Duration = Duration::from_millis(1);
 /// How many looks without a record until the telemetry thread sleeps until it is rung for.

@@ -30,6 +30,7 @@ pub(super) struct Door {
 #[derive(Debug)]
 pub(crate) struct Listeners {
     doors: Vec<Door>,
+    queued_bytes_max: usize,
 }
 
 impl Listeners {
@@ -44,11 +45,11 @@ impl Listeners {
             let zone = Some(socket.zone.as_str().into());
             doors.push(Door { listener, zone, users: socket.users.clone() });
         }
-        Ok(Self { doors })
+        Ok(Self { doors, queued_bytes_max: builder.queued_bytes_max })
     }
 
-    pub(super) fn into_doors(self) -> Vec<Door> {
-        self.doors
+    pub(super) fn into_parts(self) -> (Vec<Door>, usize) {
+        (self.doors, self.queued_bytes_max)
     }
 }
 
@@ -76,7 +77,7 @@ impl Control {
 
     fn admit(&mut self, door: usize, mut stream: PacketStream) {
         counters::count(&self.shared.counters.connections_accepted);
-        stream.limit_queue(limits::QUEUED_BYTES_MAX);
+        stream.limit_queue(self.queued_bytes_max);
         let Some(door) = self.doors.get(door) else { return };
         let credentials = match stream.credentials() {
             Ok(credentials) => credentials,

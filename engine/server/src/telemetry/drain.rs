@@ -101,24 +101,26 @@ impl Drain {
         let mut inline = Inline::default();
         let (mut taken, mut malformed) = (0, 0);
         let limit = u64::from(intake.slot_count);
-        let mut broken = None;
-        while taken < limit && intake.ready() && broken.is_none() {
-            let mut collector = self.shared.collector.lock();
-            for _ in 0..limits::RECORDS_PER_TURN {
-                match intake.poll(&mut inline) {
-                    Ok(Some(bytes)) => {
-                        let record = inline.bytes().get(..bytes).unwrap_or_default();
-                        malformed += u64::from(collector.ingest(worker, record).is_err());
-                        taken += 1;
-                    }
-                    Ok(None) => break,
-                    Err(error) => {
-                        broken = Some(error);
-                        break;
-                    }
-                }
+        // The lock is taken once there is something, and given up now and then for those who ask.
+        let mut collector = None;
+        let broken = loop {
+            let bytes = match intake.poll(&mut inline) {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            };
+            let held = collector.get_or_insert_with(|| self.shared.collector.lock());
+            let record = inline.bytes().get(..bytes).unwrap_or_default();
+            malformed += u64::from(held.ingest(worker, record).is_err());
+            taken += 1;
+            if taken % limits::RECORDS_PER_TURN == 0 {
+                collector = None;
             }
-        }
+            if taken == limit {
+                break None;
+            }
+        };
+        drop(collector);
         counters::add(&counters.telemetry_records, taken);
         counters::add(&counters.telemetry_malformed, malformed);
         if let Some(error) = broken {
