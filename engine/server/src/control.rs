@@ -137,7 +137,7 @@ impl Control {
     fn take_commands(&mut self) {
         loop {
             match self.commands.try_recv() {
-                Ok(Command::Event(event)) => self.feed(event),
+                Ok(Command::Event(event)) => self.feed(*event),
                 Ok(Command::CloseListeners) => self.close_doors(),
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
                     self.stopped = true;

@@ -3,24 +3,30 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mio::{Poll, Waker};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use ringway_engine_core::{Config, Core, Event, Policy};
 use ringway_ipc::packet::BindError;
 use ringway_ipc::sys::process;
+use ringway_protocol::CallError;
 use ringway_protocol::ids::WorkerId;
 use ringway_telemetry::otlp::{ConfigError, ExportConfig};
 use ringway_telemetry::{Collector, Exporter};
 
+use crate::builtin::Builtin;
 use crate::config::{EngineBuilder, Otlp};
 use crate::control::{Control, Listeners, WAKER};
 use crate::counters::CountersReport;
 use crate::limits;
 use crate::shared::{Command, Shared, clock_anchor, now_ns};
 use crate::telemetry::Telemetry;
+
+/// How often a drain looks whether it is cut short.
+const DRAIN_STEP: Duration = Duration::from_millis(50);
 
 /// Why an engine did not start.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +50,9 @@ pub enum StartError {
     /// The exporter did not start.
     #[error("cannot start the export of telemetry: {0}")]
     Export(#[source] io::Error),
+    /// The engine's own worker could not attach.
+    #[error("the engine's own worker cannot attach: {0}")]
+    Builtin(#[source] Box<CallError>),
     /// Threads or descriptors ran out.
     #[error("cannot {step}: {source}")]
     System {
@@ -61,7 +70,8 @@ pub struct Engine {
     telemetry: Telemetry,
     address: String,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    hurry: (Mutex<bool>, Condvar),
+    hurry: AtomicBool,
+    builtin: Mutex<Option<Builtin>>,
 }
 
 impl Engine {
@@ -96,13 +106,17 @@ impl Engine {
             telemetry: telemetry.clone(),
             address,
             threads: Mutex::new(vec![telemetry_thread]),
-            hurry: (Mutex::new(false), Condvar::new()),
+            hurry: AtomicBool::new(false),
+            builtin: Mutex::new(None),
         };
-        let control = Control::new(poll, shared, telemetry, commands, listeners)
+        let control = Control::new(poll, Arc::clone(&shared), telemetry, commands, listeners)
             .map_err(failed("wait for the control socket"))?;
         let thread =
             std::thread::Builder::new().name("ringway-engine".to_owned()).spawn(move || control.run());
         engine.threads.lock().push(thread.map_err(failed("start the control thread"))?);
+        let builtin =
+            Builtin::start(&shared, &engine.address).map_err(|error| StartError::Builtin(Box::new(error)))?;
+        *engine.builtin.lock() = Some(builtin);
         tracing::info!(address = engine.address, id = %engine_id, "the engine runs");
         Ok(engine)
     }
@@ -133,7 +147,7 @@ impl Engine {
 
     /// Changes who may call what, from now on, also for channels that are open.
     pub fn set_policy(&self, policy: Policy) {
-        self.shared.tell(Command::Event(Event::PolicyChanged { policy }));
+        self.shared.tell(Command::Event(Box::new(Event::PolicyChanged { policy })));
     }
 
     /// Stops: accepts nobody any more, tells all workers, lets the engine's own worker finish its calls for at most
@@ -148,7 +162,11 @@ impl Engine {
         self.shared.tell(Command::CloseListeners);
         let drain_ms = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX);
         let reason = "the engine was told to stop".to_owned();
-        self.shared.tell(Command::Event(Event::Stopping { reason, drain_ms }));
+        self.shared.tell(Command::Event(Box::new(Event::Stopping { reason, drain_ms })));
+        if let Some(builtin) = self.builtin.lock().take() {
+            self.drain(&builtin, begun + drain);
+            builtin.stop();
+        }
         self.shared.tell(Command::Stop);
         self.telemetry.stop();
         for thread in threads {
@@ -164,10 +182,19 @@ impl Engine {
         tracing::info!(address = self.address, "the engine has stopped");
     }
 
+    /// Waits until the engine's own worker has finished its calls, or `until`, or [`Self::stop_now`].
+    fn drain(&self, builtin: &Builtin, until: Instant) {
+        loop {
+            let left = until.saturating_duration_since(Instant::now()).min(DRAIN_STEP);
+            if builtin.worker.drain(left) || left.is_zero() || self.hurry.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    }
+
     /// Cuts a [`Self::shutdown`] that is under way short.
     pub fn stop_now(&self) {
-        *self.hurry.0.lock() = true;
-        self.hurry.1.notify_all();
+        self.hurry.store(true, Ordering::Relaxed);
     }
 }
 
@@ -199,7 +226,7 @@ fn core_config(builder: &EngineBuilder, engine_id: WorkerId) -> Config {
 }
 
 /// A number that no other engine draws. The standard library's hash keys come from the system's random source.
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     let mut hasher = RandomState::new().build_hasher();
     hasher.write_u64(now_ns());

@@ -6,6 +6,7 @@
 //! sockets, memory, time and threads:
 //! - `control`: one thread, the control socket and all that follows from what comes over it;
 //! - `telemetry`: one thread, the workers' telemetry rings;
+//! - `builtin`: the engine's own worker, on the public SDK, with the functions `engine::…`;
 //! - `service`: what a binary wraps around an engine (signals, systemd).
 //!
 //! It must not know how calls travel between workers; that is the business of the SDK and of `ipc`.
@@ -21,6 +22,8 @@ mod shared;
 mod control;
 mod counters;
 mod telemetry;
+
+mod builtin;
 
 mod service;
 

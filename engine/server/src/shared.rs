@@ -3,11 +3,13 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use mio::Waker;
 use parking_lot::{Mutex, RwLock};
 use ringway_engine_core::{Core, Event};
+use ringway_protocol::control::Change;
 use ringway_protocol::ids::WorkerId;
 use ringway_telemetry::{ClockAnchor, Collector};
 
@@ -17,7 +19,7 @@ use crate::counters::Counters;
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Something happened that is not from a socket.
-    Event(Event),
+    Event(Box<Event>),
     /// Accept nobody any more, and remove the sockets' files.
     CloseListeners,
     /// End.
@@ -32,6 +34,10 @@ pub(crate) struct Shared {
     pub(crate) collector: Arc<Mutex<Collector>>,
     pub(crate) counters: Counters,
     pub(crate) started_ns: u64,
+    /// How many bindings want to hear of the catalog's changes.
+    pub(crate) watchers: AtomicUsize,
+    /// Where changes go for them.
+    pub(crate) changes: Mutex<Option<Sender<Vec<Change>>>>,
     commands: Sender<Command>,
     waker: Waker,
 }
@@ -51,6 +57,8 @@ impl Shared {
             collector: Arc::new(Mutex::new(collector)),
             counters: Counters::default(),
             started_ns: now_ns(),
+            watchers: AtomicUsize::new(0),
+            changes: Mutex::new(None),
             commands,
             waker,
         };

@@ -85,7 +85,7 @@ impl Control {
         };
         if let Err(error) = check_user(credentials, &door.users) {
             counters::count(&self.shared.counters.refused_user);
-            return refuse(stream, error);
+            return refuse(stream, *error);
         }
         if self.connections.len() >= limits::CONNECTIONS_MAX {
             counters::count(&self.shared.counters.refused_limit);
@@ -114,7 +114,7 @@ impl Control {
 }
 
 /// Says whether a process may come in.
-fn check_user(credentials: Credentials, others: &[u32]) -> Result<(), CallError> {
+fn check_user(credentials: Credentials, others: &[u32]) -> Result<(), Box<CallError>> {
     let own = process::user_id();
     if credentials.uid == own || others.contains(&credentials.uid) {
         return Ok(());
@@ -124,7 +124,7 @@ fn check_user(credentials: Credentials, others: &[u32]) -> Result<(), CallError>
          configuration, or start an engine of its own",
         credentials.pid, credentials.uid
     );
-    Err(CallError::new(ErrorCode::Forbidden, message))
+    Err(Box::new(CallError::new(ErrorCode::Forbidden, message)))
 }
 
 /// Opens a handle that tells of the process's end.

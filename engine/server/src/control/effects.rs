@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use ringway_engine_core::{ConnectionId, Effect};
@@ -64,10 +65,28 @@ impl Control {
     fn broadcast(&mut self, to: &[ConnectionId], message: &EngineMessage) {
         if let EngineMessage::CatalogChange { changes, .. } = message {
             self.tell_relay_names(changes);
+            self.tell_watchers(to, changes);
         }
         match serde_json::to_vec(message) {
             Ok(json) => to.iter().for_each(|to| self.queue(*to, &json, Vec::new())),
             Err(error) => tracing::error!(%error, message = message.name(), "cannot write a message"),
+        }
+    }
+
+    /// Passes on what the engine's own worker sees of the catalog, where somebody wants to hear of it.
+    fn tell_watchers(&self, to: &[ConnectionId], changes: &[Change]) {
+        if self.shared.watchers.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let engine = Some(self.shared.engine_id);
+        let to_engine = |to: &ConnectionId| {
+            self.connections.get(to).is_some_and(|connection| connection.worker == engine)
+        };
+        if to.iter().any(to_engine)
+            && let Some(watchers) = &*self.shared.changes.lock()
+            && watchers.send(changes.to_vec()).is_err()
+        {
+            tracing::debug!("nobody tells of changes any more");
         }
     }
 

@@ -44,9 +44,16 @@ pub(crate) struct View {
 
 impl View {
     fn new(catalog: &Catalog) -> Self {
-        let functions =
-            catalog.functions.iter().map(|function| ((function.worker, function.index), function.clone()));
-        let workers = catalog.workers.iter().map(|worker| (worker.id, worker.clone()));
+        let functions = catalog
+            .functions
+            .iter()
+            .filter(|function| !function.id.as_str().starts_with("engine::"))
+            .map(|function| ((function.worker, function.index), function.clone()));
+        let workers = catalog
+            .workers
+            .iter()
+            .filter(|worker| worker.name != "engine")
+            .map(|worker| (worker.id, worker.clone()));
         Self { revision: catalog.revision, workers: workers.collect(), functions: functions.collect() }
     }
 
@@ -59,10 +66,12 @@ impl View {
                     self.workers.insert(worker.id, worker.clone());
                 }
                 Change::WorkerDraining { id } => {
-                    self.workers.get_mut(id).unwrap().status = WorkerStatus::Draining;
+                    if let Some(worker) = self.workers.get_mut(id) {
+                        worker.status = WorkerStatus::Draining;
+                    }
                 }
                 Change::WorkerGone { id, .. } => {
-                    self.workers.remove(id).expect("it was there");
+                    self.workers.remove(id);
                     self.functions.retain(|(worker, _), _| worker != id);
                 }
                 Change::FunctionAdded { function } => {
@@ -158,11 +167,12 @@ impl Client {
         }
     }
 
-    /// Waits until the engine hangs up; returns what it said last.
+    /// Waits until the engine hangs up; returns what it said last, changes of the catalog apart.
     pub(crate) fn hear_the_end(&mut self) -> Option<EngineMessage> {
         let mut last = None;
         loop {
             match self.try_hear() {
+                Ok((EngineMessage::CatalogChange { .. }, _)) => {}
                 Ok((message, _)) => last = Some(message),
                 Err(PacketError::HungUp | PacketError::Torn { .. }) => return last,
                 Err(error) => panic!("{error}"),

@@ -50,6 +50,7 @@ pub struct Builder {
     sampler: Option<Sampler>,
     spawner: Option<Arc<Spawner>>,
     runtime: String,
+    id: Option<WorkerId>,
 }
 
 impl std::fmt::Debug for Builder {
@@ -80,6 +81,7 @@ impl Builder {
             sampler: None,
             spawner: None,
             runtime: "rust".to_owned(),
+            id: None,
         }
     }
 
@@ -211,6 +213,14 @@ impl Builder {
         self
     }
 
+    /// The worker's id, for the engine, which draws that of its own worker. All others draw one at each start.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn id(mut self, id: WorkerId) -> Self {
+        self.id = Some(id);
+        self
+    }
+
     /// Attaches.
     ///
     /// # Errors
@@ -222,7 +232,7 @@ impl Builder {
         let mode = self.wait_mode.unwrap_or_else(|| {
             std::env::var("RINGWAY_WAIT").ok().and_then(|word| WaitMode::parse(&word)).unwrap_or_default()
         });
-        let id = random_id();
+        let id = self.id.unwrap_or_else(random_id);
         let bell = Doorbell::new().map_err(failed)?;
         let barrier_registered = ringway_ipc::sys::barrier::register();
         // An efficient worker parks at once, so its producers rather pay for a fence than it for a barrier.

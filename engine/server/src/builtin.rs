@@ -1,0 +1,89 @@
+//! The engine's own worker: an ordinary worker on the public SDK, attached to the engine's own socket, that serves what the
+//! engine can tell. Questions are answered from the catalog and the store under their locks; whatever changes something
+//! goes to the control thread.
+
+use std::sync::Arc;
+
+use ringway::{CallError, Context, Failure, Function, HandlerResult, Worker};
+use ringway_engine_core::LISTING_FUNCTIONS;
+use ringway_protocol::naming;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::shared::Shared;
+
+mod changes;
+mod memory;
+mod status;
+mod traces;
+mod triggers;
+
+use changes::Changes;
+
+/// The engine's worker and the thread that tells of changes.
+#[derive(Debug)]
+pub(crate) struct Builtin {
+    pub(crate) worker: Worker,
+    changes: Changes,
+}
+
+impl Builtin {
+    /// Attaches the engine's worker and registers its functions.
+    pub(crate) fn start(shared: &Arc<Shared>, address: &str) -> Result<Self, CallError> {
+        let worker = Worker::builder(naming::ENGINE_WORKER_NAME)
+            .address(address)
+            .id(shared.engine_id)
+            .runtime("engine")
+            .description("the engine's own functions")
+            .without_reconnect()
+            .connect()?;
+        worker.register_all(functions(shared))?;
+        let changes = Changes::start(&worker, shared)?;
+        Ok(Self { worker, changes })
+    }
+
+    /// Leaves.
+    pub(crate) fn stop(self) {
+        self.changes.stop();
+        self.worker.shut_down();
+    }
+}
+
+fn functions(shared: &Arc<Shared>) -> Vec<Function> {
+    let mut functions: Vec<Function> = LISTING_FUNCTIONS.iter().map(|id| listing(shared, id)).collect();
+    functions.extend([
+        triggers::register(shared),
+        triggers::unregister(shared),
+        status::health(shared),
+        status::metrics(shared),
+        traces::list(shared),
+        traces::tree(shared),
+        traces::logs(shared),
+        memory::list(shared),
+    ]);
+    functions
+}
+
+fn listing(shared: &Arc<Shared>, id: &'static str) -> Function {
+    answer(shared, id, move |shared, context, input| {
+        Ok(shared.core.read().query(Some(context.caller()), id, &input)?)
+    })
+    .description("a list of what the engine knows, as its caller may see it")
+}
+
+/// Makes a function that answers a question about the engine.
+fn answer(
+    shared: &Arc<Shared>,
+    id: &str,
+    handler: impl Fn(&Shared, &Context, Value) -> HandlerResult<Value> + Send + Sync + 'static,
+) -> Function {
+    let shared = Arc::clone(shared);
+    let call = move |context: &Context, input: Value| handler(&shared, context, input);
+    Function::json::<Value, Value>(id, call).pooled().idempotent().internal()
+}
+
+/// Reads a question. Null is one without fields.
+fn read<T: DeserializeOwned>(input: Value) -> HandlerResult<T> {
+    let input = if input.is_null() { Value::Object(serde_json::Map::new()) } else { input };
+    serde_json::from_value(input).map_err(|error| Failure::invalid(error.to_string()))
+}
