@@ -75,19 +75,22 @@ pub enum CloseReason {
     /// The peer sent a message or a frame that means nothing.
     #[error("the peer sent nonsense")]
     Nonsense = 7,
+    /// The peer goes on asking and does not read what it is sent.
+    #[error("the peer does not read what it is sent")]
+    Unread = 8,
 }
 
 impl CloseReason {
     fn from_code(code: u32) -> Option<Self> {
-        [Self::PeerGone, Self::Goodbye, Self::Local, Self::Ring, Self::Range, Self::Lease, Self::Nonsense]
-            .into_iter()
-            .find(|reason| *reason as u32 == code)
+        let broken = [Self::Ring, Self::Range, Self::Lease, Self::Nonsense, Self::Unread];
+        let all = [Self::PeerGone, Self::Goodbye, Self::Local].into_iter().chain(broken);
+        all.into_iter().find(|reason| *reason as u32 == code)
     }
 
     /// Whether the peer broke the protocol.
     #[must_use]
     pub fn is_violation(self) -> bool {
-        matches!(self, Self::Ring | Self::Range | Self::Lease | Self::Nonsense)
+        matches!(self, Self::Ring | Self::Range | Self::Lease | Self::Nonsense | Self::Unread)
     }
 }
 
@@ -120,8 +123,9 @@ pub enum LendError {
 
 struct Tx {
     producer: Producer,
-    /// Frames that found the ring full and whose sender must not wait: replies and releases. Bounded by the calls
-    /// that the caller may have open and by the leases that were lent.
+    /// Frames that found the ring full and whose sender must not wait: replies and releases. A correct caller bounds
+    /// them by the calls that it may have open, the windows of their streams and the leases that it lent; the limit is
+    /// for one that calls on and on and reads nothing.
     overflow: VecDeque<Box<(Header, Inline)>>,
 }
 
@@ -235,6 +239,9 @@ impl Channel {
                 // The peer may sleep, and its dispatcher must look at the socket's news in its own time.
                 self.peer_worker_bell.notify();
             }
+            // Hanging up is news for whoever watches this end's own socket too, so that a channel which some thread found
+            // broken is cleared away although the peer keeps its end. What was sent before still arrives.
+            crate::sys::socket::hang_up(&self.socket);
             let ended = self.leases.lock().drain();
             drop(ended);
             self.incoming.write().clear();
@@ -303,6 +310,10 @@ impl Channel {
                     return Err(CloseReason::Ring);
                 }
             }
+        }
+        if tx.overflow.len() >= crate::limits::FRAMES_KEPT_MAX {
+            drop(tx);
+            return Err(self.violation(CloseReason::Unread));
         }
         tx.overflow.push_back(Box::new((*header, *inline)));
         self.overflowing.store(true, Ordering::Release);
@@ -553,10 +564,7 @@ impl Channel {
                 }
                 Ok(())
             }
-            (Message::SegmentGone { key }, None) => {
-                self.incoming.write().remove(key);
-                Ok(())
-            }
+            (Message::SegmentGone { key }, None) if self.incoming.write().remove(key).is_some() => Ok(()),
             (Message::Goodbye { .. }, None) => {
                 self.close(CloseReason::Goodbye);
                 Err(CloseReason::Goodbye)

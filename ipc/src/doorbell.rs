@@ -25,13 +25,19 @@ impl Doorbell {
         Ok(Self { fd: Arc::new(event::eventfd()?) })
     }
 
-    /// A doorbell received from a peer.
+    /// A doorbell received from the engine, which is believed to send one.
     #[must_use]
     pub fn from_fd(fd: OwnedFd) -> Self {
         Self { fd: Arc::new(fd) }
     }
 
-    /// Wakes whoever waits. One system call, 0.2 to 0.4 µs, more where the sleeper's core must be woken.
+    /// A doorbell received from a peer; `None` for what is no event counter.
+    #[must_use]
+    pub fn from_peer(fd: OwnedFd) -> Option<Self> {
+        event::is_eventfd(&fd).then(|| Self::from_fd(fd))
+    }
+
+    /// Wakes whoever waits. Two system calls, 0.3 to 0.6 µs, more where the sleeper's core must be woken.
     pub fn notify(&self) {
         // A full counter means that the sleeper has news already; a peer that is gone needs none.
         let _ignored = event::eventfd_add(&*self.fd);

@@ -14,6 +14,9 @@ pub const LEASES_PER_CHANNEL_MAX: u32 = 1 << 20;
 /// The most segments of one peer that are mapped at a time over one channel.
 pub const SEGMENTS_PER_CHANNEL_MAX: usize = 4096;
 
+/// The most frames that wait for room in a peer's ring: 4,096 calls with a window of 32 stream items each, twice.
+pub const FRAMES_KEPT_MAX: usize = 1 << 18;
+
 /// The most segments of one arena. Each costs its maker, and every reader, one descriptor and one mapping.
 pub const ARENA_SEGMENTS_MAX: usize = 2048;
 

@@ -149,6 +149,19 @@ impl EndMemory {
         unsafe { slot.as_ref() }
     }
 
+    /// The page of an end that this process made, to be written at will: what a peer that lies does to its own segment.
+    /// For tests. `None` for a peer's end, which is mapped for reading only.
+    #[must_use]
+    pub fn own_page(&self) -> Option<&EndPage> {
+        (!matches!(self._keep, Keep::Peer(_))).then(|| self.page())
+    }
+
+    /// The slot of a position of an end that this process made; see [`EndMemory::own_page`].
+    #[must_use]
+    pub fn own_slot(&self, position: u64) -> Option<&Slot> {
+        (!matches!(self._keep, Keep::Peer(_))).then(|| self.slot(position))
+    }
+
     /// What the owner of this end asks for, to be read after publishing on the opposite ring: after every push,
     /// or once after several.
     #[inline]
@@ -169,12 +182,10 @@ impl EndMemory {
     }
 }
 
-#[expect(clippy::cast_ptr_alignment, reason = "segments are page-aligned")]
 fn page_of(base: *mut u8) -> NonNull<EndPage> {
     NonNull::new(base.cast()).expect("a mapped segment is not at address 0")
 }
 
-#[expect(clippy::cast_ptr_alignment, reason = "segments are page-aligned and the offset is a page")]
 fn slots_of(base: *mut u8) -> NonNull<Slot> {
     NonNull::new(base.wrapping_add(SLOTS_OFFSET).cast()).expect("a mapped segment is not at address 0")
 }

@@ -119,7 +119,9 @@ impl Opening {
         let (Some(segment), Some(worker_bell)) = (fds.next(), fds.next()) else {
             return Err(OpenError::Introduction);
         };
-        let channel_bell = fds.next();
+        let worker_bell = Doorbell::from_peer(worker_bell).ok_or(OpenError::Introduction)?;
+        let channel_bell =
+            fds.next().map(|fd| Doorbell::from_peer(fd).ok_or(OpenError::Introduction)).transpose()?;
         if channel_bell.is_some() != (self.role == Role::Callee) || fds.next().is_some() {
             return Err(OpenError::Introduction);
         }
@@ -127,12 +129,7 @@ impl Opening {
         if (facts.owner, facts.channel) != (self.config.peer_worker, self.config.channel) {
             return Err(OpenError::Identity { found_worker: facts.owner, found_channel: facts.channel });
         }
-        Ok(Ok(self.complete(
-            peer,
-            facts,
-            Doorbell::from_fd(worker_bell),
-            channel_bell.map(Doorbell::from_fd),
-        )))
+        Ok(Ok(self.complete(peer, facts, worker_bell, channel_bell)))
     }
 
     fn complete(

@@ -199,3 +199,58 @@ fn one_ring_answers_one_request() {
     caller.send(&Header::default(), &Inline::default()).unwrap();
     assert_ne!(caller.rung.load(Ordering::Relaxed), rung, "a new request is answered anew");
 }
+
+#[test]
+fn a_peer_that_reads_nothing_is_closed_at_a_limit() {
+    let (caller, callee) = pair();
+    let reply = Header { kind: 3, ..Header::default() };
+    let kept = (0..).take_while(|_| callee.send_or_keep(&reply, &Inline::default()).is_ok()).count();
+    assert_eq!(kept, crate::limits::FRAMES_KEPT_MAX + 8, "and what the ring holds");
+    assert_eq!(callee.close_reason(), Some(CloseReason::Unread));
+    drop(caller);
+}
+
+#[test]
+fn closing_is_news_at_both_ends() {
+    let (caller, callee) = pair();
+    caller.violation(CloseReason::Nonsense);
+    for end in [&caller, &callee] {
+        assert!(crate::sys::event::is_readable(end.socket()).unwrap());
+    }
+    assert_eq!(caller.read_socket(), Err(CloseReason::Nonsense), "the first reason stands");
+    assert_eq!(callee.read_socket(), Err(CloseReason::Goodbye), "what was sent before the end arrives");
+}
+
+#[test]
+fn a_peer_cannot_make_a_socket_or_a_bell_block() {
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+    let blocking = |fd: BorrowedFd<'_>| fcntl_setfl(fd, fcntl_getfl(fd).unwrap() - OFlags::NONBLOCK).unwrap();
+    let (caller, callee) = pair();
+    blocking(caller.socket());
+    assert_eq!(caller.read_socket(), Ok(()));
+    blocking(callee.own_bell().as_fd());
+    assert!(!callee.own_bell().clear());
+    blocking(caller.peer_worker_bell.as_fd());
+    rustix::io::write(&caller.peer_worker_bell, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+    caller.ring_worker_bell();
+}
+
+#[test]
+fn a_bell_must_be_an_event_counter() {
+    let (here, there) = seqpacket_pair().unwrap();
+    let first = Opening::start(here, Role::Callee, config(1, 2)).unwrap();
+    let bytes = layout::end_bytes(8).next_multiple_of(4096);
+    let segment = crate::segment::Segment::create("bell", bytes, Default::default()).unwrap();
+    let facts = layout::Facts { slot_count: 8, flags: 0, owner: 2, channel: 5 };
+    let _end = EndMemory::create(Arc::clone(&segment), facts).unwrap();
+    let (no_bell, bell) = (rustix::pipe::pipe().unwrap(), Doorbell::new().unwrap());
+    Message::End.send(&there, &[segment.fd().unwrap(), no_bell.1.as_fd(), bell.as_fd()]).unwrap();
+    assert!(matches!(first.finish(), Err(OpenError::Introduction)));
+}
+
+#[test]
+fn a_segment_that_was_never_announced_cannot_go() {
+    let (caller, callee) = pair();
+    Message::SegmentGone { key: 3 }.send(&caller.socket, &[]).unwrap();
+    assert_eq!(callee.read_socket(), Err(CloseReason::Nonsense));
+}

@@ -64,7 +64,7 @@ fn pair(kind: SocketType) -> io::Result<(OwnedFd, OwnedFd)> {
 /// than given; the descriptors went with them. Never raises SIGPIPE.
 ///
 /// # Errors
-/// `WouldBlock` when a non-blocking socket is full; `BrokenPipe` or `ConnectionReset` when the peer is gone;
+/// `WouldBlock` when the socket is full, in whatever mode it is; `BrokenPipe` or `ConnectionReset` when the peer is gone;
 /// `InvalidInput` for more than [`MESSAGE_FDS_MAX`] descriptors.
 pub fn send(socket: impl AsFd, bytes: &[IoSlice<'_>], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
     if fds.len() > MESSAGE_FDS_MAX {
@@ -75,8 +75,10 @@ pub fn send(socket: impl AsFd, bytes: &[IoSlice<'_>], fds: &[BorrowedFd<'_>]) ->
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
+    // By the call and not by the file's mode, which whoever made the socket may still change.
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     loop {
-        match rustix::net::sendmsg(socket.as_fd(), bytes, &mut control, SendFlags::NOSIGNAL) {
+        match rustix::net::sendmsg(socket.as_fd(), bytes, &mut control, flags) {
             Err(rustix::io::Errno::INTR) => {}
             other => return Ok(other?),
         }
@@ -86,7 +88,7 @@ pub fn send(socket: impl AsFd, bytes: &[IoSlice<'_>], fds: &[BorrowedFd<'_>]) ->
 /// Receives bytes into `bytes` and appends descriptors to `fds`, close-on-exec.
 ///
 /// # Errors
-/// `WouldBlock` when a non-blocking socket holds nothing; whatever else `recvmsg` reports.
+/// `WouldBlock` when the socket holds nothing, in whatever mode it is; whatever else `recvmsg` reports.
 pub fn receive(
     socket: impl AsFd,
     bytes: &mut [IoSliceMut<'_>],
@@ -94,8 +96,9 @@ pub fn receive(
 ) -> io::Result<Received> {
     let mut space = [MaybeUninit::uninit(); CONTROL_BYTES];
     let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
     let message = loop {
-        match rustix::net::recvmsg(socket.as_fd(), bytes, &mut control, RecvFlags::CMSG_CLOEXEC) {
+        match rustix::net::recvmsg(socket.as_fd(), bytes, &mut control, flags) {
             Err(rustix::io::Errno::INTR) => {}
             other => break other?,
         }
@@ -110,6 +113,13 @@ pub fn receive(
         truncated: message.flags.contains(ReturnFlags::TRUNC),
         fds_lost: message.flags.contains(ReturnFlags::CTRUNC),
     })
+}
+
+/// Closes a connected socket for both sides while its descriptor stays open: both ends read what was sent before, then
+/// the end. Whoever waits on either of them wakes.
+pub fn hang_up(socket: impl AsFd) {
+    // Only a socket that was never connected or is closed already refuses this.
+    let _gone_already = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
 }
 
 /// Returns who connected the other end of a Unix socket.
