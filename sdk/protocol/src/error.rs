@@ -169,7 +169,7 @@ pub struct CallError {
     pub user_code: Option<String>,
     /// Anything that a program may want to read: the handler's own, or ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub details: Option<Value>,
+    pub details: Option<Box<Value>>,
     /// Whether the callee may have begun, for `worker_gone`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<Started>,
@@ -212,7 +212,7 @@ impl CallError {
     /// Adds details for programs to read.
     #[must_use]
     pub fn with_details(mut self, details: Value) -> Self {
-        self.details = Some(details);
+        self.details = Some(Box::new(details));
         self
     }
 

@@ -1,6 +1,7 @@
 //! The callee's end of a channel: checking requests, running handlers, publishing replies.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -128,7 +129,6 @@ pub(crate) struct CalleeChannel {
     pub(crate) channel: Arc<Channel>,
     pub(crate) permissions: ArcSwapOption<PermissionView>,
     pub(crate) caller_name: String,
-    pub(crate) zone: String,
     running: Mutex<HashMap<u64, Running>>,
 }
 
@@ -145,12 +145,11 @@ struct ServerSpan {
 }
 
 impl CalleeChannel {
-    pub(crate) fn new(channel: Arc<Channel>, permissions: Option<PermissionView>, caller_name: String, zone: String) -> Arc<Self> {
+    pub(crate) fn new(channel: Arc<Channel>, permissions: Option<PermissionView>, caller_name: String) -> Arc<Self> {
         Arc::new(Self {
             channel,
             permissions: ArcSwapOption::new(permissions.map(Arc::new)),
             caller_name,
-            zone,
             running: Mutex::default(),
         })
     }
@@ -601,8 +600,6 @@ impl Job {
         }
     }
 }
-
-use std::future::Future;
 
 /// An async handler on its way: ends with its reply, or is dropped when its caller gives up.
 struct AsyncCall {

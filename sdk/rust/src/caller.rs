@@ -39,6 +39,7 @@ pub(crate) struct CallerChannel {
 }
 
 /// What a frame turned out to be for the reader of the ring.
+#[expect(clippy::large_enum_variant, reason = "it lives on the stack for a moment; a box would cost an allocation a call")]
 enum Read {
     Mine(Outcome),
     Other,
@@ -93,7 +94,7 @@ impl CallerChannel {
         }
         let sent = match self.channel.send(header, inline) {
             Err(SendError::Full) => self.publish_slowly(header, inline, deadline_ns),
-            sent => sent.map_err(|error| send_error(error)),
+            sent => sent.map_err(send_error),
         };
         match (sent, entry) {
             (Ok(position), Some(entry)) => {
@@ -112,7 +113,7 @@ impl CallerChannel {
     pub(crate) fn publish_more(&self, header: &Header, inline: &Inline, deadline_ns: u64) -> Result<(), CallError> {
         match self.channel.send(header, inline) {
             Err(SendError::Full) => self.publish_slowly(header, inline, deadline_ns).map(drop),
-            sent => sent.map(drop).map_err(|error| send_error(error)),
+            sent => sent.map(drop).map_err(send_error),
         }
     }
 
@@ -134,7 +135,7 @@ impl CallerChannel {
                         let text = "the callee has not taken a request for the whole time allowed: it is overloaded or stuck";
                         return Err(CallError::new(ErrorCode::Busy, text));
                     }
-                    sent => return sent.map_err(|error| send_error(error)),
+                    sent => return sent.map_err(send_error),
                 }
             }
         })

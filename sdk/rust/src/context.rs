@@ -38,12 +38,6 @@ pub(crate) fn inherited_baggage() -> Option<Arc<Baggage>> {
     BAGGAGE.with_borrow(Clone::clone)
 }
 
-/// The active span of this thread: trace, span, sampled.
-pub(crate) fn current_trace() -> Option<(TraceId, SpanId, bool)> {
-    let trace = INHERITED.get().trace;
-    trace.is_valid().then(|| (trace.trace_id, trace.span_id, trace.is_sampled()))
-}
-
 /// Makes `trace` the active span of this thread until the guard is dropped.
 pub(crate) fn enter_trace(trace: TraceContext) -> Entered {
     enter(Inherited { trace, ..INHERITED.get() }, None)

@@ -90,7 +90,9 @@ impl Pool {
             // A future that has begun is never refused: its wake-ups are bounded by the calls in flight. After the
             // pool is gone the runnable is dropped, and the future with it.
             if let Some(shared) = shared.upgrade() {
-                let _only_when_closed = shared.push(Box::new(move || drop(runnable.run())), usize::MAX);
+                let _only_when_closed = shared.push(Box::new(move || {
+                    runnable.run();
+                }), usize::MAX);
             }
         };
         let (runnable, task) = async_task::spawn(future, schedule);

@@ -95,11 +95,16 @@ pub enum Placement {
 
 pub(crate) type BoxReply = Pin<Box<dyn Future<Output = HandlerResult<Message>> + Send>>;
 
+type SyncHandler = dyn Fn(&Context, &Received) -> HandlerResult<Message> + Send + Sync;
+type AsyncHandler = dyn Fn(Context, Received) -> BoxReply + Send + Sync;
+type StreamHandler = dyn Fn(&Context, Received, StreamReader, StreamWriter) -> HandlerResult<Message> + Send + Sync;
+type AsyncStreamHandler = dyn Fn(Context, Received, StreamReader, StreamWriter) -> BoxReply + Send + Sync;
+
 pub(crate) enum Handler {
-    Sync(Box<dyn Fn(&Context, &Received) -> HandlerResult<Message> + Send + Sync>),
-    Async(Box<dyn Fn(Context, Received) -> BoxReply + Send + Sync>),
-    Stream(Box<dyn Fn(&Context, Received, StreamReader, StreamWriter) -> HandlerResult<Message> + Send + Sync>),
-    StreamAsync(Box<dyn Fn(Context, Received, StreamReader, StreamWriter) -> BoxReply + Send + Sync>),
+    Sync(Box<SyncHandler>),
+    Async(Box<AsyncHandler>),
+    Stream(Box<StreamHandler>),
+    StreamAsync(Box<AsyncStreamHandler>),
 }
 
 /// A function to register: id, handler, and what the catalog tells of it.
@@ -236,6 +241,12 @@ impl Function {
         self.spec.request_schema = Some(schema::<Req>());
         self.spec.response_schema = Some(schema::<Resp>());
         self
+    }
+
+    /// The function's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     /// Runs the handler on the thread that reads the ring. See [`Placement::Inline`].

@@ -56,6 +56,7 @@ fn report(inner: &Inner) -> Value {
         "pressure": inner.policy.pressure(),
         "draining": inner.is_draining(),
         "panics": inner.panics(),
+        "telemetry_lost": {"spans": inner.telemetry.lost().spans, "logs": inner.telemetry.lost().logs},
         "threads": {"pool": threads, "blocked": blocked},
         "arena": {
             "segments": segments,

@@ -36,7 +36,6 @@ pub(crate) struct Link {
 /// One function id and its replicas.
 #[derive(Debug)]
 pub(crate) struct Route {
-    pub(crate) namespace: String,
     pub(crate) id: String,
     pub(crate) targets: ArcSwap<Vec<Target>>,
     /// How long a reply usually takes.
@@ -46,20 +45,19 @@ pub(crate) struct Route {
 
 impl Route {
     /// Picks a replica: of two at random the one with fewer calls in flight (Mitzenmacher, "The power of two choices
-    /// in randomized load balancing", 2001). Draining ones only when there is no other.
+    /// in randomized load balancing", 2001). Draining ones, and the one to avoid, only when there is no other.
     #[inline]
     pub(crate) fn pick(targets: &[Target], turn: &AtomicU32, avoid: Option<WorkerId>) -> Option<usize> {
         match targets {
             [] => None,
-            [only] => (Some(only.function.worker) != avoid || avoid.is_none()).then_some(0),
-            many => pick_of_many(many, turn, avoid),
+            [_] => Some(0),
+            many => Some(pick_of_many(many, turn, avoid)),
         }
     }
 
     /// A route to one replica that the catalog does not have.
     pub(crate) fn fixed(function: CatalogFunction, link: Arc<Link>) -> Self {
         Self {
-            namespace: function.namespace.clone(),
             id: function.id.as_str().to_owned(),
             targets: ArcSwap::from_pointee(vec![Target { function, draining: false, link }]),
             expected: Expectation::default(),
@@ -72,22 +70,21 @@ impl Route {
     }
 }
 
-fn pick_of_many(targets: &[Target], turn: &AtomicU32, avoid: Option<WorkerId>) -> Option<usize> {
-    let usable = |target: &Target| !target.draining && Some(target.function.worker) != avoid;
-    let usable_targets: Vec<usize> = (0..targets.len()).filter(|at| usable(&targets[*at])).collect();
-    let pool = if usable_targets.is_empty() {
-        (0..targets.len()).filter(|at| Some(targets[*at].function.worker) != avoid).collect()
-    } else {
-        usable_targets
-    };
-    if pool.is_empty() {
-        return None;
-    }
+fn pick_of_many(targets: &[Target], turn: &AtomicU32, avoid: Option<WorkerId>) -> usize {
     // A Weyl sequence spreads the pairs evenly without a shared random state.
     let ticket = turn.fetch_add(0x9E37_79B9, Ordering::Relaxed) as usize;
-    let (first, second) = (pool[ticket % pool.len()], pool[(ticket >> 16) % pool.len()]);
-    let load = |at: usize| targets[at].link.caller.load().as_ref().map_or(0, |caller| caller.in_flight());
-    Some(if load(first) <= load(second) { first } else { second })
+    let (first, second) = (ticket % targets.len(), (ticket >> 16) % targets.len());
+    let load = |at: usize| {
+        let target = &targets[at];
+        let unwanted = target.draining || Some(target.function.worker) == avoid;
+        (unwanted, target.link.caller.load().as_ref().map_or(0, |caller| caller.in_flight()))
+    };
+    let (load_first, load_second) = (load(first), load(second));
+    let best = if load_first <= load_second { first } else { second };
+    if !load_first.0 || !load_second.0 {
+        return best;
+    }
+    (0..targets.len()).min_by_key(|at| load(*at)).unwrap_or(best)
 }
 
 #[derive(Debug, Default)]
@@ -128,7 +125,6 @@ impl Routes {
             let key = (namespace.to_owned(), id.to_owned());
             Arc::new(Route {
                 targets: ArcSwap::from_pointee(state.targets(&key)),
-                namespace: key.0,
                 id: key.1,
                 expected: Expectation::default(),
                 turn: AtomicU32::new(0),
@@ -236,10 +232,6 @@ impl Routes {
         catalog
     }
 
-    /// Every link made so far.
-    pub(crate) fn links(&self) -> Vec<Arc<Link>> {
-        self.state.lock().links.values().cloned().collect()
-    }
 }
 
 impl State {

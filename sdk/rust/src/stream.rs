@@ -85,7 +85,7 @@ impl Inbox {
         let mut state = self.state.lock();
         match Kind::try_from(received.header.kind) {
             Ok(Kind::StreamData) => {
-                if state.finished || state.items.len() as u32 + state.owed >= 2 * WINDOW {
+                if state.finished || state.items.len() + state.owed as usize >= 2 * WINDOW as usize {
                     return Err(Overrun);
                 }
                 state.items.push_back(received);

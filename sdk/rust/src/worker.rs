@@ -2,6 +2,7 @@
 
 mod builder;
 mod events;
+mod housekeeping;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -150,6 +151,12 @@ impl Inner {
     pub(crate) fn schedule_wake(&self, at_ns: u64, waker: Waker) -> Option<TimerId> {
         let control = self.control().ok()?;
         Some(control.schedule(at_ns, Box::new(move || waker.wake())))
+    }
+
+    fn schedule(&self, at_ns: u64, task: Box<dyn FnOnce() + Send>) {
+        if let Ok(control) = self.control() {
+            let _never_cancelled = control.schedule(at_ns, task);
+        }
     }
 
     pub(crate) fn cancel_timer(&self, timer: TimerId) {

@@ -21,13 +21,16 @@ use crate::executor::{BoxFuture, Pool, Spawner};
 use crate::routes::Routes;
 use crate::sampler::Sampler;
 use crate::telemetry::Telemetry;
-use crate::worker::{Generations, Inner, Leave, Worker};
+use crate::worker::{Generations, Inner, Leave, Worker, housekeeping};
 
 /// Slots of a ring unless set otherwise: 64 KiB a direction.
 const SLOT_COUNT: u32 = 256;
 
 /// How long a call waits that names no time itself.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a channel of this worker's may lie idle before it is closed, and freed memory before it is given back.
+const IDLE_CLOSE: Duration = Duration::from_secs(60);
 
 /// Settings of a worker.
 pub struct Builder {
@@ -51,6 +54,7 @@ pub struct Builder {
     spawner: Option<Arc<Spawner>>,
     runtime: String,
     id: Option<WorkerId>,
+    idle_close: Option<Duration>,
 }
 
 impl std::fmt::Debug for Builder {
@@ -82,6 +86,7 @@ impl Builder {
             spawner: None,
             runtime: "rust".to_owned(),
             id: None,
+            idle_close: Some(IDLE_CLOSE),
         }
     }
 
@@ -188,6 +193,14 @@ impl Builder {
     #[must_use]
     pub fn without_reconnect(mut self) -> Self {
         self.reconnect = false;
+        self
+    }
+
+    /// How long a channel that this worker opened may lie idle before it is closed and its memory given back; `None` for
+    /// ever. 60 s unless set. The next call opens it again.
+    #[must_use]
+    pub fn idle_close(mut self, after: Option<Duration>) -> Self {
+        self.idle_close = after;
         self
     }
 
@@ -308,6 +321,9 @@ impl Builder {
         let events: Weak<dyn Events> = events;
         let control = Control::start(config, events)?;
         let _first = inner.control.set(control);
+        if let Some(after) = self.idle_close {
+            housekeeping::start(&inner, after);
+        }
         Ok(Worker { inner, _leave: Some(leave) })
     }
 }
