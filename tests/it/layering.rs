@@ -18,7 +18,8 @@ const ARROWS: &[(&str, &[&str])] = &[
         "ringway-engine",
         &["ringway-ipc", "ringway-protocol", "ringway", "ringway-engine-core", "ringway-telemetry"],
     ),
-    ("ringway-demo", &["ringway"]),
+    // The demo is an engine, its workers and what they cost, in one program.
+    ("ringway-demo", &["ringway", "ringway-telemetry", "ringway-engine", "ringway-bench"]),
     ("ringway-bench", &["ringway-ipc", "ringway-protocol", "ringway", "ringway-engine"]),
     (
         "ringway-cli",
@@ -42,11 +43,11 @@ const LEAVES: &[&str] = &["ringway-benches", "ringway-tests", "ringway-cli", "xt
 const OUTSIDE: &[(&str, &[&str])] = &[
     // Raw memory has one door. The safe calls of rustix may be used where processes and machines are looked at.
     ("libc", &["ringway-ipc"]),
-    ("rustix", &["ringway-ipc", "ringway", "ringway-engine", "ringway-bench"]),
+    ("rustix", &["ringway-ipc", "ringway", "ringway-engine", "ringway-bench", "ringway-demo"]),
     ("nix", &[]),
     ("memmap2", &[]),
     ("shared_memory", &["ringway-ipc"]),
-    ("io-uring", &["ringway-ipc"]),
+    ("io-uring", &["ringway-ipc", "ringway-cli"]),
     // No crate that users add brings a runtime.
     ("tokio", &[]),
     ("hyper", &[]),
