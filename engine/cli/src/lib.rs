@@ -1,1 +1,42 @@
-//! The ringway command.
+//! The `ringway` command: runs an engine, calls functions from a shell, and shows what is there and what happened.
+//!
+//! Results go to standard output and nothing else does; notes, progress and errors go to standard error. Exit codes:
+//! 0 done, 1 error, 2 wrong usage, 3 not found, 4 refused, 124 timeout. It knows the engine only as any worker does, by
+//! attaching and calling the `engine::` functions; `up` alone starts one.
+//!
+//! - `arguments`: what can be typed;
+//! - `commands`: one file for each command;
+//! - `output`: how results, tables and errors look;
+//! - `connection`: attaching to the engine that is meant;
+//! - `suggest`: what somebody who mistyped a name may have meant.
+
+#![forbid(unsafe_code)]
+
+mod arguments;
+
+mod commands;
+
+mod output;
+
+mod failure;
+
+mod connection;
+
+mod suggest;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Reads the process's arguments, does what they say, and returns how to exit.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = match arguments::Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return arguments::refuse(&error),
+    };
+    match commands::run(arguments) {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}

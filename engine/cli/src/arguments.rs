@@ -1,0 +1,126 @@
+//! What can be typed after `ringway`. Only words and their meaning; the commands do the work.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::commands::{doctor, functions, logs, shm, top, traces, trigger, up, workers};
+
+/// Call functions of any process on this host, and see what they do.
+#[derive(Debug, Parser)]
+#[command(name = "ringway", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 done, 1 error, 2 wrong usage, 3 not found, 4 refused, 124 timeout.")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which engine is meant.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Place {
+    /// The engine's control socket: a path, or @NAME for one without a file [default: `RINGWAY_SOCKET`, else the
+    /// project's socket in the user's runtime directory]
+    #[arg(long, global = true, value_name = "ADDRESS", help_heading = "Which engine")]
+    pub(crate) address: Option<String>,
+    /// The project, which tells several engines of one user apart [default: `RINGWAY_PROJECT`, else `default`]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Which engine")]
+    pub(crate) project: Option<String>,
+    /// When to use colour
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = clap::ColorChoice::Auto)]
+    #[arg(help_heading = "Which engine", hide = true)]
+    pub(crate) colour: clap::ColorChoice,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run an engine until a signal
+    Up(up::UpArguments),
+    /// Call a function
+    #[command(visible_alias = "call")]
+    Trigger(trigger::TriggerArguments),
+    /// List functions, or describe one
+    #[command(visible_alias = "fn")]
+    Functions(functions::FunctionsArguments),
+    /// List workers
+    Workers(workers::WorkersArguments),
+    /// List traces, or draw one as a waterfall
+    Traces(traces::TracesArguments),
+    /// Show what workers logged
+    Logs(logs::LogsArguments),
+    /// Watch workers, calls and memory as they change
+    Top(top::TopArguments),
+    /// Show who holds which segment, block and lease
+    Shm(shm::ShmArguments),
+    /// Check what this machine allows, and what to do about what it does not
+    Doctor(doctor::DoctorArguments),
+    /// Write a completion script for a shell to standard output
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// Says what was wrong with the arguments, or shows the help that was asked for.
+pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
+    // Nobody is left to be told when the terminal is gone.
+    let _closed = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// Reads a duration: a number with `ns`, `us`, `ms`, `s`, `m` or `h`; seconds without.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let wanted = || format!("wanted a time such as 500ms, 2s or 1m, found `{text}`");
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: f64 = number.parse().map_err(|_| wanted())?;
+    let seconds = match unit.trim() {
+        "ns" => 1e-9,
+        "us" | "µs" => 1e-6,
+        "ms" => 1e-3,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(wanted()),
+    };
+    Duration::try_from_secs_f64(number * seconds).map_err(|_| wanted())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_units() {
+        let check = |text: &str, expected: Option<u64>| {
+            assert_eq!(duration(text).ok().map(|time| time.as_nanos()), expected.map(u128::from), "{text}");
+        };
+        check("2", Some(2_000_000_000));
+        check("1.5s", Some(1_500_000_000));
+        check("500ms", Some(500_000_000));
+        check("20us", Some(20_000));
+        check("1m", Some(60_000_000_000));
+        check("", None);
+        check("ms", None);
+        check("-1s", None);
+        check("3 weeks", None);
+        check("99999999999999999999h", None);
+    }
+
+    #[test]
+    fn a_mistyped_command_gets_a_suggestion() {
+        let error = Arguments::try_parse_from(["ringway", "functons"]).unwrap_err();
+        assert!(error.to_string().contains("functions"), "{error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+}

@@ -1,0 +1,62 @@
+//! One file for each command. A command reads its arguments, asks, and writes; it returns how to exit.
+
+pub(crate) mod up;
+
+pub(crate) mod trigger;
+
+pub(crate) mod functions;
+
+pub(crate) mod workers;
+
+pub(crate) mod traces;
+
+pub(crate) mod logs;
+
+pub(crate) mod top;
+
+pub(crate) mod shm;
+
+pub(crate) mod doctor;
+
+pub(crate) mod completions;
+
+mod inspect;
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use crate::arguments::{Arguments, Command};
+use crate::failure::Failure;
+
+/// Runs the command that was typed.
+pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let place = &arguments.place;
+    match arguments.command {
+        Command::Up(arguments) => up::run(place, &arguments),
+        Command::Trigger(arguments) => trigger::run(place, &arguments),
+        Command::Functions(arguments) => functions::run(place, &arguments),
+        Command::Workers(arguments) => workers::run(place, &arguments),
+        Command::Traces(arguments) => traces::run(place, &arguments),
+        Command::Logs(arguments) => logs::run(place, &arguments),
+        Command::Top(arguments) => top::run(place, &arguments),
+        Command::Shm(arguments) => shm::run(place, &arguments),
+        Command::Doctor(arguments) => doctor::run(place, &arguments),
+        Command::Completions { shell } => completions::run(shell),
+    }
+}
+
+/// Returns the list under a key of an answer; an empty one where there is none.
+fn list<'a>(answer: &'a Value, key: &str) -> &'a [Value] {
+    answer.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// Returns the text under a key; an empty one where there is none.
+fn word<'a>(value: &'a Value, key: &str) -> &'a str {
+    value.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Returns the whole number under a key; 0 where there is none.
+fn number(value: &Value, key: &str) -> u64 {
+    value.get(key).and_then(Value::as_u64).unwrap_or_default()
+}

@@ -1,0 +1,132 @@
+//! `ringway up`: an engine in this process, until a signal.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use ringway_engine::{Engine, Otlp, ZoneSocket, raise_file_limit, run_until_signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::arguments::{Place, duration};
+use crate::failure::Failure;
+use crate::output::{self, Paint, Terminal};
+
+/// The variable that says what the engine logs, in the words of tracing's `EnvFilter`.
+const LOG_VARIABLE: &str = "RINGWAY_LOG";
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArguments {
+    /// A further control socket, whose workers are in a zone of their own: they are reached through the engine, which
+    /// copies and checks every call
+    #[arg(long = "zone", value_name = "NAME=ADDRESS", value_parser = zone_socket)]
+    zones: Vec<ZoneSocket>,
+    /// How long workers may finish what they have begun when the engine is told to stop
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    drain: Duration,
+    /// Export no traces and logs, whatever the OTEL_ variables say
+    #[arg(long)]
+    no_otlp: bool,
+}
+
+fn zone_socket(text: &str) -> Result<ZoneSocket, String> {
+    match text.split_once('=') {
+        Some((zone, address)) if !zone.is_empty() && !address.is_empty() => {
+            Ok(ZoneSocket::new(zone, address))
+        }
+        _ => Err(format!("wanted NAME=ADDRESS, such as sandbox=/run/sandbox.sock, found `{text}`")),
+    }
+}
+
+pub(crate) fn run(place: &Place, arguments: &UpArguments) -> Result<ExitCode, Failure> {
+    start_logging();
+    if let Err(error) = raise_file_limit() {
+        tracing::warn!(%error, "cannot raise the limit on open files; many workers may not fit");
+    }
+    let engine = start(place, arguments)?;
+    let terminal = Terminal::of_stderr();
+    let address = engine.address();
+    output::note(&format!(
+        "ringway {} runs at {}",
+        env!("CARGO_PKG_VERSION"),
+        terminal.paint(Paint::Bold, address)
+    ));
+    for zone in &arguments.zones {
+        output::note(&format!("  zone {} attaches at {}", zone.zone, zone.address));
+    }
+    output::note(&connect_words(place, address));
+    run_until_signal(&engine, arguments.drain)?;
+    output::note("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start(place: &Place, arguments: &UpArguments) -> Result<Engine, Failure> {
+    let mut builder = Engine::builder();
+    // Without an address the engine looks where workers look.
+    let address = ringway::address::control_address(place.address.as_deref(), place.project.as_deref());
+    builder = builder.address(address.as_str());
+    if let Some(project) = &place.project {
+        builder = builder.project(project);
+    }
+    if arguments.no_otlp {
+        builder = builder.otlp(Otlp::Off);
+    }
+    for zone in &arguments.zones {
+        builder = builder.zone_socket(zone.clone());
+    }
+    builder.start().map_err(|error| {
+        let failure = Failure::from(error);
+        failure.hint(
+            "`--project NAME` runs a second engine beside another; `ringway workers` shows who is attached",
+        )
+    })
+}
+
+/// Says how to reach the engine: nothing to do where everybody looks, else the variable or option to set.
+fn connect_words(place: &Place, address: &str) -> String {
+    let usual = ringway::address::control_address(None, None);
+    let reach = if usual.as_str() == address {
+        "  workers and `ringway` commands of this user find it without being told".to_owned()
+    } else if let (Some(project), None) = (&place.project, &place.address) {
+        format!("  reach it with RINGWAY_PROJECT={project}, or `ringway --project {project} …`")
+    } else {
+        format!("  reach it with RINGWAY_SOCKET={address}, or `ringway --address {address} …`")
+    };
+    format!("{reach}\n  Ctrl-C stops it; channels between workers stay open")
+}
+
+fn start_logging() {
+    let filter = EnvFilter::builder()
+        .with_env_var(LOG_VARIABLE)
+        .with_default_directive(tracing::level_filters::LevelFilter::WARN.into())
+        .from_env_lossy();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(Terminal::of_stderr().colour)
+        .finish();
+    // A second one in the same process is no reason not to run.
+    let _already = tracing::subscriber::set_global_default(subscriber);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zones_are_named_with_an_address() {
+        assert_eq!(zone_socket("box=@box"), Ok(ZoneSocket::new("box", "@box")));
+        for wrong in ["box", "=@box", "box=", ""] {
+            assert!(zone_socket(wrong).unwrap_err().contains("NAME=ADDRESS"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn unusual_addresses_are_told() {
+        let place = Place { address: Some("@here".to_owned()), ..Place::default() };
+        let found = connect_words(&place, "@here");
+        assert!(found.contains("RINGWAY_SOCKET=@here"), "{found}");
+        let place = Place { project: Some("shop".to_owned()), ..Place::default() };
+        let found = connect_words(&place, "/somewhere/shop.sock");
+        assert!(found.contains("--project shop"), "{found}");
+    }
+}
