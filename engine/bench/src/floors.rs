@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::{CpuPair, cpu_pair, pin_current_thread};
-use crate::stats::{Clock, CurvePoint, Run, Runs, Summary};
+use crate::stats::{Clock, CurvePoint, Runs, Summary, median};
 
 pub use child::run_floor_child;
 pub use copy::{CopySpeed, copy_speeds};
@@ -147,36 +147,112 @@ impl From<rustix::io::Errno> for FloorError {
     }
 }
 
-/// Measures every floor, on a thread of its own that is pinned, so that the caller's affinity stays as it is.
+/// Measures every floor as often as the options say; see [`FloorSession`].
 ///
 /// # Errors
 /// The first floor that fails.
 pub fn measure(options: &FloorOptions, clock: &Clock) -> Result<Floors, FloorError> {
+    let mut session = FloorSession::start(options, clock)?;
+    for _ in 0..options.runs.max(1) {
+        session.round()?;
+    }
+    Ok(session.floors())
+}
+
+/// Floors that are measured round by round, so that other measurements stand between the rounds: whatever disturbs the
+/// machine for a while then disturbs both sides of a ratio.
+#[derive(Debug)]
+pub struct FloorSession<'a> {
+    options: &'a FloorOptions,
+    clock: &'a Clock,
+    cache_line_spin: SpinName,
+    stamp_ring_spin: SpinName,
+    cache_line: Runs,
+    stamp_ring: Runs,
+    eventfd: Runs,
+    unix_socket: Runs,
+    /// Rates of the ring with many in flight, polling bare and with pauses.
+    rates: [Vec<f64>; 2],
+    memcpy: Vec<CopySpeed>,
+}
+
+impl<'a> FloorSession<'a> {
+    /// Finds the faster way of polling for each floor that polls, and measures copying.
+    ///
+    /// # Errors
+    /// The first floor that fails.
+    pub fn start(options: &'a FloorOptions, clock: &'a Clock) -> Result<Self, FloorError> {
+        pinned(options, || {
+            Ok(Self {
+                options,
+                clock,
+                cache_line_spin: memory::faster(options, |spin, time| {
+                    memory::cache_line(options, clock, spin, time)
+                })?,
+                stamp_ring_spin: memory::faster(options, |spin, time| {
+                    memory::stamp_ring(options, clock, spin, time)
+                })?,
+                cache_line: Runs::default(),
+                stamp_ring: Runs::default(),
+                eventfd: Runs::default(),
+                unix_socket: Runs::default(),
+                rates: [Vec::new(), Vec::new()],
+                memcpy: copy_speeds(clock),
+            })
+        })
+    }
+
+    /// Measures each floor once.
+    ///
+    /// # Errors
+    /// The first floor that fails.
+    pub fn round(&mut self) -> Result<(), FloorError> {
+        let (options, clock) = (self.options, self.clock);
+        pinned(options, || {
+            let time = options.run_time;
+            self.cache_line.add(&memory::cache_line(options, clock, self.cache_line_spin, time)?);
+            self.stamp_ring.add(&memory::stamp_ring(options, clock, self.stamp_ring_spin, time)?);
+            // Both ways of polling again: what suits one slot at a time need not suit sixty-four.
+            for (spin, rates) in [SpinName::Bare, SpinName::Pause].into_iter().zip(&mut self.rates) {
+                rates.push(memory::pumped(options, spin)?);
+            }
+            self.eventfd.add(&kernel::eventfd(options, clock)?);
+            self.unix_socket.add(&kernel::unix_socket(options, clock)?);
+            Ok(())
+        })
+    }
+
+    /// Sums up the rounds so far.
+    #[must_use]
+    pub fn floors(&self) -> Floors {
+        let [bare, pause] = self.rates.clone().map(|rates| median(rates).unwrap_or(0.0));
+        Floors {
+            cache_line: Floor { spin: Some(self.cache_line_spin), ..Floor::of(&self.cache_line) },
+            stamp_ring: Floor {
+                spin: Some(self.stamp_ring_spin),
+                round_trips_per_s: Some(bare.max(pause)),
+                in_flight: Some(IN_FLIGHT),
+                ..Floor::of(&self.stamp_ring)
+            },
+            eventfd: Floor::of(&self.eventfd),
+            unix_socket: Floor::of(&self.unix_socket),
+            memcpy: self.memcpy.clone(),
+        }
+    }
+}
+
+/// Measures on a thread of its own that is pinned, so that the caller's affinity stays as it is.
+fn pinned<T: Send>(
+    options: &FloorOptions,
+    measured: impl FnOnce() -> Result<T, FloorError> + Send,
+) -> Result<T, FloorError> {
     std::thread::scope(|scope| {
         let measuring = scope.spawn(|| {
             pin_current_thread(options.cpus.caller)?;
-            Ok(Floors {
-                cache_line: memory::cache_line(options, clock)?,
-                stamp_ring: memory::stamp_ring(options, clock)?,
-                eventfd: kernel::eventfd(options, clock)?,
-                unix_socket: kernel::unix_socket(options, clock)?,
-                memcpy: copy_speeds(clock),
-            })
+            measured()
         });
         measuring.join().unwrap_or(Err(FloorError::Panicked))
     })
-}
-
-/// Runs `one_run` as often as the options say.
-fn repeat(
-    options: &FloorOptions,
-    mut one_run: impl FnMut(Duration) -> Result<Run, FloorError>,
-) -> Result<Runs, FloorError> {
-    let mut runs = Runs::default();
-    for _ in 0..options.runs.max(1) {
-        runs.add(&one_run(options.run_time)?);
-    }
-    Ok(runs)
 }
 
 /// The other process; ended and reaped when dropped.

@@ -22,9 +22,15 @@ pub fn render(report: &Report) -> String {
     page.push_str("<title>Ringway benchmark</title>\n<style>\n");
     page.push_str(include_str!("html/style.css"));
     page.push_str("</style>\n</head>\n<body>\n<main>\n");
-    for part in
-        [heading(report), charts::all(report), floors(report), cases(report), machine(report), method(report)]
-    {
+    for part in [
+        heading(report),
+        promises(report),
+        charts::all(report),
+        floors(report),
+        cases(report),
+        machine(report),
+        method(report),
+    ] {
         page.push_str(&part);
     }
     page.push_str("</main>\n</body>\n</html>\n");
@@ -97,6 +103,26 @@ fn tiles(report: &Report) -> String {
         tile(&best.name, &rate_text(best.calls_per_s), &ratio_text(best));
     }
     out.push_str("</div>\n");
+    out
+}
+
+/// What is promised, and what this run found.
+fn promises(report: &Report) -> String {
+    if report.claims.is_empty() {
+        return String::new();
+    }
+    let mut out = String::from("<section>\n<h2>Promises</h2>\n<div class=\"scroll\"><table>\n<thead><tr>");
+    out.push_str(
+        "<th></th><th class=\"text\">what</th><th>target</th><th class=\"text\">found</th><th></th>",
+    );
+    out.push_str("</tr></thead>\n<tbody>\n");
+    for claim in &report.claims {
+        let [what, target, found] = [&claim.what, &claim.target, &claim.found].map(|text| escaped(text));
+        let (line, verdict) = (claim.line, claim.verdict.name());
+        push(&mut out, format_args!("<tr><th>{line}</th><td class=\"text\">{what}</td><td>{target}</td>"));
+        push(&mut out, format_args!("<td class=\"text\">{found}</td><td>{verdict}</td></tr>\n"));
+    }
+    out.push_str("</tbody></table></div>\n</section>\n");
     out
 }
 
@@ -176,8 +202,11 @@ fn cases(report: &Report) -> String {
         latency_cells(&mut out, &case.latency);
         let (count, rate) = (count_text(case.latency.count), rate_text(case.calls_per_s));
         push(&mut out, format_args!("<td>{count}</td><td>{rate}</td><td>{:.2} s</td>", case.cpu_s_per_mcall));
-        let (copied, ratio) =
-            (case.bytes_copied.map_or_else(|| "–".to_owned(), count_text), escaped(&ratio_text(case)));
+        let copied = case.bytes_copied.map_or_else(|| "–".to_owned(), count_text);
+        let share = case.cpu_share.map(|share| format!("{:.2} % of a processor", share * 100.0));
+        let remarks: Vec<String> =
+            [Some(ratio_text(case)), share, case.note.clone()].into_iter().flatten().collect();
+        let ratio = escaped(&remarks.join("; "));
         push(&mut out, format_args!("<td>{copied}</td><td class=\"text\">{ratio}</td></tr>\n"));
     }
     out.push_str("</tbody></table></div>\n</section>\n");

@@ -6,6 +6,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use rustix::io::Errno;
+use rustix::process::Pid;
 use rustix::thread::CpuSet;
 use serde::{Deserialize, Serialize};
 
@@ -167,12 +169,40 @@ fn pair_among(cpus: &[usize], place: &dyn Fn(usize) -> Place) -> CpuPair {
 /// # Errors
 /// What the system says when the processor is not ours to use.
 pub fn pin_current_thread(cpu: usize) -> io::Result<()> {
+    pin(None, cpu)
+}
+
+/// Pins every thread that this process has now to one processor. A worker counts its processors when it attaches, so
+/// one that is to wait as on a machine with several is pinned afterwards.
+///
+/// # Errors
+/// What the system says when the processor is not ours to use.
+pub fn pin_all_threads(cpu: usize) -> io::Result<()> {
+    for thread in fs::read_dir("/proc/self/task")? {
+        let name = thread?.file_name();
+        let id = name.to_str().and_then(|id| Pid::from_raw(id.parse().ok()?));
+        match pin(id, cpu) {
+            // It ended between the listing and the pinning.
+            Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+fn pin(thread: Option<Pid>, cpu: usize) -> io::Result<()> {
     if cpu >= CpuSet::MAX_CPU {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "no such processor"));
     }
     let mut set = CpuSet::new();
     set.set(cpu);
-    Ok(rustix::thread::sched_setaffinity(None, &set)?)
+    Ok(rustix::thread::sched_setaffinity(thread, &set)?)
+}
+
+/// Returns the memory that programs can still take, in bytes.
+#[must_use]
+pub fn memory_available_bytes() -> u64 {
+    memory_fact("MemAvailable")
 }
 
 /// Reads a file of one line.
@@ -205,9 +235,12 @@ fn quota(line: &str) -> Option<f64> {
 }
 
 fn memory_bytes() -> u64 {
+    memory_fact("MemTotal")
+}
+
+fn memory_fact(name: &str) -> u64 {
     let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib =
-        field(&info, "MemTotal").and_then(|value| value.strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    let kib = field(&info, name).and_then(|value| value.strip_suffix(" kB")?.trim().parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
 }
 

@@ -2,6 +2,7 @@
 //! `benches/peers` and by [`crate::html`]. The JSON is a promise: tools read it, so keys are added, never renamed.
 
 mod case;
+mod claim;
 mod table;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use crate::machine::{CpuPair, Machine, Regime};
 use crate::stats::{Clock, CurvePoint, Runs, Summary};
 
 pub use case::{Address, Case, CaseNameError, Encoding, Variant, Wait};
+pub use claim::{Claim, Verdict, claims};
 pub use table::{count_text, rate_text, size_text, time_text};
 
 /// The floor that a case is held against.
@@ -90,6 +92,12 @@ pub struct CaseResult {
     /// Percentile curve over all runs.
     #[serde(default)]
     pub curve: Vec<CurvePoint>,
+    /// Processors that all processes involved kept busy meanwhile; where that is the question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_share: Option<f64>,
+    /// What a reader must know beside the figures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// What a case costs beside its time, as its runner counted it.
@@ -131,7 +139,23 @@ impl CaseResult {
             load,
             runs: runs.len(),
             curve: runs.curve(),
+            cpu_share: None,
+            note: None,
         }
+    }
+
+    /// Adds how many processors were kept busy, given the time that `cpu_s` was spent in.
+    #[must_use]
+    pub fn with_cpu_share(mut self, cpu_s: f64, wall_s: f64) -> Self {
+        self.cpu_share = Some(rounded(quotient(cpu_s, wall_s), 5));
+        self
+    }
+
+    /// Adds what a reader must know beside the figures.
+    #[must_use]
+    pub fn with_note(mut self, note: impl Into<String>) -> Self {
+        self.note = Some(note.into());
+        self
     }
 
     /// Works out the ratio to a floor: of medians, or of rates where calls are in flight and the floor has a rate.
@@ -185,6 +209,9 @@ pub struct Report {
     pub floors: Floors,
     /// What was measured.
     pub cases: Vec<CaseResult>,
+    /// What is promised, and what this run found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<Claim>,
     /// Where the two sides were pinned.
     pub cpus: CpuPair,
     /// What told the time, and what an empty measurement cost, already subtracted.
@@ -221,6 +248,7 @@ impl Report {
             regime: Regime::of(floors.cache_line.summary.p50_ns),
             floors,
             cases: Vec::new(),
+            claims: Vec::new(),
             cpus,
             clock: ClockFacts { source: clock.name().to_owned(), empty_ns: clock.empty_ns() },
             version: env!("CARGO_PKG_VERSION").to_owned(),

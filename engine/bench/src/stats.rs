@@ -208,6 +208,13 @@ impl Recorder {
         self.histogram.saturating_record(latency_ns);
     }
 
+    /// Counts one latency for many operations: one that was timed stands for those around it that were not. Does not
+    /// allocate.
+    #[inline]
+    pub fn record_many(&mut self, latency_ns: u64, operations: u64) {
+        self.histogram.saturating_record_n(latency_ns, operations);
+    }
+
     /// Adds another recording to this one.
     ///
     /// # Panics
@@ -331,11 +338,26 @@ pub fn closed_loop<E>(
     for _ in 0..warm_up {
         operation()?;
     }
+    paced_loop(clock, run_time, || (), operation)
+}
+
+/// Runs `operation` until `run_time` has passed, and `between` before each, untimed: work, or a pause.
+///
+/// # Errors
+/// The first error of the operation.
+#[inline]
+pub fn paced_loop<E>(
+    clock: &Clock,
+    run_time: Duration,
+    mut between: impl FnMut(),
+    mut operation: impl FnMut() -> Result<(), E>,
+) -> Result<Run, E> {
     let mut latencies = Recorder::new();
     let started = Instant::now();
     let first = clock.now();
     let budget_ns = nanoseconds(run_time);
     loop {
+        between();
         let start = clock.now();
         operation()?;
         let end = clock.now();

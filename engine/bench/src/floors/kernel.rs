@@ -8,8 +8,8 @@ use std::process::Stdio;
 
 use rustix::event::EventfdFlags;
 
-use super::{Echoer, Floor, FloorError, FloorOptions, WARM_UP, repeat};
-use crate::stats::{Clock, closed_loop};
+use super::{Echoer, FloorError, FloorOptions, WARM_UP};
+use crate::stats::{Clock, Run, closed_loop};
 
 /// Bytes of a message over the socket.
 pub(super) const MESSAGE_BYTES: usize = 64;
@@ -18,41 +18,35 @@ pub(super) const ASK: u64 = 1;
 /// Added to an event counter to tell the other side to leave.
 pub(super) const STOP: u64 = 2;
 
-/// Measures a round trip over two event counters.
-pub(super) fn eventfd(options: &FloorOptions, clock: &Clock) -> Result<Floor, FloorError> {
-    let runs = repeat(options, |run_time| {
-        let [ask, answer] = [EventfdFlags::empty(); 2].map(|flags| rustix::event::eventfd(0, flags));
-        let (ask, answer) = (ask?, answer?);
-        let shared = |end: &OwnedFd| Ok::<_, FloorError>(Stdio::from(end.try_clone()?));
-        let echoer = Echoer::start(options, "eventfd", "asleep", shared(&ask)?, shared(&answer)?)?;
-        let run = closed_loop(clock, WARM_UP / 10, run_time, || {
-            signal(&ask, ASK)?;
-            wait(&answer).map(drop)
-        })?;
-        signal(&ask, STOP)?;
-        echoer.finish()?;
-        Ok(run)
+/// Measures a round trip over two event counters once.
+pub(super) fn eventfd(options: &FloorOptions, clock: &Clock) -> Result<Run, FloorError> {
+    let [ask, answer] = [EventfdFlags::empty(); 2].map(|flags| rustix::event::eventfd(0, flags));
+    let (ask, answer) = (ask?, answer?);
+    let shared = |end: &OwnedFd| Ok::<_, FloorError>(Stdio::from(end.try_clone()?));
+    let echoer = Echoer::start(options, "eventfd", "asleep", shared(&ask)?, shared(&answer)?)?;
+    let run = closed_loop(clock, WARM_UP / 10, options.run_time, || {
+        signal(&ask, ASK)?;
+        wait(&answer).map(drop)
     })?;
-    Ok(Floor::of(&runs))
+    signal(&ask, STOP)?;
+    echoer.finish()?;
+    Ok(run)
 }
 
-/// Measures a round trip of 64 bytes over a Unix stream socket.
-pub(super) fn unix_socket(options: &FloorOptions, clock: &Clock) -> Result<Floor, FloorError> {
-    let runs = repeat(options, |run_time| {
-        let (mut ours, theirs) = UnixStream::pair()?;
-        ours.set_read_timeout(Some(options.patience))?;
-        let echoer =
-            Echoer::start(options, "unix_socket", "asleep", OwnedFd::from(theirs).into(), Stdio::null())?;
-        let mut message = [0x5a; MESSAGE_BYTES];
-        let run = closed_loop(clock, WARM_UP / 10, run_time, || {
-            ours.write_all(&message)?;
-            ours.read_exact(&mut message)
-        })?;
-        drop(ours);
-        echoer.finish()?;
-        Ok(run)
+/// Measures a round trip of 64 bytes over a Unix stream socket once.
+pub(super) fn unix_socket(options: &FloorOptions, clock: &Clock) -> Result<Run, FloorError> {
+    let (mut ours, theirs) = UnixStream::pair()?;
+    ours.set_read_timeout(Some(options.patience))?;
+    let echoer =
+        Echoer::start(options, "unix_socket", "asleep", OwnedFd::from(theirs).into(), Stdio::null())?;
+    let mut message = [0x5a; MESSAGE_BYTES];
+    let run = closed_loop(clock, WARM_UP / 10, options.run_time, || {
+        ours.write_all(&message)?;
+        ours.read_exact(&mut message)
     })?;
-    Ok(Floor::of(&runs))
+    drop(ours);
+    echoer.finish()?;
+    Ok(run)
 }
 
 /// Adds to an event counter.

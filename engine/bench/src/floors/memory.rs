@@ -1,69 +1,57 @@
 //! The floors in shared memory: the bare ping-pong and the bare ring. The loops themselves are `ringway_ipc::floor`;
-//! here is who runs them, how often, and which way of polling was the faster.
+//! here is who runs them, and which way of polling was the faster.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use ringway_ipc::floor::{FloorMap, PingPong, Spin, StampRings};
 
-use super::{Echoer, Floor, FloorError, FloorOptions, IN_FLIGHT, SpinName, WARM_UP, repeat};
+use super::{Echoer, FloorError, FloorOptions, IN_FLIGHT, SpinName, WARM_UP};
 use crate::stats::{Clock, Run, closed_loop, median};
 
-/// Measures the bare two-word ping-pong.
-pub(super) fn cache_line(options: &FloorOptions, clock: &Clock) -> Result<Floor, FloorError> {
-    let one_run = |spin: SpinName, run_time| {
-        with_echoer(options, "cache_line", spin, |map| {
-            let mut floor = PingPong::new(map, spin.into(), options.patience);
-            let run = closed_loop(clock, WARM_UP, run_time, || floor.round_trip());
-            floor.stop();
-            Ok(run?)
-        })
-    };
-    let spin = faster(options, one_run)?;
-    let runs = repeat(options, |run_time| one_run(spin, run_time))?;
-    Ok(Floor { spin: Some(spin), ..Floor::of(&runs) })
-}
-
-/// Measures the bare ring: one slot at a time, then many in flight.
-pub(super) fn stamp_ring(options: &FloorOptions, clock: &Clock) -> Result<Floor, FloorError> {
-    let one_run = |spin: SpinName, run_time| {
-        with_echoer(options, "stamp_ring", spin, |map| {
-            let mut floor = StampRings::new(map, spin.into(), options.patience);
-            let run = closed_loop(clock, WARM_UP, run_time, || floor.round_trip());
-            floor.stop();
-            Ok(run?)
-        })
-    };
-    let spin = faster(options, one_run)?;
-    let runs = repeat(options, |run_time| one_run(spin, run_time))?;
-    // The better of both ways again: what suits one slot at a time need not suit sixty-four.
-    let rates = [SpinName::Bare, SpinName::Pause].map(|spin| pumped(options, spin));
-    let [bare, pause] = rates;
-    Ok(Floor {
-        spin: Some(spin),
-        round_trips_per_s: Some(bare?.max(pause?)),
-        in_flight: Some(IN_FLIGHT),
-        ..Floor::of(&runs)
+/// Measures the bare two-word ping-pong once.
+pub(super) fn cache_line(
+    options: &FloorOptions,
+    clock: &Clock,
+    spin: SpinName,
+    run_time: Duration,
+) -> Result<Run, FloorError> {
+    with_echoer(options, "cache_line", spin, |map| {
+        let mut floor = PingPong::new(map, spin.into(), options.patience);
+        let run = closed_loop(clock, WARM_UP, run_time, || floor.round_trip());
+        floor.stop();
+        Ok(run?)
     })
 }
 
-/// Returns the median rate of the ring with many requests in flight.
-fn pumped(options: &FloorOptions, spin: SpinName) -> Result<f64, FloorError> {
-    let one_run = || {
-        with_echoer(options, "stamp_ring", spin, |map| {
-            let mut floor = StampRings::new(map, spin.into(), options.patience);
-            let warm = floor.pump(IN_FLIGHT, Instant::now() + options.run_time / 10);
-            let started = Instant::now();
-            let answered = warm.and_then(|_| floor.pump(IN_FLIGHT, started + options.run_time));
-            let elapsed = started.elapsed();
-            floor.stop();
-            #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 52 bits")]
-            let answered = answered? as f64;
-            Ok(answered / elapsed.as_secs_f64())
-        })
-    };
-    let rates: Result<Vec<f64>, FloorError> = (0..options.runs.max(1)).map(|_| one_run()).collect();
-    Ok(median(rates?).unwrap_or(0.0))
+/// Measures the bare ring once, one slot at a time.
+pub(super) fn stamp_ring(
+    options: &FloorOptions,
+    clock: &Clock,
+    spin: SpinName,
+    run_time: Duration,
+) -> Result<Run, FloorError> {
+    with_echoer(options, "stamp_ring", spin, |map| {
+        let mut floor = StampRings::new(map, spin.into(), options.patience);
+        let run = closed_loop(clock, WARM_UP, run_time, || floor.round_trip());
+        floor.stop();
+        Ok(run?)
+    })
+}
+
+/// Returns the rate of the ring with many requests in flight.
+pub(super) fn pumped(options: &FloorOptions, spin: SpinName) -> Result<f64, FloorError> {
+    with_echoer(options, "stamp_ring", spin, |map| {
+        let mut floor = StampRings::new(map, spin.into(), options.patience);
+        let warm = floor.pump(IN_FLIGHT, Instant::now() + options.run_time / 10);
+        let started = Instant::now();
+        let answered = warm.and_then(|_| floor.pump(IN_FLIGHT, started + options.run_time));
+        let elapsed = started.elapsed();
+        floor.stop();
+        #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 52 bits")]
+        let answered = answered? as f64;
+        Ok(answered / elapsed.as_secs_f64())
+    })
 }
 
 /// Starts the other side, measures, waits for it to leave.
@@ -82,7 +70,7 @@ fn with_echoer<T>(
 }
 
 /// Tries both ways of polling for a while each and returns the one with the lower median.
-fn faster(
+pub(super) fn faster(
     options: &FloorOptions,
     one_run: impl Fn(SpinName, Duration) -> Result<Run, FloorError>,
 ) -> Result<SpinName, FloorError> {

@@ -1,4 +1,5 @@
-//! Names of call cases: `call/{typed|json|bytes}/{handle|name}/{spin|park|adaptive}/{bytes}[/traced|/inflight64]`.
+//! Names of call cases: `call/{typed|json|bytes}/{handle|name}/{spin|park|adaptive}/{bytes}[/VARIANT]`, where the variant
+//! is `traced`, `inflight64`, `work20us` or `pause10ms`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -89,6 +90,10 @@ words! {
         Traced = "traced",
         /// 64 calls are kept in flight.
         InFlight64 = "inflight64",
+        /// The caller works for 20 µs before each call.
+        Work20us = "work20us",
+        /// The caller sleeps for 10 ms before each call.
+        Pause10ms = "pause10ms",
     }
 }
 

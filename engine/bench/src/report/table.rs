@@ -103,7 +103,20 @@ fn write_report(out: &mut String, report: &Report) -> std::fmt::Result {
     }
     writeln!(out)?;
     heading(out, width, "case")?;
-    report.cases.iter().try_for_each(|case| write_case(out, width, case))
+    report.cases.iter().try_for_each(|case| write_case(out, width, case))?;
+    write_claims(out, report)
+}
+
+fn write_claims(out: &mut String, report: &Report) -> std::fmt::Result {
+    if report.claims.is_empty() {
+        return Ok(());
+    }
+    let width = report.claims.iter().map(|claim| claim.what.chars().count()).max().unwrap_or(0);
+    writeln!(out, "\n  {:<width$} {:>9}  {:<12}  found", "promise", "target", "")?;
+    report.claims.iter().try_for_each(|claim| {
+        let (line, what, target) = (claim.line, &claim.what, &claim.target);
+        writeln!(out, "{line} {what:<width$} {target:>9}  {:<12}  {}", claim.verdict.name(), claim.found)
+    })
 }
 
 fn heading(out: &mut String, width: usize, first: &str) -> std::fmt::Result {
@@ -135,5 +148,12 @@ fn write_case(out: &mut String, width: usize, case: &CaseResult) -> std::fmt::Re
         _ => format!("{:.2} × {}", case.ratio_to_floor, floor.key()),
     });
     let (name, rate) = (&case.name, rate_text(case.calls_per_s));
-    writeln!(out, "{name:<width$} {p50:>9} {p99:>9} {p999:>9} {max:>9} {rate:>10} {cpu:>10}  {ratio}")
+    let share = case.cpu_share.map(|share| format!("{:.2} % of a processor", share * 100.0));
+    let remarks: Vec<String> = [Some(ratio), share, case.note.clone()]
+        .into_iter()
+        .flatten()
+        .filter(|text| !text.is_empty())
+        .collect();
+    let remarks = remarks.join("; ");
+    writeln!(out, "{name:<width$} {p50:>9} {p99:>9} {p999:>9} {max:>9} {rate:>10} {cpu:>10}  {remarks}")
 }

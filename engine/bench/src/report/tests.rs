@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{
-    Address, Case, CaseResult, ClockFacts, Cost, Encoding, FloorName, Load, Report, Variant, Wait,
-    count_text, rate_text, size_text, time_text,
+    Address, Case, CaseResult, ClockFacts, Cost, Encoding, FloorName, Load, Report, Variant, Verdict, Wait,
+    claims, count_text, rate_text, size_text, time_text,
 };
 use crate::floors::{CopySpeed, Floor, Floors, SpinName};
 use crate::machine::{CpuPair, Machine, Regime};
@@ -52,6 +52,7 @@ pub(crate) fn sample() -> Report {
         regime: Regime::Near,
         floors,
         cases: Vec::new(),
+        claims: Vec::new(),
         cpus: CpuPair { caller: 1, callee: 0 },
         clock: ClockFacts { source: "time-stamp counter".to_owned(), empty_ns: 9 },
         version: "0.1.0".to_owned(),
@@ -217,4 +218,47 @@ fn empty_runs_divide_by_nothing() {
     let case = CaseResult::new("peer/none/64", 64, Load::Closed, &Runs::default(), Cost::default());
     let case = case.against(FloorName::CacheLine, &Floors::default());
     assert_eq!((case.ratio_to_floor, case.cpu_s_per_mcall, case.calls_per_s), (0.0, 0.0, 0.0));
+}
+
+#[test]
+fn promises_are_judged_by_what_was_measured() {
+    let mut report = sample();
+    let verdict = |report: &Report, part: &str| {
+        let claims = claims(report);
+        let found = claims.iter().find(|claim| claim.what.contains(part));
+        found.unwrap_or_else(|| panic!("no promise about {part:?}")).verdict
+    };
+    assert_eq!(verdict(&report, "p50 of call/typed/handle/spin/64 to cache_line"), Verdict::Ok);
+    assert_eq!(verdict(&report, "p50 of call/bytes/handle/spin/16777216"), Verdict::Ok);
+    assert_eq!(verdict(&report, "unix_socket to p50"), Verdict::Ok);
+    assert_eq!(verdict(&report, "payload bytes copied"), Verdict::Ok);
+    assert_eq!(verdict(&report, "rate of"), Verdict::Ok);
+    assert_eq!(verdict(&report, "catalog/10000/name"), Verdict::NotMeasured);
+    assert_eq!(verdict(&report, "idle/"), Verdict::NotMeasured);
+    report.floors.cache_line.summary.p50_ns = 60;
+    report.floors.stamp_ring.round_trips_per_s = Some(400e6);
+    let case = |name: &str| report.cases.iter().position(|case| case.name == name).unwrap();
+    let (large, flying) =
+        (case("call/bytes/handle/spin/16777216"), case("call/typed/handle/spin/64/inflight64"));
+    report.cases[large].bytes_copied = Some(1);
+    report.cases[large].latency.p50_ns = 400;
+    report.cases[flying].ratio_to_floor = 0.2;
+    for part in
+        ["p50 of call/typed/handle/spin/64 to cache_line", "16777216", "payload bytes copied", "rate of"]
+    {
+        assert_eq!(verdict(&report, part), Verdict::Short, "{part}");
+    }
+}
+
+#[test]
+fn promises_stand_below_the_table() {
+    let mut report = sample();
+    assert!(!report.to_table().contains("promise"));
+    report.claims = claims(&report);
+    let table = report.to_table();
+    for claim in &report.claims {
+        assert!(table.contains(&claim.what) && table.contains(&claim.found), "{claim:?}");
+    }
+    let page = crate::html::render(&report);
+    assert_eq!(page.matches("<h2>Promises").count(), 1);
 }
