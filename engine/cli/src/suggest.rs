@@ -5,7 +5,7 @@ pub(crate) fn closest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a 
     let allowed = (typed.chars().count() / 3).max(1);
     let measured = candidates.into_iter().map(|candidate| (distance(typed, candidate), candidate));
     let nearest = measured.min_by_key(|&(distance, candidate)| (distance, candidate))?;
-    (nearest.0 <= allowed).then_some(nearest.1)
+    (nearest.0 <= allowed && nearest.0 < typed.chars().count()).then_some(nearest.1)
 }
 
 /// Counts the insertions, deletions, replacements and swaps of neighbours that turn one text into the other; case and
@@ -45,7 +45,8 @@ mod tests {
         check("Docs::Read", Some("docs::read"));
         check("text::sumarise", Some("text::summarize"));
         check("orders::validate", None);
-        check("b", Some("a"));
+        check("b", None);
+        check("A", Some("a"));
         check("", None);
     }
 

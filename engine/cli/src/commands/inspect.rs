@@ -1,5 +1,5 @@
-//! What each worker says it holds. Asked of the engine, which sees every zone; where it does not serve that, of the workers
-//! one by one. Used by `shm` and `top`.
+//! What each worker says it holds, as the engine's `engine::memory::list` gathers it: no other worker may be asked by the
+//! command line itself. Used by `shm` and `top`.
 
 use ringway_protocol::naming;
 use serde_json::{Value, json};
@@ -10,20 +10,10 @@ use crate::failure::Failure;
 
 /// Returns the workers' reports, in the order of their names, and what was said instead of a report.
 pub(crate) fn reports(connection: &Connection) -> Result<Reports, Failure> {
-    let catalog = connection.worker.catalog();
     let mut reports = Reports::default();
-    if catalog.functions.iter().any(|function| *function.id == *naming::MEMORY_LIST) {
-        let answer = connection.ask(naming::MEMORY_LIST, &json!({}))?;
-        for entry in list(&answer, "workers") {
-            reports.take(entry);
-        }
-    } else {
-        for worker in catalog.workers.iter().filter(|worker| worker.id != connection.worker.id()) {
-            match connection.worker.inspect(worker.id) {
-                Ok(report) => reports.workers.push(report),
-                Err(error) => reports.silent.push((worker.name.clone(), error.to_string())),
-            }
-        }
+    let answer = connection.ask(naming::MEMORY_LIST, &json!({}))?;
+    for entry in list(&answer, "workers") {
+        reports.take(entry);
     }
     let own = connection.worker.id().to_string();
     reports.workers.retain(|report| word(report, "worker_id") != own);

@@ -192,12 +192,14 @@ fn call(
     Ok(show(&handle.call_with(&request, options)?)?)
 }
 
-/// Waits until what was sent is in its callee's hands, since this process and its ring end now: a call that follows on the
-/// same channel is answered after what went before it was taken up.
+/// Waits until what was sent is in its callee's hands, since this process and its ring end now. A call that follows on the
+/// same channel is answered after what went before it was taken up; that the answer is a refusal does not matter.
 fn wait_until_taken(connection: &Connection, function: &str) {
     let catalog = connection.worker.catalog();
     for offered in catalog.functions.iter().filter(|offered| *offered.id == *function) {
-        if let Err(error) = connection.worker.inspect(offered.worker) {
+        if let Err(error) = connection.worker.inspect(offered.worker)
+            && matches!(error.code, ErrorCode::WorkerGone | ErrorCode::DeadlineExceeded)
+        {
             output::note(&format!(
                 "sent, but worker {} did not say that it took it: {error}",
                 offered.worker

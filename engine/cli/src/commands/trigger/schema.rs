@@ -183,7 +183,7 @@ impl<'a> Schema<'a> {
         if let Some(further) = parts.iter().find_map(further) {
             return Field::Known(self.part(further));
         }
-        if parts.iter().any(|part| part.node.get("properties").is_some()) {
+        if parts.iter().any(|part| part.node.get("properties").is_some_and(Value::is_object)) {
             Field::Unknown
         } else {
             Field::Free

@@ -106,7 +106,7 @@ fn problems_say_what_to_do() {
     check(&["item=tea", "item=milk", "count=1"], "`item` is given twice; use `[]=` to make a list");
     check(
         &["item=tea", "count=1", "zzzzzz=1"],
-        "there is no field `zzzzzz`; there are address, count, extra, gift, item, note, price, speed, tags",
+        "there is no field `zzzzzz`; there are item, count, price, gift, note, tags, speed, address, extra",
     );
 }
 
