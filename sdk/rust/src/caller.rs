@@ -39,7 +39,10 @@ pub(crate) struct CallerChannel {
 }
 
 /// What a frame turned out to be for the reader of the ring.
-#[expect(clippy::large_enum_variant, reason = "it lives on the stack for a moment; a box would cost an allocation a call")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives on the stack for a moment; a box would cost an allocation a call"
+)]
 enum Read {
     Mine(Outcome),
     Other,
@@ -110,7 +113,12 @@ impl CallerChannel {
     }
 
     /// Publishes a frame that belongs to a call but has no entry of its own, or whose entry is published already.
-    pub(crate) fn publish_more(&self, header: &Header, inline: &Inline, deadline_ns: u64) -> Result<(), CallError> {
+    pub(crate) fn publish_more(
+        &self,
+        header: &Header,
+        inline: &Inline,
+        deadline_ns: u64,
+    ) -> Result<(), CallError> {
         match self.channel.send(header, inline) {
             Err(SendError::Full) => self.publish_slowly(header, inline, deadline_ns).map(drop),
             sent => sent.map(drop).map_err(send_error),
@@ -201,7 +209,12 @@ impl CallerChannel {
 
     /// Waits for the outcome of a call, at most until `until_ns` (0: for ever). `None`: not yet.
     #[cold]
-    pub(crate) fn wait_a_while(&self, invocation: InvocationId, expected: &Expectation, until_ns: u64) -> Option<Outcome> {
+    pub(crate) fn wait_a_while(
+        &self,
+        invocation: InvocationId,
+        expected: &Expectation,
+        until_ns: u64,
+    ) -> Option<Outcome> {
         let start = now_ns();
         let outcome = crate::dispatcher::blocking(|| {
             loop {
@@ -272,7 +285,8 @@ impl CallerChannel {
     }
 
     fn send_cancel(&self, invocation: InvocationId) {
-        let header = Header { invocation: invocation.to_u64(), kind: Kind::Cancel.to_u8(), ..Header::default() };
+        let header =
+            Header { invocation: invocation.to_u64(), kind: Kind::Cancel.to_u8(), ..Header::default() };
         let _closed_means_over = self.channel.send_or_keep(&header, &Inline::default());
     }
 
@@ -486,7 +500,12 @@ impl CallerChannel {
             return Read::Mine(outcome);
         }
         if !entry.complete(outcome) {
-            self.give_back(invocation);
+            if entry.is(State::Abandoned) {
+                self.give_back(invocation);
+            } else {
+                // Answered already, and its entry is its waiter's to give back.
+                self.channel.violation(CloseReason::Nonsense);
+            }
         }
         Read::Other
     }
@@ -524,7 +543,9 @@ impl CallerChannel {
                 let _broken_ring_has_no_more = self.drain(&mut lead, None);
                 break;
             }
-            if open.iter().all(|invocation| self.pending.find(*invocation).is_none_or(|entry| !entry.is(State::Waiting))) {
+            if open.iter().all(|invocation| {
+                self.pending.find(*invocation).is_none_or(|entry| !entry.is(State::Waiting))
+            }) {
                 break;
             }
             self.channel.own_bell().notify();

@@ -222,7 +222,8 @@ impl PendingTable {
     #[inline]
     fn entry(&self, index: u32) -> &Entry {
         let index = index as usize;
-        &self.chunks[index / CHUNK].get_or_init(|| Box::new(std::array::from_fn(|_| Entry::default())))[index % CHUNK]
+        &self.chunks[index / CHUNK].get_or_init(|| Box::new(std::array::from_fn(|_| Entry::default())))
+            [index % CHUNK]
     }
 
     /// The entry of an invocation, if there is one of that generation.
@@ -234,40 +235,46 @@ impl PendingTable {
         (current && !entry.is(State::Free)).then_some(entry)
     }
 
-    /// Gives an entry back. Returns whether a task had awaited its stream.
+    /// Gives an entry back, once: several threads may find at the same time that a channel is closed. Returns whether a
+    /// task had awaited its stream.
     #[inline]
     pub(crate) fn give_back(&self, invocation: InvocationId) -> bool {
         let entry = self.entry(invocation.index());
-        if entry.has_waiter.load(Ordering::Relaxed) {
-            *entry.waiter.lock() = None;
-            entry.has_waiter.store(false, Ordering::Relaxed);
+        // Generations change under this lock alone, so whoever comes second finds another one.
+        let mut free = self.free.lock();
+        if entry.generation.load(Ordering::Relaxed) != invocation.generation() || entry.is(State::Free) {
+            return false;
         }
+        let waiter =
+            if entry.has_waiter.swap(false, Ordering::Relaxed) { entry.waiter.lock().take() } else { None };
+        let mut stream = None;
         let mut stream_task = false;
-        if entry.has_stream.load(Ordering::Relaxed) {
-            *entry.stream.lock() = None;
-            entry.has_stream.store(false, Ordering::Relaxed);
+        if entry.has_stream.swap(false, Ordering::Relaxed) {
+            stream = entry.stream.lock().take();
             stream_task = entry.stream_task.swap(false, Ordering::AcqRel);
         }
         entry.generation.store(invocation.generation().wrapping_add(1), Ordering::Relaxed);
         entry.state.store(State::Free as u32, Ordering::Release);
-        let mut free = self.free.lock();
         free.returned.push(invocation.index());
         self.taken.store(self.taken.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+        drop(free);
+        // Dropped outside the lock: a waker is somebody else's code.
+        drop((waiter, stream));
         stream_task
     }
 
     /// Refuses new calls and returns the ones in flight.
     pub(crate) fn close(&self) -> Vec<InvocationId> {
-        let fresh = {
-            let mut free = self.free.lock();
-            free.closed = true;
-            free.fresh
-        };
+        let mut free = self.free.lock();
+        free.closed = true;
         let open = |index: u32| {
             let entry = self.entry(index);
             let open = entry.is(State::Waiting) || entry.is(State::Abandoned);
             open.then(|| InvocationId::new(index, entry.generation.load(Ordering::Relaxed)))
         };
-        (0..fresh).filter_map(open).collect()
+        (0..free.fresh).filter_map(open).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,7 +78,9 @@ impl Lender<'_> {
             Body::Block(payload) => descriptors.push(self.lend(payload, Role::Body)?),
             Body::Inline { bytes, len } if body_inline => body = bytes.bytes()[..usize::from(len)].to_vec(),
             Body::Heap(bytes) if body_inline => body = bytes,
-            Body::Inline { bytes, len } => descriptors.push(self.copy(&bytes.bytes()[..usize::from(len)], Role::Body)?),
+            Body::Inline { bytes, len } => {
+                descriptors.push(self.copy(&bytes.bytes()[..usize::from(len)], Role::Body)?)
+            }
             Body::Heap(bytes) => descriptors.push(self.copy(&bytes, Role::Body)?),
         }
         if !body_inline {
@@ -90,7 +92,9 @@ impl Lender<'_> {
             descriptor.ndim = u8::try_from(attachment.shape.len()).unwrap_or(u8::MAX);
             descriptors.push(descriptor);
         }
-        if descriptors.len() * DESCRIPTOR_BYTES + body.len() + meta_bytes.len() > INLINE_BYTES && !meta_bytes.is_empty() {
+        if descriptors.len() * DESCRIPTOR_BYTES + body.len() + meta_bytes.len() > INLINE_BYTES
+            && !meta_bytes.is_empty()
+        {
             descriptors.push(self.copy(&meta_bytes, Role::Meta)?);
             meta_bytes.clear();
             flags |= Flags::META_IN_BLOCK.bits();
@@ -190,7 +194,8 @@ impl Received {
     /// Resolves a frame's payloads.
     #[inline]
     pub(crate) fn read(channel: &Arc<Channel>, header: Header, inline: Inline) -> Result<Self, CloseReason> {
-        let blocks = if header.attachments == 0 { None } else { Some(read_blocks(channel, &header, &inline)?) };
+        let blocks =
+            if header.attachments == 0 { None } else { Some(read_blocks(channel, &header, &inline)?) };
         Ok(Self { header, inline, blocks })
     }
 
@@ -225,8 +230,10 @@ impl Received {
 
     /// Bytes of body and attachments.
     pub(crate) fn total_bytes(&self) -> u64 {
-        let attached: u64 =
-            self.blocks.as_ref().map_or(0, |blocks| blocks.attachments.iter().map(|part| part.payload.len()).sum());
+        let attached: u64 = self
+            .blocks
+            .as_ref()
+            .map_or(0, |blocks| blocks.attachments.iter().map(|part| part.payload.len()).sum());
         self.body().len() as u64 + attached
     }
 
@@ -257,7 +264,8 @@ fn read_blocks(channel: &Arc<Channel>, header: &Header, inline: &Inline) -> Resu
     let nonsense = || channel.violation(CloseReason::Nonsense);
     let count = usize::from(header.attachments);
     let flags = Flags::from_bits(header.flags).map_err(|_| nonsense())?;
-    let mut descriptors: Vec<Descriptor> = (0..count.min(DESCRIPTORS_MAX)).map(|at| inline.descriptor(at)).collect();
+    let mut descriptors: Vec<Descriptor> =
+        (0..count.min(DESCRIPTORS_MAX)).map(|at| inline.descriptor(at)).collect();
     let mut leases: Vec<u32> = descriptors.iter().map(|descriptor| descriptor.lease).collect();
     if flags.contains(Flags::DESCRIPTORS_IN_BLOCK) {
         // The table is read under a guard of its own that is never armed: its lease joins the frame's.
@@ -291,16 +299,19 @@ fn read_blocks(channel: &Arc<Channel>, header: &Header, inline: &Inline) -> Resu
     if flags.contains(Flags::BODY_IN_BLOCK) != blocks.body.is_some() {
         return Err(nonsense());
     }
-    if shapes.iter().any(|ndim| *ndim > 0) {
+    let is_plain = |part: &Attachment, ndim: u8| part.dtype == DType::Opaque && ndim == 0;
+    if !blocks.attachments.iter().zip(&shapes).all(|(part, ndim)| is_plain(part, *ndim)) {
         let received = Received { header: *header, inline: *inline, blocks: Some(Box::new(blocks)) };
         let mut dims = Meta::find(received.meta(), TAG_DIMS)
             .unwrap_or_default()
             .chunks_exact(8)
             .map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap_or_default()));
-        let shapes: Vec<Vec<u64>> = shapes.iter().map(|ndim| dims.by_ref().take(usize::from(*ndim)).collect()).collect();
+        let shapes: Vec<Vec<u64>> =
+            shapes.iter().map(|ndim| dims.by_ref().take(usize::from(*ndim)).collect()).collect();
         let Some(mut blocks) = received.blocks else { return Err(nonsense()) };
         for (attachment, shape) in blocks.attachments.iter_mut().zip(shapes) {
-            if attachment.dtype.tensor_bytes(&shape) != Some(attachment.payload.len()) {
+            let plain = is_plain(attachment, u8::from(!shape.is_empty()));
+            if !plain && attachment.dtype.tensor_bytes(&shape) != Some(attachment.payload.len()) {
                 return Err(nonsense());
             }
             attachment.shape = shape;
@@ -319,7 +330,12 @@ fn read_table(table: &Payload) -> Option<Vec<Descriptor>> {
     table.copy_to(&mut bytes);
     let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
     let read = |entry: &[u8]| {
-        Descriptor::from_words(&[word(&entry[..8]), word(&entry[8..16]), word(&entry[16..24]), word(&entry[24..])])
+        Descriptor::from_words(&[
+            word(&entry[..8]),
+            word(&entry[8..16]),
+            word(&entry[16..24]),
+            word(&entry[24..]),
+        ])
     };
     Some(bytes.chunks_exact(DESCRIPTOR_BYTES).map(read).collect())
 }
@@ -332,3 +348,6 @@ pub(crate) fn inline_of(message: &Message) -> Option<(&Inline, u16)> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;
