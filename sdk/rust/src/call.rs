@@ -114,7 +114,13 @@ struct ClientSpan {
 
 impl<'a> Plan<'a> {
     #[inline]
-    fn new(inner: &'a Arc<Inner>, route: &'a Route, kind: Kind, message: &Message, options: &'a CallOptions) -> Self {
+    fn new(
+        inner: &'a Arc<Inner>,
+        route: &'a Route,
+        kind: Kind,
+        message: &Message,
+        options: &'a CallOptions,
+    ) -> Self {
         let inherited = context::inherited();
         let mut header = Header { kind: kind.to_u8(), ..Header::default() };
         if options.idempotent {
@@ -128,7 +134,8 @@ impl<'a> Plan<'a> {
         let span = start_span(inner, &inherited, &mut header, message);
         let inherits_baggage = options.meta.baggage.is_none();
         let baggage = if inherits_baggage { context::inherited_baggage() } else { None };
-        let meta = baggage.map(|baggage| Meta { baggage: Some(Baggage::clone(&baggage)), ..options.meta.clone() });
+        let meta =
+            baggage.map(|baggage| Meta { baggage: Some(Baggage::clone(&baggage)), ..options.meta.clone() });
         Self { inner, route, header, options, meta, wait_until_ns, span }
     }
 
@@ -157,17 +164,22 @@ impl<'a> Plan<'a> {
     ) -> Result<InvocationId, CallError> {
         self.header.function = target.function.index;
         self.header.function_generation = target.function.generation;
-        let invocation = caller.open()?;
+        let invocation = caller.open().map_err(not_started)?;
         self.header.invocation = invocation.to_u64();
         if let Some(inbox) = inbox {
             caller.set_stream(invocation, Arc::clone(inbox));
         }
-        self.send(caller, invocation, message)?;
+        self.send(caller, invocation, message).map_err(not_started)?;
         Ok(invocation)
     }
 
     #[inline]
-    fn send(&mut self, caller: &CallerChannel, invocation: InvocationId, message: &Message) -> Result<(), CallError> {
+    fn send(
+        &mut self,
+        caller: &CallerChannel,
+        invocation: InvocationId,
+        message: &Message,
+    ) -> Result<(), CallError> {
         if self.meta().is_empty()
             && let Some((inline, len)) = wire::inline_of(message)
         {
@@ -179,7 +191,12 @@ impl<'a> Plan<'a> {
     }
 
     #[cold]
-    fn send_slowly(&mut self, caller: &CallerChannel, invocation: InvocationId, message: &Message) -> Result<(), CallError> {
+    fn send_slowly(
+        &mut self,
+        caller: &CallerChannel,
+        invocation: InvocationId,
+        message: &Message,
+    ) -> Result<(), CallError> {
         let mut header = self.header;
         match wire::compose(&caller.channel, &self.inner.arena, &mut header, message.clone(), self.meta()) {
             Ok((inline, leases)) => caller.publish(invocation, &header, &inline, leases, self.wait_until_ns),
@@ -197,6 +214,15 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// What was not published was not started, and may be tried elsewhere.
+#[cold]
+fn not_started(mut error: CallError) -> CallError {
+    if error.code == ErrorCode::WorkerGone {
+        error.started = Some(Started::No);
+    }
+    error
+}
+
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -209,7 +235,12 @@ fn explicit_deadline(options: &CallOptions, inherited: &Inherited) -> Option<u64
 }
 
 #[inline]
-fn start_span(inner: &Inner, inherited: &Inherited, header: &mut Header, message: &Message) -> Option<ClientSpan> {
+fn start_span(
+    inner: &Inner,
+    inherited: &Inherited,
+    header: &mut Header,
+    message: &Message,
+) -> Option<ClientSpan> {
     let parent = inherited.trace;
     let trace = if parent.trace_id.is_none() {
         inner.sampler.root()?
@@ -299,7 +330,13 @@ pub(crate) fn call(
 
 /// Waits; a traced call that takes long is shown as a live span meanwhile.
 #[cold]
-fn wait_showing(plan: &Plan<'_>, caller: &CallerChannel, invocation: InvocationId, target: FunctionRef, until: u64) -> Outcome {
+fn wait_showing(
+    plan: &Plan<'_>,
+    caller: &CallerChannel,
+    invocation: InvocationId,
+    target: FunctionRef,
+    until: u64,
+) -> Outcome {
     let Some(span) = &plan.span else { return caller.wait(invocation, &plan.route.expected, until) };
     let soon = now_ns() + LIVE_AFTER_NS;
     if until != 0 && until <= soon {
@@ -324,7 +361,11 @@ fn wait_showing(plan: &Plan<'_>, caller: &CallerChannel, invocation: InvocationI
 /// Whether an outcome is worth another attempt, and which worker to avoid then.
 #[inline]
 #[expect(clippy::option_option, reason = "no retry; retry anywhere; retry elsewhere")]
-fn retry_on(outcome: &Outcome, options: &CallOptions, function: &CatalogFunction) -> Option<Option<WorkerId>> {
+fn retry_on(
+    outcome: &Outcome,
+    options: &CallOptions,
+    function: &CatalogFunction,
+) -> Option<Option<WorkerId>> {
     let Err(error) = outcome else { return None };
     retry_error(error, options.idempotent || function.idempotent, function.worker)
 }
@@ -423,9 +464,11 @@ pub(crate) fn send(
             let mut header = plan.header;
             let (inline, leases) =
                 wire::compose(&caller.channel, &inner.arena, &mut header, message, plan.meta())?;
-            caller.publish_more(&header, &inline, until).inspect_err(|_| wire::end_leases(&caller.channel, &leases))
+            caller
+                .publish_more(&header, &inline, until)
+                .inspect_err(|_| wire::end_leases(&caller.channel, &leases))
         });
-        match sent {
+        match sent.map_err(not_started) {
             Ok(()) => {
                 let empty = Received { header: Header::default(), inline: Default::default(), blocks: None };
                 plan.record(reference(&target.function), &Ok(empty));
@@ -485,7 +528,9 @@ pub(crate) fn start(
             Some(caller) => Ok(caller),
             None => inner.channel_to(&target.link, plan.patience_ns()),
         };
-        let started = caller.and_then(|caller| plan.publish(target, &caller, &message, inbox).map(|invocation| (caller, invocation)));
+        let started = caller.and_then(|caller| {
+            plan.publish(target, &caller, &message, inbox).map(|invocation| (caller, invocation))
+        });
         match started {
             Ok((caller, invocation)) => {
                 return Ok(Pending {
@@ -579,7 +624,8 @@ impl Pending {
         if self.wait_until_ns != 0 {
             if now_ns() >= self.wait_until_ns {
                 self.caller.abandon(self.invocation);
-                let text = "no reply in the time allowed; allow more, or look where it went with `ringway traces`";
+                let text =
+                    "no reply in the time allowed; allow more, or look where it went with `ringway traces`";
                 let outcome = Err(CallError::new(ErrorCode::DeadlineExceeded, text));
                 self.over(&outcome);
                 return Poll::Ready(outcome);
@@ -623,5 +669,6 @@ pub(crate) fn named(outcome: Outcome, route: &Route) -> Outcome {
 /// Whether a callee takes archived bytes of these types.
 #[inline]
 pub(crate) fn takes_archive(target: &Target, type_key: &str) -> bool {
-    target.function.type_key.as_deref() == Some(type_key) && target.function.encodings.contains(&Encoding::Rkyv)
+    target.function.type_key.as_deref() == Some(type_key)
+        && target.function.encodings.contains(&Encoding::Rkyv)
 }

@@ -3,7 +3,7 @@
 //! A [`Route`] is one function id and lives as long as anybody holds it; its list of targets is swapped whole when the
 //! catalog changes. So a resolved handle never goes stale, and a call reads one pointer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -95,6 +95,9 @@ struct State {
     /// Every replica, by (namespace, id).
     functions: HashMap<(String, String), Vec<CatalogFunction>>,
     by_worker: HashMap<WorkerId, Vec<(String, String)>>,
+    /// Workers of which the last engine spoke and this one has told no function yet. Their functions are kept until it
+    /// does, or until their channels close.
+    untold: HashSet<WorkerId>,
 }
 
 /// All routes of a worker.
@@ -138,23 +141,22 @@ impl Routes {
         self.state.lock().link(worker)
     }
 
-    /// Replaces the catalog. Workers that are not in it but whose channels live are kept: after an engine restart they
-    /// may not have attached again yet, and calls to them go on.
+    /// Replaces the catalog. Functions of workers whose channels live are kept while the engine says nothing about them:
+    /// after its restart they may not have attached again yet, or not have told it what they serve, and calls to them
+    /// go on.
     pub(crate) fn replace(&self, catalog: Catalog) {
         let mut state = self.state.lock();
-        let kept: Vec<CatalogWorker> = state
-            .workers
-            .values()
-            .filter(|old| !catalog.workers.iter().any(|new| new.id == old.id) && state.has_channel(old.id))
-            .cloned()
-            .collect();
-        let kept_functions: Vec<CatalogFunction> = state
-            .functions
-            .values()
-            .flatten()
-            .filter(|function| kept.iter().any(|worker| worker.id == function.worker))
-            .cloned()
-            .collect();
+        let told: HashSet<WorkerId> = catalog.functions.iter().map(|function| function.worker).collect();
+        let untold: HashSet<WorkerId> =
+            state.workers.keys().copied().filter(|id| !told.contains(id) && state.has_channel(*id)).collect();
+        let attached: HashSet<WorkerId> = catalog.workers.iter().map(|worker| worker.id).collect();
+        let kept =
+            state.workers.values().filter(|old| untold.contains(&old.id) && !attached.contains(&old.id));
+        let kept: Vec<CatalogWorker> = kept.cloned().collect();
+        let kept_functions =
+            state.functions.values().flatten().filter(|function| untold.contains(&function.worker));
+        let kept_functions: Vec<CatalogFunction> = kept_functions.cloned().collect();
+        state.untold = untold;
         state.revision = catalog.revision;
         state.workers = catalog.workers.into_iter().chain(kept).map(|worker| (worker.id, worker)).collect();
         state.functions.clear();
@@ -164,7 +166,9 @@ impl Routes {
         }
         let touched: Vec<(String, String)> = {
             let by_name = self.by_name.read();
-            let pairs = by_name.iter().flat_map(|(space, routes)| routes.keys().map(move |id| (space.clone(), id.clone())));
+            let pairs = by_name
+                .iter()
+                .flat_map(|(space, routes)| routes.keys().map(move |id| (space.clone(), id.clone())));
             pairs.collect()
         };
         self.publish(&state, touched);
@@ -175,6 +179,14 @@ impl Routes {
         let mut state = self.state.lock();
         state.revision = revision;
         let mut touched = Vec::new();
+        // A worker tells the new engine all its functions at once, so what was kept of it has had its time.
+        for change in changes {
+            if let Change::FunctionAdded { function } = change
+                && state.untold.remove(&function.worker)
+            {
+                state.remove_functions(function.worker, &mut touched);
+            }
+        }
         for change in changes {
             state.apply(change, &mut touched);
         }
@@ -228,10 +240,11 @@ impl Routes {
         };
         drop(state);
         catalog.workers.sort_by_key(|worker| worker.id);
-        catalog.functions.sort_by(|a, b| (&a.namespace, &a.id, a.worker).cmp(&(&b.namespace, &b.id, b.worker)));
+        catalog
+            .functions
+            .sort_by(|a, b| (&a.namespace, &a.id, a.worker).cmp(&(&b.namespace, &b.id, b.worker)));
         catalog
     }
-
 }
 
 impl State {
@@ -242,7 +255,9 @@ impl State {
 
     fn has_channel(&self, worker: WorkerId) -> bool {
         let link = self.links.get(&worker);
-        link.is_some_and(|link| link.caller.load().as_ref().is_some_and(|caller| caller.channel.close_reason().is_none()))
+        link.is_some_and(|link| {
+            link.caller.load().as_ref().is_some_and(|caller| caller.channel.close_reason().is_none())
+        })
     }
 
     fn targets(&self, key: &(String, String)) -> Vec<Target> {
@@ -271,6 +286,11 @@ impl State {
     fn remove_worker(&mut self, worker: WorkerId, touched: &mut Vec<(String, String)>) {
         self.workers.remove(&worker);
         self.links.remove(&worker);
+        self.untold.remove(&worker);
+        self.remove_functions(worker, touched);
+    }
+
+    fn remove_functions(&mut self, worker: WorkerId, touched: &mut Vec<(String, String)>) {
         for key in self.by_worker.remove(&worker).unwrap_or_default() {
             self.remove_replica(&key, worker);
             touched.push(key);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use ringway_ipc::frame::Header;
-use ringway_protocol::{CallError, InvocationId};
+use ringway_protocol::{CallError, InvocationId, Started};
 
 use crate::call::Pending;
 use crate::caller::CallerChannel;
@@ -109,9 +109,14 @@ impl Carrier for CallerCarrier {
         }
         let (inline, leases) =
             wire::compose(&self.caller.channel, &self.inner.arena, &mut header, message, &Meta::default())?;
-        self.caller
-            .publish_more(&header, &inline, self.inner.patience_ns())
-            .inspect_err(|_| wire::end_leases(&self.caller.channel, &leases))
+        self.caller.publish_more(&header, &inline, self.inner.patience_ns()).map_err(|mut error| {
+            wire::end_leases(&self.caller.channel, &leases);
+            // An item that was not published says nothing about the call that it belongs to.
+            if error.code == ringway_protocol::ErrorCode::WorkerGone {
+                error.started = Some(Started::Maybe);
+            }
+            error
+        })
     }
 
     fn wait(&self, inbox: &Inbox, need: Need) {
