@@ -13,3 +13,13 @@ mod tidy;
 
 #[cfg(test)]
 mod calls;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod leaks;
+#[cfg(test)]
+mod scale;
+#[cfg(test)]
+mod storms;
+#[cfg(test)]
+mod traces;

@@ -4,7 +4,7 @@
 //! itself: that would be one more copy of the code under test.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver as Lines};
@@ -30,9 +30,8 @@ pub(crate) struct Receiver {
 impl Receiver {
     /// Starts a receiver with the given arguments on a port of the system's choice.
     pub(crate) fn start(arguments: &[&str]) -> Result<Self> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/otlp/receiver.py");
         let mut child = Command::new(python()?)
-            .arg(script)
+            .args(["-c", include_str!("receiver.py")])
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -72,7 +71,6 @@ impl Drop for Receiver {
 }
 
 /// Returns a Python that has the package, setting one up the first time. Tests run side by side: one of them does it.
-#[expect(clippy::print_stdout, reason = "installing something is said aloud")]
 fn python() -> Result<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("otlp-receiver");
     std::fs::create_dir_all(&folder)?;
@@ -82,7 +80,7 @@ fn python() -> Result<PathBuf> {
     let python = environment.join("bin/python");
     let ready = folder.join(format!("{PACKAGE}.ready"));
     if !ready.exists() {
-        println!("setting up {PACKAGE} in {} (once)", environment.display());
+        writeln!(std::io::stdout(), "setting up {PACKAGE} in {} (once)", environment.display())?;
         run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment))?;
         run(Command::new(&python).args([
             "-m",
