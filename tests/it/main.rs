@@ -14,6 +14,9 @@ mod tidy;
 #[cfg(test)]
 mod calls;
 #[cfg(test)]
+mod hostile;
+
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod leaks;
