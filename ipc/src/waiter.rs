@@ -122,7 +122,9 @@ impl SpinPolicy {
     /// A policy for this process: counts the cores it may use and measures a park once per process (2 ms).
     #[must_use]
     pub fn new(mode: WaitMode) -> Self {
-        let cores = usable_cores();
+        // Who asks for `latency` has put its peers on other cores, even where it is pinned to one itself.
+        let cores =
+            if mode == WaitMode::Latency { crate::sys::machine::online_cpus() } else { usable_cores() };
         let park_ns =
             if mode == WaitMode::Efficient || cores < 2 { PARK_COST_MIN_NS } else { park_cost_ns() };
         Self {

@@ -21,6 +21,21 @@ pub fn everywhere() -> io::Result<()> {
     Ok(rustix::thread::membarrier(MembarrierCommand::GlobalExpedited)?)
 }
 
+/// Announces that threads of this process take part in [`in_process`]. Returns whether the kernel can do it.
+pub fn register_in_process() -> bool {
+    let needed = MembarrierQuery::PRIVATE_EXPEDITED | MembarrierQuery::REGISTER_PRIVATE_EXPEDITED;
+    rustix::thread::membarrier_query().contains(needed)
+        && rustix::thread::membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok()
+}
+
+/// Runs a full barrier on every CPU that runs a thread of this process, before it returns. A few microseconds.
+///
+/// # Errors
+/// `EPERM` where the process is not registered.
+pub fn in_process() -> io::Result<()> {
+    Ok(rustix::thread::membarrier(MembarrierCommand::PrivateExpedited)?)
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -81,6 +81,20 @@ pub fn cpu_quota() -> Option<f64> {
     [version_2, version_1].into_iter().flatten().reduce(f64::min)
 }
 
+/// Returns how many CPUs the machine runs, whatever this process is pinned to; 1 when that cannot be read.
+pub fn online_cpus() -> usize {
+    parse_cpu_list(&fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default()).max(1)
+}
+
+/// Counts the CPUs of a list such as `0-3,8`.
+fn parse_cpu_list(text: &str) -> usize {
+    let count = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(last.parse::<usize>().ok()?.checked_sub(first.parse().ok()?)? + 1)
+    };
+    text.trim().split(',').filter_map(count).sum()
+}
+
 /// Finds the path of a controller in `/proc/self/cgroup`; the empty name stands for version 2.
 fn cgroup_path(groups: &str, controller: &str) -> Option<PathBuf> {
     groups.lines().find_map(|line| {

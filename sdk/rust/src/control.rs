@@ -177,6 +177,7 @@ impl Control {
     }
 
     /// As [`Control::connect`], without waiting: `done` is called on the control thread, or here if that is gone.
+    #[cfg(test)]
     pub(crate) fn connect_async(&self, to: WorkerId, deadline_ns: u64, done: Done<Arc<Channel>>) {
         self.shared.ask(Command::Connect { to, deadline_ns, done });
     }

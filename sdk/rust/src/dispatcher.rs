@@ -3,7 +3,7 @@
 //! It visits the channels that are busy, spins a little when they fall quiet, and sleeps on the worker's doorbell.
 //! Handlers that run inline run on it. When such a handler blocks in a nested call, the role passes to another thread,
 //! so the worker goes on serving and mutually recursive calls cannot deadlock: the leader/followers pattern (Schmidt,
-//! O'Ryan, Pyarali, Kircher and Buschmann, "Leader/Followers", PLoP 2000).
+//! O'Ryan, Pyarali, Kircher and Buschmann, "Leader/Followers", 2000).
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
@@ -104,11 +104,18 @@ impl Dispatcher {
     }
 
     /// Takes a closed channel off the lists and returns what it was.
-    pub(crate) fn remove(&self, channel: &Arc<Channel>) -> (Option<Arc<CalleeChannel>>, Option<Arc<CallerChannel>>) {
+    pub(crate) fn remove(
+        &self,
+        channel: &Arc<Channel>,
+    ) -> (Option<Arc<CalleeChannel>>, Option<Arc<CallerChannel>>) {
         let callee = self.callees.load().iter().find(|other| Arc::ptr_eq(&other.channel, channel)).cloned();
         let caller = self.callers.load().iter().find(|other| Arc::ptr_eq(&other.channel, channel)).cloned();
-        self.callees.rcu(|list| list.iter().filter(|other| !Arc::ptr_eq(&other.channel, channel)).cloned().collect::<Vec<_>>());
-        self.callers.rcu(|list| list.iter().filter(|other| !Arc::ptr_eq(&other.channel, channel)).cloned().collect::<Vec<_>>());
+        self.callees.rcu(|list| {
+            list.iter().filter(|other| !Arc::ptr_eq(&other.channel, channel)).cloned().collect::<Vec<_>>()
+        });
+        self.callers.rcu(|list| {
+            list.iter().filter(|other| !Arc::ptr_eq(&other.channel, channel)).cloned().collect::<Vec<_>>()
+        });
         self.changed();
         (callee, caller)
     }
@@ -187,9 +194,9 @@ pub(crate) fn start(inner: &Arc<Inner>) -> std::io::Result<()> {
 pub(crate) fn blocking<R>(wait: impl FnOnce() -> R) -> R {
     let role = ROLE.take();
     if let Some((inner, number)) = role {
-        let handed_over = inner
-            .upgrade()
-            .is_none_or(|inner| inner.dispatcher.role.load(Ordering::Acquire) != number || inner.dispatcher.hand_over(&inner));
+        let handed_over = inner.upgrade().is_none_or(|inner| {
+            inner.dispatcher.role.load(Ordering::Acquire) != number || inner.dispatcher.hand_over(&inner)
+        });
         if !handed_over {
             ROLE.set(Some((inner, number)));
         }
@@ -321,7 +328,10 @@ impl<'a> Round<'a> {
 
     fn ready(&self) -> bool {
         self.hot.iter().any(|channel| channel.ready())
-            || self.callers.iter().any(|caller| caller.has_tasks() && caller.channel.leads_free() && caller.ready())
+            || self
+                .callers
+                .iter()
+                .any(|caller| caller.has_tasks() && caller.channel.leads_free() && caller.ready())
     }
 
     fn overflowing(&self) -> bool {
@@ -339,7 +349,9 @@ impl<'a> Round<'a> {
     /// Spins, then sleeps until there is something to do.
     fn wait(&mut self) {
         let policy = &self.dispatcher.policy;
-        let mut spin_ns = policy.plan(self.dispatcher.expected.ns());
+        // With no channel to poll all news comes by the bell, and a spin could only be in vain.
+        let polled = !self.hot.is_empty() || self.callers.iter().any(|caller| caller.has_tasks());
+        let mut spin_ns = if polled { policy.plan(self.dispatcher.expected.ns()) } else { 0 };
         let start = if spin_ns > 0 {
             match policy.spin(spin_ns.min(BELL_EVERY_NS), || self.ready()) {
                 Spun::AtOnce => {

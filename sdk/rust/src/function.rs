@@ -33,8 +33,10 @@ use crate::wire::Received;
 /// Types of typed requests and replies: archived for Rust callers, JSON for all others. Implemented for every type that
 /// derives `rkyv::{Archive, Serialize, Deserialize}`, `serde::{Serialize, Deserialize}` and `schemars::JsonSchema`.
 pub trait Typed:
-    Archive<Archived: for<'a> rkyv::bytecheck::CheckBytes<HighValidator<'a, RkyvError>> + Deserialize<Self, HighDeserializer<RkyvError>>>
-    + for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, RkyvError>>
+    Archive<
+        Archived: for<'a> rkyv::bytecheck::CheckBytes<HighValidator<'a, RkyvError>>
+                      + Deserialize<Self, HighDeserializer<RkyvError>>,
+    > + for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, RkyvError>>
     + for<'a, 'b> Serialize<HighSerializer<Buffer<'b>, ArenaHandle<'a>, RkyvError>>
     + serde::Serialize
     + DeserializeOwned
@@ -45,8 +47,10 @@ pub trait Typed:
 }
 
 impl<T> Typed for T where
-    T: Archive<Archived: for<'a> rkyv::bytecheck::CheckBytes<HighValidator<'a, RkyvError>> + Deserialize<T, HighDeserializer<RkyvError>>>
-        + for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, RkyvError>>
+    T: Archive<
+            Archived: for<'a> rkyv::bytecheck::CheckBytes<HighValidator<'a, RkyvError>>
+                          + Deserialize<T, HighDeserializer<RkyvError>>,
+        > + for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, RkyvError>>
         + for<'a, 'b> Serialize<HighSerializer<Buffer<'b>, ArenaHandle<'a>, RkyvError>>
         + serde::Serialize
         + DeserializeOwned
@@ -97,7 +101,8 @@ pub(crate) type BoxReply = Pin<Box<dyn Future<Output = HandlerResult<Message>> +
 
 type SyncHandler = dyn Fn(&Context, &Received) -> HandlerResult<Message> + Send + Sync;
 type AsyncHandler = dyn Fn(Context, Received) -> BoxReply + Send + Sync;
-type StreamHandler = dyn Fn(&Context, Received, StreamReader, StreamWriter) -> HandlerResult<Message> + Send + Sync;
+type StreamHandler =
+    dyn Fn(&Context, Received, StreamReader, StreamWriter) -> HandlerResult<Message> + Send + Sync;
 type AsyncStreamHandler = dyn Fn(Context, Received, StreamReader, StreamWriter) -> BoxReply + Send + Sync;
 
 pub(crate) enum Handler {
@@ -117,7 +122,10 @@ pub struct Function {
 
 impl std::fmt::Debug for Function {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Function").field("id", &self.id).field("placement", &self.placement).finish_non_exhaustive()
+        f.debug_struct("Function")
+            .field("id", &self.id)
+            .field("placement", &self.placement)
+            .finish_non_exhaustive()
     }
 }
 
@@ -143,7 +151,8 @@ impl Function {
             }
             Encoding::Json => {
                 let value: Req = from_json(request.body())?;
-                let bytes = rkyv::to_bytes::<RkyvError>(&value).map_err(|error| Failure::invalid(error.to_string()))?;
+                let bytes = rkyv::to_bytes::<RkyvError>(&value)
+                    .map_err(|error| Failure::invalid(error.to_string()))?;
                 let archived = access::<Req>(&bytes)?;
                 to_json(&handler(context, View { archived, _type: PhantomData })?)
             }
@@ -169,14 +178,21 @@ impl Function {
 
     /// A function of whole messages: raw bytes, tensors, anything with attachments. Serves every encoding.
     #[must_use]
-    pub fn raw(id: &str, handler: impl Fn(&Context, &Request<'_>) -> HandlerResult<Message> + Send + Sync + 'static) -> Self {
-        let call = move |context: &Context, request: &Received| handler(context, &Request { received: request });
+    pub fn raw(
+        id: &str,
+        handler: impl Fn(&Context, &Request<'_>) -> HandlerResult<Message> + Send + Sync + 'static,
+    ) -> Self {
+        let call =
+            move |context: &Context, request: &Received| handler(context, &Request { received: request });
         Self::new(id, Handler::Sync(Box::new(call)), &[Encoding::Bytes, Encoding::Tensor, Encoding::Json])
     }
 
     /// An async function of values that serde knows. Serves JSON. Dropped when its caller gives up.
     #[must_use]
-    pub fn json_async<Req, Resp, Fut>(id: &str, handler: impl Fn(Context, Req) -> Fut + Send + Sync + 'static) -> Self
+    pub fn json_async<Req, Resp, Fut>(
+        id: &str,
+        handler: impl Fn(Context, Req) -> Fut + Send + Sync + 'static,
+    ) -> Self
     where
         Req: DeserializeOwned + JsonSchema + Send + 'static,
         Resp: serde::Serialize + JsonSchema + Send + 'static,
@@ -201,7 +217,9 @@ impl Function {
     where
         Fut: Future<Output = HandlerResult<Message>> + Send + 'static,
     {
-        let call = move |context: Context, request: Received| -> BoxReply { Box::pin(handler(context, request.into_message())) };
+        let call = move |context: Context, request: Received| -> BoxReply {
+            Box::pin(handler(context, request.into_message()))
+        };
         Self::new(id, Handler::Async(Box::new(call)), &[Encoding::Bytes, Encoding::Tensor, Encoding::Json])
     }
 
@@ -209,7 +227,10 @@ impl Function {
     #[must_use]
     pub fn stream(
         id: &str,
-        handler: impl Fn(&Context, Message, StreamReader, StreamWriter) -> HandlerResult<Message> + Send + Sync + 'static,
+        handler: impl Fn(&Context, Message, StreamReader, StreamWriter) -> HandlerResult<Message>
+        + Send
+        + Sync
+        + 'static,
     ) -> Self {
         let call = move |context: &Context, request: Received, input, output| {
             handler(context, request.into_message(), input, output)
@@ -354,7 +375,8 @@ fn expect_json(request: &Received) -> HandlerResult<()> {
 fn from_json<T: DeserializeOwned>(body: &[u8]) -> HandlerResult<T> {
     // No body at all means null, as a function without arguments is called.
     let body = if body.is_empty() { b"null" } else { body };
-    serde_json::from_slice(body).map_err(|error| Failure::invalid(format!("the request does not fit: {error}")))
+    serde_json::from_slice(body)
+        .map_err(|error| Failure::invalid(format!("the request does not fit: {error}")))
 }
 
 fn to_json<T: serde::Serialize>(value: &T) -> HandlerResult<Message> {
@@ -374,7 +396,11 @@ pub(crate) fn to_archive<T: Typed>(value: &T) -> HandlerResult<Message> {
     let written = rkyv::api::high::to_bytes_in::<_, RkyvError>(value, Buffer::from(inline.bytes_mut()))
         .map(|buffer| u16::try_from(buffer.len()).unwrap_or(u16::MAX));
     match written {
-        Ok(len) => Ok(Message { encoding: Encoding::Rkyv, body: Body::Inline { bytes: inline, len }, attachments: Vec::new() }),
+        Ok(len) => Ok(Message {
+            encoding: Encoding::Rkyv,
+            body: Body::Inline { bytes: inline, len },
+            attachments: Vec::new(),
+        }),
         // It does not fit the slot, or it cannot be archived at all: the second attempt tells.
         Err(_) => archive_to_heap(value),
     }
@@ -414,7 +440,9 @@ fn strip(schema: &mut Value) {
             }
             for (key, value) in fields.iter_mut() {
                 match value {
-                    Value::Object(named) if key == "properties" || key == "$defs" => named.values_mut().for_each(strip),
+                    Value::Object(named) if key == "properties" || key == "$defs" => {
+                        named.values_mut().for_each(strip);
+                    }
                     other => strip(other),
                 }
             }

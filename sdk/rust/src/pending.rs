@@ -180,7 +180,7 @@ impl PendingTable {
     pub(crate) fn new() -> Self {
         Self {
             chunks: (0..PENDING_MAX / CHUNK).map(|_| OnceLock::new()).collect(),
-            free: SpinLock::new(Free::default()),
+            free: SpinLock::leaning(Free::default()),
             taken: AtomicU32::new(0),
         }
     }
@@ -249,7 +249,7 @@ impl PendingTable {
             if entry.has_waiter.swap(false, Ordering::Relaxed) { entry.waiter.lock().take() } else { None };
         let mut stream = None;
         let mut stream_task = false;
-        if entry.has_stream.swap(false, Ordering::Relaxed) {
+        if entry.has_stream.load(Ordering::Relaxed) && entry.has_stream.swap(false, Ordering::Relaxed) {
             stream = entry.stream.lock().take();
             stream_task = entry.stream_task.swap(false, Ordering::AcqRel);
         }

@@ -79,7 +79,7 @@ impl Lender<'_> {
             Body::Inline { bytes, len } if body_inline => body = bytes.bytes()[..usize::from(len)].to_vec(),
             Body::Heap(bytes) if body_inline => body = bytes,
             Body::Inline { bytes, len } => {
-                descriptors.push(self.copy(&bytes.bytes()[..usize::from(len)], Role::Body)?)
+                descriptors.push(self.copy(&bytes.bytes()[..usize::from(len)], Role::Body)?);
             }
             Body::Heap(bytes) => descriptors.push(self.copy(&bytes, Role::Body)?),
         }

@@ -15,7 +15,8 @@ use ringway_ipc::arena::{Arena, Loan};
 use ringway_ipc::clock::now_ns;
 use ringway_ipc::waiter::SpinPolicy;
 use ringway_protocol::control::{
-    Catalog, CatalogFunction, Register, RegistrationOutcome, RegistrationResult, TriggerSpec, TriggerTypeSpec, Unregister,
+    Catalog, CatalogFunction, Register, RegistrationOutcome, RegistrationResult, TriggerSpec,
+    TriggerTypeSpec, Unregister,
 };
 use ringway_protocol::{CallError, ErrorCode, FunctionId, WorkerId, naming};
 use serde_json::Value;
@@ -68,6 +69,8 @@ pub(crate) struct Inner {
     /// The core that the dispatcher is pinned to in `latency` mode.
     pub(crate) pin: Option<usize>,
     pub(crate) engine_id: AtomicU64,
+    /// Keeps cores from sleeping deeply, in `latency` mode where this user may ask for that.
+    _latency_hold: Option<ringway_ipc::sys::machine::LatencyHold>,
     control: OnceLock<Control>,
     providers: Mutex<HashMap<String, Arc<dyn TriggerProvider>>>,
     registering: Mutex<Generations>,
@@ -101,7 +104,9 @@ impl Inner {
     }
 
     fn control(&self) -> Result<&Control, CallError> {
-        self.control.get().ok_or_else(|| CallError::new(ErrorCode::EngineUnavailable, "the worker is not attached yet"))
+        self.control
+            .get()
+            .ok_or_else(|| CallError::new(ErrorCode::EngineUnavailable, "the worker is not attached yet"))
     }
 
     /// Until when a call without a deadline may wait.
@@ -111,7 +116,11 @@ impl Inner {
     }
 
     /// The channel to a worker, set up if there is none.
-    pub(crate) fn channel_to(self: &Arc<Self>, link: &Arc<Link>, until_ns: u64) -> Result<Arc<CallerChannel>, CallError> {
+    pub(crate) fn channel_to(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        until_ns: u64,
+    ) -> Result<Arc<CallerChannel>, CallError> {
         if let Some(caller) = open_caller(link) {
             return Ok(caller);
         }
@@ -279,13 +288,20 @@ impl Worker {
             }
         };
         let refused = |result: &RegistrationResult| result.outcome == RegistrationOutcome::Refused;
-        let lost: Vec<u32> =
-            indices.iter().zip(&results).filter(|(_, result)| refused(result)).map(|(index, _)| *index).collect();
+        let lost: Vec<u32> = indices
+            .iter()
+            .zip(&results)
+            .filter(|(_, result)| refused(result))
+            .map(|(index, _)| *index)
+            .collect();
         self.free_places(&lost);
         first_refusal(results)
     }
 
-    fn take_places(&self, functions: Vec<Function>) -> Result<(Vec<ringway_protocol::control::FunctionSpec>, Vec<u32>), CallError> {
+    fn take_places(
+        &self,
+        functions: Vec<Function>,
+    ) -> Result<(Vec<ringway_protocol::control::FunctionSpec>, Vec<u32>), CallError> {
         for function in &functions {
             FunctionId::new(&function.id)
                 .map_err(|error| CallError::new(ErrorCode::InvalidRegistration, error.to_string()))?;
@@ -296,7 +312,8 @@ impl Worker {
             let mut indices = Vec::with_capacity(functions.len());
             let mut free = 1;
             for mut function in functions {
-                let known = slots.iter().flatten().find(|old| old.id == function.id).map(|old| old.spec.index);
+                let known =
+                    slots.iter().flatten().find(|old| old.id == function.id).map(|old| old.spec.index);
                 let index = known.unwrap_or_else(|| {
                     while slots.get(free).is_some_and(Option::is_some) {
                         free += 1;
@@ -348,7 +365,11 @@ impl Worker {
     ///
     /// # Errors
     /// As [`Worker::register`].
-    pub fn register_trigger_type(&self, spec: TriggerTypeSpec, provider: impl TriggerProvider) -> Result<(), CallError> {
+    pub fn register_trigger_type(
+        &self,
+        spec: TriggerTypeSpec,
+        provider: impl TriggerProvider,
+    ) -> Result<(), CallError> {
         self.inner.providers.lock().insert(spec.id.clone(), Arc::new(provider));
         let message = Register { trigger_types: vec![spec], ..Register::default() };
         first_refusal(self.inner.control()?.register(message, REGISTRATION_TIMEOUT)?)
@@ -381,7 +402,8 @@ impl Worker {
         self.inner.draining.store(true, Ordering::Release);
         let until = std::time::Instant::now() + timeout;
         loop {
-            let running: usize = self.inner.dispatcher.callees().iter().map(|channel| channel.running()).sum();
+            let running: usize =
+                self.inner.dispatcher.callees().iter().map(|channel| channel.running()).sum();
             if running == 0 || std::time::Instant::now() >= until {
                 return running == 0;
             }
@@ -415,15 +437,26 @@ impl Worker {
     ///
     /// # Errors
     /// As [`Worker::trigger`].
-    pub fn trigger_with<Req: Typed, Resp: Typed>(&self, id: &str, request: &Req, options: &CallOptions) -> Result<Resp, CallError> {
-        crate::names::typed::<Req, Resp, _>(self, id, |function| function.call_with(request, options)?.value())
+    pub fn trigger_with<Req: Typed, Resp: Typed>(
+        &self,
+        id: &str,
+        request: &Req,
+        options: &CallOptions,
+    ) -> Result<Resp, CallError> {
+        crate::names::typed::<Req, Resp, _>(self, id, |function| {
+            function.call_with(request, options)?.value()
+        })
     }
 
     /// Calls a typed function by name, from async code.
     ///
     /// # Errors
     /// As [`Worker::trigger`].
-    pub async fn trigger_async<Req: Typed, Resp: Typed>(&self, id: &str, request: &Req) -> Result<Resp, CallError> {
+    pub async fn trigger_async<Req: Typed, Resp: Typed>(
+        &self,
+        id: &str,
+        request: &Req,
+    ) -> Result<Resp, CallError> {
         self.function::<Req, Resp>(id).call_async(request).await?.value()
     }
 
@@ -439,7 +472,12 @@ impl Worker {
     ///
     /// # Errors
     /// As [`Worker::trigger`].
-    pub fn trigger_json_with(&self, id: &str, request: &Value, options: &CallOptions) -> Result<Value, CallError> {
+    pub fn trigger_json_with(
+        &self,
+        id: &str,
+        request: &Value,
+        options: &CallOptions,
+    ) -> Result<Value, CallError> {
         let message = Message::json(request).map_err(Failure::into_error)?;
         read_json(&self.handle(id).call_with(&message, options)?)
     }
@@ -448,7 +486,12 @@ impl Worker {
     ///
     /// # Errors
     /// As [`Worker::trigger`].
-    pub async fn trigger_json_async(&self, id: &str, request: &Value, options: &CallOptions) -> Result<Value, CallError> {
+    pub async fn trigger_json_async(
+        &self,
+        id: &str,
+        request: &Value,
+        options: &CallOptions,
+    ) -> Result<Value, CallError> {
         let message = Message::json(request).map_err(Failure::into_error)?;
         read_json(&self.handle(id).call_async_with(&message, options).await?)
     }
@@ -494,7 +537,9 @@ impl Worker {
     pub fn wait_for(&self, id: &str, timeout: Duration) -> Result<(), CallError> {
         let route = self.inner.route(id);
         let until = now_ns().saturating_add(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));
-        let found = crate::dispatcher::blocking(|| self.inner.routes.wait_for(until, || !route.targets.load().is_empty()));
+        let found = crate::dispatcher::blocking(|| {
+            self.inner.routes.wait_for(until, || !route.targets.load().is_empty())
+        });
         if found { Ok(()) } else { Err(CallError::function_not_found(id)) }
     }
 

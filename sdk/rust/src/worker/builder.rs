@@ -59,7 +59,10 @@ pub struct Builder {
 
 impl std::fmt::Debug for Builder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Builder").field("name", &self.name).field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Builder")
+            .field("name", &self.name)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -253,7 +256,8 @@ impl Builder {
         let policy = Arc::new(SpinPolicy::new(mode));
         let telemetry = Telemetry::new(id);
         let sampler = self.sampler.unwrap_or_else(Sampler::from_environment);
-        let namespace = self.namespace.unwrap_or_else(|| ringway_protocol::naming::NAMESPACE_DEFAULT.to_owned());
+        let namespace =
+            self.namespace.unwrap_or_else(|| ringway_protocol::naming::NAMESPACE_DEFAULT.to_owned());
         let inner = Arc::new(Inner {
             id,
             name: self.name.clone(),
@@ -271,6 +275,9 @@ impl Builder {
             barrier_before_sleep,
             pin: self.pin,
             engine_id: AtomicU64::new(0),
+            _latency_hold: (mode == WaitMode::Latency)
+                .then(|| ringway_ipc::sys::machine::hold_latency(0).ok())
+                .flatten(),
             control: OnceLock::new(),
             providers: Mutex::default(),
             registering: Mutex::new(Generations::default()),

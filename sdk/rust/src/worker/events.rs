@@ -31,7 +31,13 @@ impl Events for Inner {
         tracing::warn!(target: "ringway", worker = %self.id, reason, "the engine is gone; open channels stay");
     }
 
-    fn callee_channel(&self, channel: Arc<Channel>, permissions: Option<PermissionView>, caller_name: String, _zone: String) {
+    fn callee_channel(
+        &self,
+        channel: Arc<Channel>,
+        permissions: Option<PermissionView>,
+        caller_name: String,
+        _zone: String,
+    ) {
         self.dispatcher.add_callee(&CalleeChannel::new(channel, permissions, caller_name));
     }
 
