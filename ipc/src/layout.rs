@@ -225,7 +225,8 @@ pub const fn end_bytes(slot_count: u32) -> usize {
     SLOTS_OFFSET + slot_count as usize * SLOT_BYTES
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 

@@ -446,10 +446,12 @@ impl Consumer {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 #[path = "ring/loom_tests.rs"]
 mod loom_tests;
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 #[path = "ring/tests.rs"]
 mod tests;

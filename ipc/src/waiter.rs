@@ -310,7 +310,8 @@ fn measure_park() -> std::io::Result<u64> {
     Ok(trips[ROUNDS / 2] / 2)
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 
