@@ -5,20 +5,41 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use ringway::{
-    Attachment, CallOptions, DType, Encoding, ErrorCode, Failure, Function, Message, Sampler, Started, View, WaitMode, Worker,
+    Attachment, CallOptions, DType, Encoding, ErrorCode, Failure, Function, Message, Sampler, Started, View,
+    WaitMode, Worker,
 };
 use ringway_engine::Engine;
 use ringway_tests::local::engine_at;
 use serde_json::{Value, json};
 
-#[derive(Debug, Clone, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug,
+    Clone,
+    PartialEq,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
 struct Order {
     id: u64,
     item: String,
     amounts: Vec<u32>,
 }
 
-#[derive(Debug, Clone, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug,
+    Clone,
+    PartialEq,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
 struct Total {
     id: u64,
     sum: u64,
@@ -33,7 +54,8 @@ struct Pair {
 fn pair_in(mode: WaitMode) -> Pair {
     let engine = engine_at();
     let worker = |name: &str| {
-        let builder = Worker::builder(name).address(engine.address()).wait_mode(mode).sampler(Sampler::never());
+        let builder =
+            Worker::builder(name).address(engine.address()).wait_mode(mode).sampler(Sampler::never());
         builder.default_timeout(Some(Duration::from_secs(20))).connect().unwrap()
     };
     let (callee, caller) = (worker("callee"), worker("caller"));
@@ -56,7 +78,10 @@ fn function_id(function: &Function) -> String {
 
 fn total() -> Function {
     Function::typed("orders::total", |_, order: View<'_, Order>| {
-        Ok(Total { id: order.id.to_native(), sum: order.amounts.iter().map(|amount| u64::from(amount.to_native())).sum() })
+        Ok(Total {
+            id: order.id.to_native(),
+            sum: order.amounts.iter().map(|amount| u64::from(amount.to_native())).sum(),
+        })
     })
 }
 
@@ -85,7 +110,8 @@ fn typed_by_name_and_by_handle_in_every_mode() {
 fn one_registration_serves_json_too() {
     let pair = pair();
     serve(&pair, total());
-    let answer = pair.caller.trigger_json("orders::total", &json!({"id": 1, "item": "x", "amounts": [4, 5]})).unwrap();
+    let answer =
+        pair.caller.trigger_json("orders::total", &json!({"id": 1, "item": "x", "amounts": [4, 5]})).unwrap();
     assert_eq!(answer, json!({"id": 1, "sum": 9}));
     let error = pair.caller.trigger_json("orders::total", &json!({"id": "one"})).unwrap_err();
     assert_eq!(error.code, ErrorCode::InvalidRequest);
@@ -104,9 +130,23 @@ fn large_values_travel_in_blocks() {
 #[test]
 fn errors_reach_the_caller() {
     let pair = pair();
-    serve(&pair, Function::json("fails::always", |_, (): ()| -> Result<(), Failure> { Err(Failure::with_code("E42", "no luck")) }));
-    serve(&pair, Function::json("fails::io", |_, (): ()| -> Result<(), Failure> { Err(std::io::Error::other("disk on fire"))? }));
-    serve(&pair, Function::json("fails::panics", |_, (): ()| -> Result<(), Failure> { panic!("as the test wants") }).inline());
+    serve(
+        &pair,
+        Function::json("fails::always", |_, (): ()| -> Result<(), Failure> {
+            Err(Failure::with_code("E42", "no luck"))
+        }),
+    );
+    serve(
+        &pair,
+        Function::json("fails::io", |_, (): ()| -> Result<(), Failure> {
+            Err(std::io::Error::other("disk on fire"))?
+        }),
+    );
+    serve(
+        &pair,
+        Function::json("fails::panics", |_, (): ()| -> Result<(), Failure> { panic!("as the test wants") })
+            .inline(),
+    );
     let error = pair.caller.trigger_json("fails::always", &Value::Null).unwrap_err();
     assert_eq!((error.code, error.user_code.as_deref()), (ErrorCode::HandlerError, Some("E42")));
     assert_eq!(error.function.as_deref(), Some("fails::always"));
@@ -125,17 +165,20 @@ fn deadlines_end_calls_and_tell_the_handler() {
     let pair = pair();
     let (told, hears) = mpsc::channel();
     let told = parking_lot::Mutex::new(told);
-    serve(&pair, Function::json("slow::sleep", move |context: &ringway::Context, (): ()| {
-        assert!(context.remaining().is_some());
-        for _ in 0..2000 {
-            if context.is_cancelled() {
-                told.lock().send(()).unwrap();
-                break;
+    serve(
+        &pair,
+        Function::json("slow::sleep", move |context: &ringway::Context, (): ()| {
+            assert!(context.remaining().is_some());
+            for _ in 0..2000 {
+                if context.is_cancelled() {
+                    told.lock().send(()).unwrap();
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(5));
             }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
-    }));
+            Ok(())
+        }),
+    );
     let options = CallOptions::new().timeout(Duration::from_millis(50));
     let error = pair.caller.trigger_json_with("slow::sleep", &Value::Null, &options).unwrap_err();
     assert_eq!(error.code, ErrorCode::DeadlineExceeded);
@@ -160,15 +203,19 @@ fn dropping_a_call_drops_its_async_handler() {
     let pair = pair();
     let (told, hears) = mpsc::channel();
     let told = parking_lot::Mutex::new(told);
-    serve(&pair, Function::json_async("slow::forever", move |_, (): ()| {
-        let guard = SaysWhenDropped(told.lock().clone());
-        async move {
-            std::future::pending::<()>().await;
-            drop(guard);
-            Ok(())
-        }
-    }));
-    let pending = pair.caller.handle("slow::forever").start(&Message::json(&()).unwrap(), &CallOptions::new()).unwrap();
+    serve(
+        &pair,
+        Function::json_async("slow::forever", move |_, (): ()| {
+            let guard = SaysWhenDropped(told.lock().clone());
+            async move {
+                std::future::pending::<()>().await;
+                drop(guard);
+                Ok(())
+            }
+        }),
+    );
+    let pending =
+        pair.caller.handle("slow::forever").start(&Message::json(&()).unwrap(), &CallOptions::new()).unwrap();
     std::thread::sleep(Duration::from_millis(50));
     drop(pending);
     hears.recv_timeout(Duration::from_secs(10)).expect("the handler's future was dropped");
@@ -177,15 +224,20 @@ fn dropping_a_call_drops_its_async_handler() {
 #[test]
 fn async_both_sides() {
     let pair = pair();
-    serve(&pair, Function::json_async("async::twice", |context: ringway::Context, n: u64| async move {
-        let once = context.worker().trigger_json_async("async::once", &json!(n), &CallOptions::new()).await?;
-        Ok(once.as_u64().unwrap_or(0) * 2)
-    }));
+    serve(
+        &pair,
+        Function::json_async("async::twice", |context: ringway::Context, n: u64| async move {
+            let once =
+                context.worker().trigger_json_async("async::once", &json!(n), &CallOptions::new()).await?;
+            Ok(once.as_u64().unwrap_or(0) * 2)
+        }),
+    );
     pair.caller.register(Function::json("async::once", |_, n: u64| Ok(n + 1))).unwrap();
     pair.callee.wait_for("async::once", Duration::from_secs(10)).unwrap();
     futures_lite::future::block_on(async {
         for n in 0..50u64 {
-            let answer = pair.caller.trigger_json_async("async::twice", &json!(n), &CallOptions::new()).await.unwrap();
+            let answer =
+                pair.caller.trigger_json_async("async::twice", &json!(n), &CallOptions::new()).await.unwrap();
             assert_eq!(answer, json!((n + 1) * 2));
         }
     });
@@ -235,7 +287,11 @@ fn nested_and_mutually_recursive_calls_end() {
         pair.caller.register(countdown("pong::count", "ping::count")).unwrap();
         pair.caller.wait_for("ping::count", Duration::from_secs(10)).unwrap();
         pair.callee.wait_for("pong::count", Duration::from_secs(10)).unwrap();
-        assert_eq!(pair.caller.trigger_json("ping::count", &json!(40)).unwrap(), json!(40), "inline: {inline}");
+        assert_eq!(
+            pair.caller.trigger_json("ping::count", &json!(40)).unwrap(),
+            json!(40),
+            "inline: {inline}"
+        );
     }
 }
 
@@ -244,17 +300,21 @@ fn streams_flow_both_ways_under_control() {
     let pair = pair();
     let most = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&most);
-    serve(&pair, Function::stream("tokens::echo", move |_, request, input, output| {
-        assert_eq!(request.body(), b"go");
-        let mut count = 0u64;
-        while let Some(item) = input.recv()? {
-            count += 1;
-            output.send(item)?;
-            seen.fetch_max(1, Ordering::Relaxed);
-        }
-        Message::json(&count)
-    }));
-    let mut call = pair.caller.handle("tokens::echo").stream(&Message::bytes(b"go"), &CallOptions::new()).unwrap();
+    serve(
+        &pair,
+        Function::stream("tokens::echo", move |_, request, input, output| {
+            assert_eq!(request.body(), b"go");
+            let mut count = 0u64;
+            while let Some(item) = input.recv()? {
+                count += 1;
+                output.send(item)?;
+                seen.fetch_max(1, Ordering::Relaxed);
+            }
+            Message::json(&count)
+        }),
+    );
+    let mut call =
+        pair.caller.handle("tokens::echo").stream(&Message::bytes(b"go"), &CallOptions::new()).unwrap();
     std::thread::scope(|scope| {
         let call = &mut call;
         scope.spawn(move || {
@@ -280,15 +340,19 @@ fn streams_flow_both_ways_under_control() {
 #[test]
 fn a_handler_streams_to_an_async_reader() {
     let pair = pair();
-    serve(&pair, Function::stream_async("tokens::count", |_, _request, _input, output| async move {
-        for n in 0..200u32 {
-            output.send_async(Message::json(&n)?).await?;
-        }
-        output.finish();
-        Ok(Message::empty())
-    }));
+    serve(
+        &pair,
+        Function::stream_async("tokens::count", |_, _request, _input, output| async move {
+            for n in 0..200u32 {
+                output.send_async(Message::json(&n)?).await?;
+            }
+            output.finish();
+            Ok(Message::empty())
+        }),
+    );
     futures_lite::future::block_on(async {
-        let call = pair.caller.handle("tokens::count").stream(&Message::empty(), &CallOptions::new()).unwrap();
+        let call =
+            pair.caller.handle("tokens::count").stream(&Message::empty(), &CallOptions::new()).unwrap();
         let mut next = 0;
         while let Some(item) = call.recv_async().await.unwrap() {
             assert_eq!(item.body(), next.to_string().as_bytes());
@@ -304,13 +368,24 @@ fn loans_are_read_in_place_kept_and_forwarded() {
     let pair = pair();
     let kept = Arc::new(parking_lot::Mutex::new(None));
     let keeper = Arc::clone(&kept);
-    serve(&pair, Function::raw("blob::keep", move |_, request| {
-        *keeper.lock() = request.payload().cloned();
-        Ok(Message::empty())
-    }).inline());
-    serve(&pair, Function::raw("blob::echo", |_, request| {
-        Ok(Message::from_payload(Encoding::Bytes, request.payload().cloned().ok_or_else(|| Failure::invalid("no payload"))?))
-    }).inline());
+    serve(
+        &pair,
+        Function::raw("blob::keep", move |_, request| {
+            *keeper.lock() = request.payload().cloned();
+            Ok(Message::empty())
+        })
+        .inline(),
+    );
+    serve(
+        &pair,
+        Function::raw("blob::echo", |_, request| {
+            Ok(Message::from_payload(
+                Encoding::Bytes,
+                request.payload().cloned().ok_or_else(|| Failure::invalid("no payload"))?,
+            ))
+        })
+        .inline(),
+    );
     let mut loan = pair.caller.loan(1 << 20).unwrap();
     loan.fill(9);
     let message = Message::from_loan(Encoding::Bytes, loan);
@@ -332,10 +407,17 @@ fn loans_are_read_in_place_kept_and_forwarded() {
 #[test]
 fn tensors_keep_type_and_shape() {
     let pair = pair();
-    serve(&pair, Function::raw("tensor::shape", |_, request| {
-        let tensors: Vec<Value> = request.attachments().iter().map(|part| json!([part.dtype().as_str(), part.shape()])).collect();
-        Message::json(&tensors)
-    }));
+    serve(
+        &pair,
+        Function::raw("tensor::shape", |_, request| {
+            let tensors: Vec<Value> = request
+                .attachments()
+                .iter()
+                .map(|part| json!([part.dtype().as_str(), part.shape()]))
+                .collect();
+            Message::json(&tensors)
+        }),
+    );
     let mut message = Message::json(&json!({"model": "m"})).unwrap();
     for rows in 1..=9u64 {
         let loan = pair.caller.loan(usize::try_from(rows).unwrap() * 3 * 4).unwrap();
@@ -350,7 +432,9 @@ fn tensors_keep_type_and_shape() {
 #[test]
 fn replicas_share_the_load_and_a_drained_one_loses_nothing() {
     let engine = engine_at();
-    let connect = |name: &str| Worker::builder(name).address(engine.address()).sampler(Sampler::never()).connect().unwrap();
+    let connect = |name: &str| {
+        Worker::builder(name).address(engine.address()).sampler(Sampler::never()).connect().unwrap()
+    };
     let caller = connect("caller");
     let counts: Vec<Arc<AtomicUsize>> = (0..3).map(|_| Arc::default()).collect();
     let workers: Vec<Worker> = counts
@@ -365,7 +449,9 @@ fn replicas_share_the_load_and_a_drained_one_loses_nothing() {
             worker
         })
         .collect();
-    assert!(caller.wait_until(Duration::from_secs(10), |catalog| catalog.functions.iter().filter(|f| f.id.as_str() == "work::do").count() == 3));
+    assert!(caller.wait_until(Duration::from_secs(10), |catalog| {
+        catalog.functions.iter().filter(|f| f.id.as_str() == "work::do").count() == 3
+    }));
     for n in 0..300u64 {
         assert_eq!(caller.trigger_json("work::do", &json!(n)).unwrap(), json!(n));
         if n == 150 {
@@ -384,10 +470,13 @@ fn sends_arrive_without_a_reply() {
     let pair = pair();
     let (told, hears) = mpsc::channel();
     let told = parking_lot::Mutex::new(told);
-    serve(&pair, Function::json("log::note", move |_, n: u64| {
-        told.lock().send(n).unwrap();
-        Ok(())
-    }));
+    serve(
+        &pair,
+        Function::json("log::note", move |_, n: u64| {
+            told.lock().send(n).unwrap();
+            Ok(())
+        }),
+    );
     for n in 0..100u64 {
         pair.caller.send_json("log::note", &json!(n)).unwrap();
     }
@@ -399,9 +488,14 @@ fn sends_arrive_without_a_reply() {
 #[test]
 fn metadata_and_baggage_travel() {
     let pair = pair();
-    serve(&pair, Function::json("meta::read", |context: &ringway::Context, (): ()| {
-        Ok(json!({"meta": context.metadata(), "tenant": context.baggage().and_then(|b| b.get("tenant").map(str::to_owned))}))
-    }));
+    serve(
+        &pair,
+        Function::json("meta::read", |context: &ringway::Context, (): ()| {
+            Ok(
+                json!({"meta": context.metadata(), "tenant": context.baggage().and_then(|b| b.get("tenant").map(str::to_owned))}),
+            )
+        }),
+    );
     let mut baggage = ringway::Baggage::default();
     baggage.set("tenant", "acme").unwrap();
     let options = CallOptions::new().metadata(json!({"try": 1})).baggage(baggage);

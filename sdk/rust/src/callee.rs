@@ -145,7 +145,11 @@ struct ServerSpan {
 }
 
 impl CalleeChannel {
-    pub(crate) fn new(channel: Arc<Channel>, permissions: Option<PermissionView>, caller_name: String) -> Arc<Self> {
+    pub(crate) fn new(
+        channel: Arc<Channel>,
+        permissions: Option<PermissionView>,
+        caller_name: String,
+    ) -> Arc<Self> {
         Arc::new(Self {
             channel,
             permissions: ArcSwapOption::new(permissions.map(Arc::new)),
@@ -165,7 +169,12 @@ impl CalleeChannel {
 
     /// Takes and acts on the next frame. Returns whether there was one.
     #[inline]
-    pub(crate) fn serve_one(self: &Arc<Self>, inner: &Arc<Inner>, context: &mut Context, woke_ns: u64) -> bool {
+    pub(crate) fn serve_one(
+        self: &Arc<Self>,
+        inner: &Arc<Inner>,
+        context: &mut Context,
+        woke_ns: u64,
+    ) -> bool {
         let mut inline = Inline::default();
         let polled = {
             let Some(mut lead) = self.channel.try_lead() else { return false };
@@ -181,7 +190,14 @@ impl CalleeChannel {
     }
 
     #[inline]
-    fn act(self: &Arc<Self>, inner: &Arc<Inner>, context: &mut Context, header: Header, inline: Inline, woke_ns: u64) {
+    fn act(
+        self: &Arc<Self>,
+        inner: &Arc<Inner>,
+        context: &mut Context,
+        header: Header,
+        inline: Inline,
+        woke_ns: u64,
+    ) {
         if header.kind == Kind::Call.to_u8() || header.kind == Kind::Send.to_u8() {
             self.call(inner, context, header, inline, woke_ns);
         } else {
@@ -231,7 +247,14 @@ impl CalleeChannel {
     }
 
     #[inline]
-    fn call(self: &Arc<Self>, inner: &Arc<Inner>, context: &mut Context, header: Header, inline: Inline, woke_ns: u64) {
+    fn call(
+        self: &Arc<Self>,
+        inner: &Arc<Inner>,
+        context: &mut Context,
+        header: Header,
+        inline: Inline,
+        woke_ns: u64,
+    ) {
         // The table is only borrowed where the handler runs at once; the others take a reference along.
         inner.functions.with(header.function, |function| {
             if let Err(error) = self.admit(inner, function, &header) {
@@ -263,7 +286,12 @@ impl CalleeChannel {
         });
     }
 
-    fn admit(&self, inner: &Inner, function: Option<&Arc<Registered>>, header: &Header) -> Result<(), CallError> {
+    fn admit(
+        &self,
+        inner: &Inner,
+        function: Option<&Arc<Registered>>,
+        header: &Header,
+    ) -> Result<(), CallError> {
         let Some(function) = function else {
             return Err(CallError::stale_handle(header.function_generation, 0));
         };
@@ -293,7 +321,13 @@ impl CalleeChannel {
     }
 
     #[inline]
-    fn begin_span(&self, inner: &Inner, header: &Header, received: &Received, woke_ns: u64) -> Option<ServerSpan> {
+    fn begin_span(
+        &self,
+        inner: &Inner,
+        header: &Header,
+        received: &Received,
+        woke_ns: u64,
+    ) -> Option<ServerSpan> {
         if header.trace_flags & ringway_protocol::trace::FLAG_SAMPLED == 0 {
             return None;
         }
@@ -335,11 +369,18 @@ impl CalleeChannel {
                 return;
             }
         }
-        let trace = trace.map(|span| ServerSpan { flags: if streaming { SPAN_FLAG_STREAM } else { 0 }, ..span });
+        let trace =
+            trace.map(|span| ServerSpan { flags: if streaming { SPAN_FLAG_STREAM } else { 0 }, ..span });
         if let Some(span) = &trace {
             inner.telemetry.span_start(&start_record(inner, span, self.peer()));
         }
-        let job = Job { channel: Arc::clone(self), inner: Arc::clone(inner), function: Arc::clone(function), context, trace };
+        let job = Job {
+            channel: Arc::clone(self),
+            inner: Arc::clone(inner),
+            function: Arc::clone(function),
+            context,
+            trace,
+        };
         match &function.handler {
             Handler::Sync(_) | Handler::Stream(_) => job.run_pooled(received, inbox),
             Handler::Async(handler) => {
@@ -369,8 +410,10 @@ impl CalleeChannel {
         result: Result<Message, CallError>,
         trace: Option<ServerSpan>,
     ) {
-        let status = result.as_ref().err().map_or(ringway_protocol::error::STATUS_OK, |error| error.code.status());
-        let bytes_out = result.as_ref().map_or(0, |message| if trace.is_some() { message.total_bytes() } else { 0 });
+        let status =
+            result.as_ref().err().map_or(ringway_protocol::error::STATUS_OK, |error| error.code.status());
+        let bytes_out =
+            result.as_ref().map_or(0, |message| if trace.is_some() { message.total_bytes() } else { 0 });
         let end_ns = if trace.is_some() { now_ns() } else { 0 };
         if request.kind == Kind::Call.to_u8() {
             self.reply(inner, request, guard, result);
@@ -398,8 +441,15 @@ impl CalleeChannel {
     }
 
     #[inline]
-    fn reply(&self, inner: &Inner, request: &Header, guard: Option<Arc<LeaseGuard>>, result: Result<Message, CallError>) {
-        let mut header = Header { invocation: request.invocation, kind: Kind::Reply.to_u8(), ..Header::default() };
+    fn reply(
+        &self,
+        inner: &Inner,
+        request: &Header,
+        guard: Option<Arc<LeaseGuard>>,
+        result: Result<Message, CallError>,
+    ) {
+        let mut header =
+            Header { invocation: request.invocation, kind: Kind::Reply.to_u8(), ..Header::default() };
         let message = match result {
             Ok(message) => message,
             Err(error) => {
@@ -496,7 +546,11 @@ fn start_record(inner: &Inner, span: &ServerSpan, peer: WorkerId) -> SpanStart {
 
 /// Runs a handler with its context active; a panic becomes an error and the worker lives.
 #[inline]
-fn run(inner: &Inner, context: &Context, handler: impl FnOnce() -> HandlerResult<Message>) -> Result<Message, CallError> {
+fn run(
+    inner: &Inner,
+    context: &Context,
+    handler: impl FnOnce() -> HandlerResult<Message>,
+) -> Result<Message, CallError> {
     let _entered = context.enter();
     match catch_unwind(AssertUnwindSafe(handler)) {
         Ok(result) => result.map_err(crate::Failure::into_error),
@@ -586,7 +640,13 @@ impl Job {
             Ok(reply) => reply,
             Err(error) => return self.end(&header, guard, Err(error)),
         };
-        let mut future = Box::pin(AsyncCall { job: self, header, guard, reply: Some(reply), cancelled: Box::pin(async move { token.cancelled().await }) });
+        let mut future = Box::pin(AsyncCall {
+            job: self,
+            header,
+            guard,
+            reply: Some(reply),
+            cancelled: Box::pin(async move { token.cancelled().await }),
+        });
         match spawner {
             // A runtime of the user's polls it first, inside its own context.
             Some(spawner) => spawner(future),

@@ -491,7 +491,8 @@ impl CallerChannel {
         let outcome = match Received::read(&self.channel, header, inline) {
             Ok(received) if is_error => Err(read_error(&received)),
             Ok(received) => Ok(received),
-            Err(reason) => Err(wire::closed(reason)),
+            // It was answered, but the payload of the answer is out of reach with its owner.
+            Err(reason) => Err(gone(Started::Maybe, reason)),
         };
         if let Some(inbox) = entry.stream() {
             inbox.end(outcome.as_ref().err().cloned());

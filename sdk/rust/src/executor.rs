@@ -90,9 +90,12 @@ impl Pool {
             // A future that has begun is never refused: its wake-ups are bounded by the calls in flight. After the
             // pool is gone the runnable is dropped, and the future with it.
             if let Some(shared) = shared.upgrade() {
-                let _only_when_closed = shared.push(Box::new(move || {
-                    runnable.run();
-                }), usize::MAX);
+                let _only_when_closed = shared.push(
+                    Box::new(move || {
+                        runnable.run();
+                    }),
+                    usize::MAX,
+                );
             }
         };
         let (runnable, task) = async_task::spawn(future, schedule);
@@ -120,7 +123,11 @@ impl Shared {
             return Err(Saturated);
         }
         // With every thread blocked and none to be had, a queued job might wait for ever.
-        if queue.idle == 0 && queue.threads >= THREADS_MAX && queue.blocked >= queue.threads && jobs_max != usize::MAX {
+        if queue.idle == 0
+            && queue.threads >= THREADS_MAX
+            && queue.blocked >= queue.threads
+            && jobs_max != usize::MAX
+        {
             return Err(Saturated);
         }
         queue.jobs.push_back(job);

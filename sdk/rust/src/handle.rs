@@ -94,7 +94,11 @@ impl Handle {
     ///
     /// # Errors
     /// As [`Handle::call`].
-    pub async fn call_async_with(&self, message: &Message, options: &CallOptions) -> Result<Message, CallError> {
+    pub async fn call_async_with(
+        &self,
+        message: &Message,
+        options: &CallOptions,
+    ) -> Result<Message, CallError> {
         self.start(message, options)?.await
     }
 
@@ -113,9 +117,14 @@ impl Handle {
     /// When the call could not be published.
     pub fn stream(&self, message: &Message, options: &CallOptions) -> Result<StreamCall, CallError> {
         let inbox = Inbox::new();
-        let pending = call::start(self.inner(), &self.route, options, Some(&inbox), &|_| Ok(message.clone()))?;
+        let pending =
+            call::start(self.inner(), &self.route, options, Some(&inbox), &|_| Ok(message.clone()))?;
         let invocation = pending.invocation.to_u64();
-        let carrier = Arc::new(CallerCarrier { caller: Arc::clone(pending.caller()), inner: Arc::clone(self.inner()), invocation });
+        let carrier = Arc::new(CallerCarrier {
+            caller: Arc::clone(pending.caller()),
+            inner: Arc::clone(self.inner()),
+            invocation,
+        });
         let reader = StreamReader { inbox: Arc::clone(&inbox), carrier: carrier.clone(), invocation };
         let writer = StreamWriter { inbox, carrier, invocation, finished: false };
         Ok(StreamCall::new(pending, reader, writer))
@@ -171,8 +180,9 @@ impl<Req: Typed, Resp: Typed> TypedHandle<Req, Resp> {
     /// As [`TypedHandle::call`].
     #[inline]
     pub fn call_with(&self, request: &Req, options: &CallOptions) -> Result<Reply<Resp>, CallError> {
-        let outcome =
-            call::call(self.handle.inner(), &self.handle.route, options, &|target| self.build(target, request));
+        let outcome = call::call(self.handle.inner(), &self.handle.route, options, &|target| {
+            self.build(target, request)
+        });
         Reply::read(outcome, &self.handle.route)
     }
 

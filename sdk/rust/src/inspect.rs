@@ -40,13 +40,19 @@ fn report(inner: &Inner) -> Value {
     let callers = inner.dispatcher.callers();
     let channels: Vec<Value> = callees
         .iter()
-        .map(|callee| channel(&callee.channel.stats(), "callee", callee.peer().get(), callee.running() as u64))
+        .map(|callee| {
+            channel(&callee.channel.stats(), "callee", callee.peer().get(), callee.running() as u64)
+        })
         .chain(callers.iter().map(|caller| {
             channel(&caller.channel.stats(), "caller", caller.peer().get(), u64::from(caller.in_flight()))
         }))
         .collect();
-    let segments: Vec<Value> =
-        inner.arena.segments().iter().map(|(id, segment)| json!({"id": id, "bytes": segment.len()})).collect();
+    let segments: Vec<Value> = inner
+        .arena
+        .segments()
+        .iter()
+        .map(|(id, segment)| json!({"id": id, "bytes": segment.len()}))
+        .collect();
     json!({
         "worker_id": inner.id,
         "name": inner.name,

@@ -157,7 +157,9 @@ impl Attachment {
     /// # Errors
     /// `invalid_request` when the payload's length is not that of the shape.
     pub fn tensor(payload: Payload, dtype: DType, shape: &[u64]) -> Result<Self, Failure> {
-        if dtype.tensor_bytes(shape) != Some(payload.len()) || shape.len() > ringway_protocol::limits::TENSOR_DIMS_MAX {
+        if dtype.tensor_bytes(shape) != Some(payload.len())
+            || shape.len() > ringway_protocol::limits::TENSOR_DIMS_MAX
+        {
             return Err(Failure::invalid(format!(
                 "a {dtype} tensor of shape {shape:?} does not have {} bytes",
                 payload.len()

@@ -28,12 +28,18 @@ thread_local! {
 
 /// Runs `f` with the handle of a typed function.
 #[inline]
-pub(crate) fn typed<Req: Typed, Resp: Typed, R>(worker: &Worker, id: &str, f: impl FnOnce(&TypedHandle<Req, Resp>) -> R) -> R {
+pub(crate) fn typed<Req: Typed, Resp: Typed, R>(
+    worker: &Worker,
+    id: &str,
+    f: impl FnOnce(&TypedHandle<Req, Resp>) -> R,
+) -> R {
     let types = (TypeId::of::<Req>(), TypeId::of::<Resp>());
     let place = place_of(id);
     let cached = NAMES.with_borrow(|names| {
         let entry = names[place].as_ref()?;
-        let same = &*entry.id == id && entry.types == types && std::ptr::eq(entry.worker.as_ptr(), Arc::as_ptr(worker.inner()));
+        let same = &*entry.id == id
+            && entry.types == types
+            && std::ptr::eq(entry.worker.as_ptr(), Arc::as_ptr(worker.inner()));
         same.then(|| Rc::clone(&entry.handle))
     });
     if let Some(handle) = cached.as_ref().and_then(|handle| handle.downcast_ref::<TypedHandle<Req, Resp>>()) {
@@ -41,7 +47,12 @@ pub(crate) fn typed<Req: Typed, Resp: Typed, R>(worker: &Worker, id: &str, f: im
     }
     // The cached handle does not keep the worker attached.
     let handle: TypedHandle<Req, Resp> = Worker::internal(Arc::clone(worker.inner())).function(id);
-    let entry = Entry { id: id.into(), worker: Arc::downgrade(worker.inner()), types, handle: Rc::new(handle.clone()) };
+    let entry = Entry {
+        id: id.into(),
+        worker: Arc::downgrade(worker.inner()),
+        types,
+        handle: Rc::new(handle.clone()),
+    };
     NAMES.with_borrow_mut(|names| names[place] = Some(entry));
     f(&handle)
 }

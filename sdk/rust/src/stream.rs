@@ -224,8 +224,12 @@ impl StreamReader {
         Some(match next {
             Ok(Some((received, credit))) => {
                 if credit > 0 {
-                    let header =
-                        Header { invocation: self.invocation, kind: Kind::Credit.to_u8(), function: credit, ..Header::default() };
+                    let header = Header {
+                        invocation: self.invocation,
+                        kind: Kind::Credit.to_u8(),
+                        function: credit,
+                        ..Header::default()
+                    };
                     // A channel that is gone ends the stream by itself.
                     let _gone = self.carrier.publish(header, Message::empty());
                 }
