@@ -1,12 +1,13 @@
 //! What can be typed after `ringway`. Only words and their meaning; the commands do the work.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::commands::{doctor, functions, logs, shm, top, traces, trigger, up, workers};
+use crate::commands::{demo, doctor, functions, logs, shm, top, traces, trigger, up, workers};
 
 /// Call functions of any process on this host, and see what they do.
 #[derive(Debug, Parser)]
@@ -57,6 +58,17 @@ pub(crate) enum Command {
     Shm(shm::ShmArguments),
     /// Check what this machine allows, and what to do about what it does not
     Doctor(doctor::DoctorArguments),
+    /// Measure calls beside what the machine itself takes
+    Bench(ringway_bench::BenchArgs),
+    /// Run two real jobs over several processes, and show what they cost
+    Demo(demo::DemoArguments),
+    /// A worker of the demo, started by it
+    #[command(name = demo::WORKER, hide = true, disable_help_flag = true)]
+    DemoWorker {
+        /// Which, and where
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WORD")]
+        arguments: Vec<OsString>,
+    },
     /// Write a completion script for a shell to standard output
     Completions {
         /// The shell

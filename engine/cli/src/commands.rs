@@ -18,6 +18,10 @@ pub(crate) mod shm;
 
 pub(crate) mod doctor;
 
+pub(crate) mod bench;
+
+pub(crate) mod demo;
+
 pub(crate) mod completions;
 
 mod inspect;
@@ -42,6 +46,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Top(arguments) => top::run(place, &arguments),
         Command::Shm(arguments) => shm::run(place, &arguments),
         Command::Doctor(arguments) => doctor::run(place, &arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Demo(arguments) => demo::run(arguments),
+        Command::DemoWorker { arguments } => demo::work(&arguments),
         Command::Completions { shell } => completions::run(shell),
     }
 }

@@ -25,6 +25,11 @@ impl Failure {
         Self { message: message.to_string(), hints: Vec::new(), exit: limits::EXIT_ERROR }
     }
 
+    /// Something went wrong that has an exit code of its own.
+    pub(crate) fn with_exit(message: impl Display, exit: u8) -> Self {
+        Self { exit, ..Self::error(message) }
+    }
+
     /// The arguments are wrong.
     pub(crate) fn usage(message: impl Display) -> Self {
         Self { exit: limits::EXIT_USAGE, ..Self::error(message) }
