@@ -50,7 +50,9 @@ fn a_channel_survives_a_peer_that_never_stops() {
     let mut choices = Choices::Seeded(seed);
     while tally.steps < steps {
         let lie_once_in = choices.pick(&[32, 128, 1024]).unwrap_or(32);
+        tally.opened += 1;
         let Ok((mut victim, mut attacker)) = end::open(Role::Callee, lie_once_in, &mut choices) else {
+            tally.refused += 1;
             continue;
         };
         attacker.concurrent = true;

@@ -388,8 +388,14 @@ impl Attacker {
         let Some(victim) = &self.victim else { return };
         for bell in &victim.bells {
             match choices.below(3) {
-                0 => drop(bell.clear()),
-                1 => drop(rustix::io::write(bell, &(u64::MAX - 1).to_ne_bytes())),
+                0 => {
+                    let _stolen = bell.clear();
+                }
+                1 => {
+                    // Not to block itself on what it has made block before.
+                    let _refused = rustix::fs::fcntl_setfl(bell, OFlags::NONBLOCK);
+                    let _full = rustix::io::write(bell, &(u64::MAX - 1).to_ne_bytes());
+                }
                 _ if self.concurrent => {}
                 _ => {
                     let _refused = rustix::fs::fcntl_setfl(bell, OFlags::empty());
