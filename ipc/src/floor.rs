@@ -8,8 +8,8 @@
 //! only reads it. All accesses are atomic words.
 //!
 //! **Invariants.**
-//! - I1: `base` points at [`MAP_BYTES`] mapped bytes, aligned to a page, until the map is dropped.
-//! - I2: every offset handed to [`FloorMap::word`] is a multiple of 8 and below [`MAP_BYTES`], asserted there.
+//! - I1: `base` points at `MAP_BYTES` mapped bytes, aligned to a page, until the map is dropped.
+//! - I2: every offset handed to `FloorMap::word` is a multiple of 8 and below `MAP_BYTES`, asserted there.
 //! - I3: the asker never has more requests in flight than a ring has slots, so no slot is overwritten unread.
 //!
 //! **Orderings.** A word or stamp is stored with Release and polled with Acquire by the other side; the payload between

@@ -5,7 +5,7 @@
 //!
 //! One made by [`SpinLock::leaning`] leans to the thread that uses it most (a *bias*). An atomic exchange waits until every store before it has
 //! reached the cache, and the stores before it here are those of a frame, whose lines the peer holds: on the call path
-//! each exchange costs a transfer between cores. So a thread that took the lock [`STREAK`] times in a row may enter
+//! each exchange costs a transfer between cores. So a thread that took the lock `STREAK` times in a row may enter
 //! with plain stores from then on, until another thread wants in and pays for both with a process-wide barrier. The
 //! technique is that of biased locking (Kawachiya, Koseki and Onodera, "Lock Reservation", OOPSLA 2002) with
 //! membarrier(2) in place of a safepoint.
