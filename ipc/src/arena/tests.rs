@@ -284,7 +284,7 @@ fn a_block_of_more_than_four_gib_is_one_block() {
 #[cfg(target_pointer_width = "64")]
 fn handles_have_their_sizes() {
     assert_eq!((size_of::<Loan>(), size_of::<Block>(), size_of::<Option<Block>>()), (24, 24, 32));
-    assert_eq!((size_of::<Class>(), align_of::<Class>()), (64, 64));
+    assert_eq!((size_of::<Class>(), align_of::<Class>()), (128, 64));
 }
 
 #[cfg(all(target_os = "linux", not(miri)))]
