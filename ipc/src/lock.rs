@@ -22,6 +22,9 @@
 //! - **L2** Who enters by bias stores `inside`, fences lightly and looks at `bias` again; who revokes stores `bias`,
 //!   fences heavily and looks at `inside`. At least one of them sees the other (Dekker, the light side paid for by the
 //!   heavy one).
+//! - **L3** Of several attempts at a free lock one succeeds: callers take a failure to mean that somebody is inside and
+//!   will look after them. Who withdraws a biased entry fences and then tries `held`; who gave `held` up because of that
+//!   entry fences and then looks at `inside` again. At least one of them sees the other's store.
 //!
 //! # Orderings in pairs
 //! The Acquire exchange of `held` pairs with the Release store in the guard's drop; the Acquire load of `inside` with
@@ -35,7 +38,7 @@ use std::ops::{Deref, DerefMut};
 
 use crossbeam_utils::Backoff;
 
-use crate::sync::{AtomicU32, AtomicU64, Ordering, UnsafeCell};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, UnsafeCell, fence};
 
 /// Common entries in a row after which a thread may enter by bias.
 #[cfg(not(loom))]
@@ -178,40 +181,61 @@ impl<T> SpinLock<T> {
             if self.bias.load(Ordering::Relaxed) == me {
                 return Some(SpinGuard { lock: self, way: Way::Biased, _stays: PhantomData });
             }
-            self.inside.store(0, Ordering::Release);
+            self.withdraw();
         }
-        self.try_lock_commonly(me)
+        loop {
+            match self.try_lock_commonly(me) {
+                Attempt::Entered(guard) => return Some(guard),
+                Attempt::Taken => return None,
+                Attempt::Again => {}
+            }
+        }
     }
 
-    fn try_lock_commonly(&self, me: u64) -> Option<SpinGuard<'_, T>> {
+    /// Takes back an entry whose bias was revoked meanwhile. Who revoked it may have seen it and be about to give up.
+    #[cold]
+    fn withdraw(&self) {
+        self.inside.store(0, Ordering::Release);
+        // L3, pairs with the fence in `try_lock_commonly`.
+        fence(Ordering::SeqCst);
+    }
+
+    fn try_lock_commonly(&self, me: u64) -> Attempt<'_, T> {
         if self.held.load(Ordering::Relaxed) != 0
             || self.held.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err()
         {
-            return None;
+            return Attempt::Taken;
         }
         if self.bias.load(Ordering::Relaxed) != 0 {
             self.bias.store(0, Ordering::Relaxed);
             heavy_fence();
         }
-        if me == 0 && self.inside.load(Ordering::Acquire) == 0 {
-            return Some(SpinGuard { lock: self, way: Way::Common { next_bias: 0 }, _stays: PhantomData });
-        }
         // The thread that had the bias may be inside still, since before it was revoked, now or by an earlier attempt.
         if self.inside.load(Ordering::Acquire) != 0 {
             self.held.store(0, Ordering::Release);
-            return None;
+            // L3, pairs with the fence in `withdraw`.
+            fence(Ordering::SeqCst);
+            let still_inside = self.inside.load(Ordering::Relaxed) != 0;
+            return if still_inside { Attempt::Taken } else { Attempt::Again };
+        }
+        if me == 0 {
+            return Attempt::Entered(self.common_guard(0));
         }
         let streak = crate::sync::cell_ptr(&self.streak);
         // SAFETY: `held` is this thread's, and only who has it touches the streak.
         let streak = unsafe { &mut *streak };
         *streak = Streak { thread: me, entries: if streak.thread == me { streak.entries + 1 } else { 1 } };
-        let next_bias = if me != 0 && streak.entries >= STREAK && may_bias() {
+        let next_bias = if streak.entries >= STREAK && may_bias() {
             streak.entries = 0;
             me
         } else {
             0
         };
-        Some(SpinGuard { lock: self, way: Way::Common { next_bias }, _stays: PhantomData })
+        Attempt::Entered(self.common_guard(next_bias))
+    }
+
+    fn common_guard(&self, next_bias: u64) -> SpinGuard<'_, T> {
+        SpinGuard { lock: self, way: Way::Common { next_bias }, _stays: PhantomData }
     }
 
     /// Whether nobody holds the lock at this moment.
@@ -241,6 +265,15 @@ impl<T> SpinLock<T> {
             backoff.snooze();
         }
     }
+}
+
+/// How one attempt at the common way in ended.
+enum Attempt<'a, T> {
+    Entered(SpinGuard<'a, T>),
+    /// Somebody is inside, or had `held` at the same moment.
+    Taken,
+    /// Whoever seemed to be inside has withdrawn meanwhile.
+    Again,
 }
 
 /// How a guard came in, and so how it leaves.
@@ -313,6 +346,25 @@ mod loom_tests {
             *lock.lock() += 1;
             thread.join().unwrap();
             assert_eq!(*lock.lock(), 3);
+        });
+    }
+
+    /// Callers take a failed attempt to mean that somebody is inside, who will look after them.
+    #[test]
+    fn loom_of_two_attempts_one_succeeds() {
+        loom::model(|| {
+            let lock = Arc::new(SpinLock::leaning(0));
+            let other = Arc::clone(&lock);
+            *lock.lock() += 1;
+            let thread = loom::thread::spawn(move || {
+                let mut guard = other.try_lock();
+                guard.as_deref_mut().map(|value| *value += 1).is_some()
+            });
+            let mut guard = lock.try_lock();
+            let here = guard.as_deref_mut().map(|value| *value += 1).is_some();
+            drop(guard);
+            let there = thread.join().unwrap();
+            assert!(here || there, "nobody was inside, and nobody came in");
         });
     }
 
