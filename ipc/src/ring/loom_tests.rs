@@ -1,7 +1,8 @@
 //! Every interleaving of the ring that ships, with two slots so that it wraps.
 //!
-//! Seen to fail: with the stamp stored Relaxed, with `consumed` raised before the copy, and with either fence of
-//! I4 removed.
+//! Seen to fail with the stamp stored Relaxed, with `consumed` raised before the copy, and with either fence of I4
+//! removed. They cannot show that `consumed` must be stored with Release: that is a load passing a later store, which
+//! loom does not explore; its argument is I2.
 
 use loom::sync::Notify;
 use loom::thread;
