@@ -40,6 +40,8 @@ pub mod frame;
 
 pub mod ring;
 
+pub mod fence;
+
 pub mod lock;
 
 #[cfg(target_os = "linux")]

@@ -111,39 +111,6 @@ fn this_thread() -> u64 {
     })
 }
 
-/// The light side of L2.
-#[inline]
-fn light_fence() {
-    #[cfg(not(loom))]
-    std::sync::atomic::compiler_fence(Ordering::SeqCst);
-    #[cfg(loom)]
-    loom::sync::atomic::fence(Ordering::SeqCst);
-}
-
-/// The heavy side of L2.
-#[cfg(not(loom))]
-#[cold]
-fn heavy_fence() {
-    crate::sys::barrier::in_process().expect("the process registered for the barrier before the first bias");
-}
-
-#[cfg(loom)]
-fn heavy_fence() {
-    loom::sync::atomic::fence(Ordering::SeqCst);
-}
-
-/// Whether the kernel can do the heavy side for this process.
-#[cfg(not(loom))]
-fn may_bias() -> bool {
-    static REGISTERED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    *REGISTERED.get_or_init(crate::sys::barrier::register_in_process)
-}
-
-#[cfg(loom)]
-fn may_bias() -> bool {
-    true
-}
-
 impl<T> SpinLock<T> {
     /// Puts a value behind a lock that treats all threads alike.
     pub fn new(value: T) -> Self {
@@ -177,7 +144,7 @@ impl<T> SpinLock<T> {
                 return None;
             }
             self.inside.store(1, Ordering::Relaxed);
-            light_fence();
+            crate::fence::light();
             if self.bias.load(Ordering::Relaxed) == me {
                 return Some(SpinGuard { lock: self, way: Way::Biased, _stays: PhantomData });
             }
@@ -208,7 +175,7 @@ impl<T> SpinLock<T> {
         }
         if self.bias.load(Ordering::Relaxed) != 0 {
             self.bias.store(0, Ordering::Relaxed);
-            heavy_fence();
+            crate::fence::heavy();
         }
         // The thread that had the bias may be inside still, since before it was revoked, now or by an earlier attempt.
         if self.inside.load(Ordering::Acquire) != 0 {
@@ -225,7 +192,7 @@ impl<T> SpinLock<T> {
         // SAFETY: `held` is this thread's, and only who has it touches the streak.
         let streak = unsafe { &mut *streak };
         *streak = Streak { thread: me, entries: if streak.thread == me { streak.entries + 1 } else { 1 } };
-        let next_bias = if streak.entries >= STREAK && may_bias() {
+        let next_bias = if streak.entries >= STREAK && crate::fence::is_asymmetric() {
             streak.entries = 0;
             me
         } else {

@@ -100,7 +100,7 @@ impl Expectation {
 pub enum Spun {
     /// What was awaited came within the eager polls; the clock was not read.
     AtOnce,
-    /// It came after so many nanoseconds.
+    /// It came after about so many nanoseconds.
     After(u64),
     /// It did not come.
     InVain,
@@ -240,11 +240,13 @@ impl SpinPolicy {
     #[cold]
     fn spin_on(&self, spin_ns: u64, mut ready: impl FnMut() -> bool) -> Spun {
         let start = now_ns();
+        let mut last = start;
         let courteous = self.pressure() > 0;
         loop {
             for _ in 0..32 {
                 if ready() {
-                    return Spun::After(now_ns() - start);
+                    // As of the last look at the clock: reading it now would delay what has just come.
+                    return Spun::After(last - start);
                 }
                 if self.mode != WaitMode::Latency {
                     std::hint::spin_loop();
@@ -253,7 +255,8 @@ impl SpinPolicy {
             if courteous {
                 std::thread::yield_now();
             }
-            if now_ns() - start >= spin_ns {
+            last = now_ns();
+            if last - start >= spin_ns {
                 return Spun::InVain;
             }
         }

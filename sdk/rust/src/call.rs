@@ -16,7 +16,7 @@ use ringway_protocol::{CallError, ErrorCode, InvocationId, SpanId, Started, Trac
 use serde_json::Value;
 
 use crate::callee::span_to_u64;
-use crate::caller::CallerChannel;
+use crate::caller::{CallerChannel, Ended};
 use crate::context::{self, Inherited};
 use crate::control::TimerId;
 use crate::message::Message;
@@ -25,7 +25,7 @@ use crate::pending::Outcome;
 use crate::routes::{Route, Target};
 use crate::stream::Inbox;
 use crate::wire::{self, Received};
-use crate::worker::Inner;
+use crate::worker::{Inner, open_caller};
 
 /// A call that runs longer than this shows up as a live span.
 const LIVE_AFTER_NS: u64 = 10_000_000;
@@ -92,20 +92,33 @@ impl CallOptions {
     }
 }
 
-/// What a call carries from attempt to attempt.
-struct Plan<'a> {
-    inner: &'a Arc<Inner>,
-    route: &'a Route,
-    header: Header,
-    options: &'a CallOptions,
-    meta: Option<Meta>,
-    /// When waiting ends: the caller's deadline or the default timeout; 0 for never.
-    wait_until_ns: u64,
-    span: Option<ClientSpan>,
+/// What a call says. It is built for the replica that was picked, whose encodings may differ from another's.
+pub(crate) trait Request {
+    /// The message, in `place` or wherever it is already. `place` is empty.
+    fn message<'m>(&'m self, target: &Target, place: &'m mut Message) -> Result<&'m Message, CallError>;
 }
 
+impl Request for Message {
+    #[inline]
+    fn message<'m>(&'m self, _: &Target, _: &'m mut Message) -> Result<&'m Message, CallError> {
+        Ok(self)
+    }
+}
+
+/// What a call carries from attempt to attempt.
+pub(crate) struct Plan<'a> {
+    inner: &'a Arc<Inner>,
+    options: &'a CallOptions,
+    header: Header,
+    meta: Option<Meta>,
+    /// When waiting ends: the caller's deadline or the default timeout; 0 for not known yet, or never.
+    pub(crate) wait_until_ns: u64,
+    pub(crate) span: Option<ClientSpan>,
+}
+
+/// The caller's span of a call that is recorded.
 #[derive(Debug, Clone, Copy)]
-struct ClientSpan {
+pub(crate) struct ClientSpan {
     trace: TraceContext,
     parent: SpanId,
     start_ns: u64,
@@ -114,13 +127,7 @@ struct ClientSpan {
 
 impl<'a> Plan<'a> {
     #[inline]
-    fn new(
-        inner: &'a Arc<Inner>,
-        route: &'a Route,
-        kind: Kind,
-        message: &Message,
-        options: &'a CallOptions,
-    ) -> Self {
+    pub(crate) fn new(inner: &'a Arc<Inner>, kind: Kind, options: &'a CallOptions) -> Self {
         let inherited = context::inherited();
         let mut header = Header { kind: kind.to_u8(), ..Header::default() };
         if options.idempotent {
@@ -131,39 +138,28 @@ impl<'a> Plan<'a> {
             header.deadline_ns = deadline;
             wait_until_ns = deadline;
         }
-        let span = start_span(inner, &inherited, &mut header, message);
+        let span = start_span(inner, &inherited, &mut header);
         let inherits_baggage = options.meta.baggage.is_none();
         let baggage = if inherits_baggage { context::inherited_baggage() } else { None };
         let meta =
             baggage.map(|baggage| Meta { baggage: Some(Baggage::clone(&baggage)), ..options.meta.clone() });
-        Self { inner, route, header, options, meta, wait_until_ns, span }
+        Self { inner, options, header, meta, wait_until_ns, span }
     }
 
     fn meta(&self) -> &Meta {
         self.meta.as_ref().unwrap_or(&self.options.meta)
     }
 
-    /// Until when to wait; reads the clock only where the default timeout has to be turned into a moment.
-    fn patience_ns(&mut self) -> u64 {
-        if self.wait_until_ns == 0
-            && let Some(timeout) = self.inner.default_timeout
-        {
-            self.wait_until_ns = now_ns().saturating_add(nanos(timeout));
-        }
-        self.wait_until_ns
-    }
-
     /// Publishes the call on a replica. On `Err` nothing was started.
     #[inline]
-    fn publish(
+    pub(crate) fn publish(
         &mut self,
         target: &Target,
         caller: &CallerChannel,
         message: &Message,
         inbox: Option<&Arc<Inbox>>,
     ) -> Result<InvocationId, CallError> {
-        self.header.function = target.function.index;
-        self.header.function_generation = target.function.generation;
+        self.address(target, message);
         let invocation = caller.open().map_err(not_started)?;
         self.header.invocation = invocation.to_u64();
         if let Some(inbox) = inbox {
@@ -171,6 +167,15 @@ impl<'a> Plan<'a> {
         }
         self.send(caller, invocation, message).map_err(not_started)?;
         Ok(invocation)
+    }
+
+    #[inline]
+    fn address(&mut self, target: &Target, message: &Message) {
+        self.header.function = target.function.index;
+        self.header.function_generation = target.function.generation;
+        if let Some(span) = &mut self.span {
+            span.bytes_out = message.total_bytes();
+        }
     }
 
     #[inline]
@@ -185,7 +190,7 @@ impl<'a> Plan<'a> {
         {
             self.header.inline_len = len;
             self.header.encoding = message.encoding.to_u8();
-            return caller.publish(invocation, &self.header, inline, Vec::new(), self.wait_until_ns);
+            return caller.publish(invocation, &self.header, inline, wire::Leases::new(), self.wait_until_ns);
         }
         self.send_slowly(caller, invocation, message)
     }
@@ -198,7 +203,7 @@ impl<'a> Plan<'a> {
         message: &Message,
     ) -> Result<(), CallError> {
         let mut header = self.header;
-        match wire::compose(&caller.channel, &self.inner.arena, &mut header, message.clone(), self.meta()) {
+        match wire::compose(&caller.channel, &self.inner.arena, &mut header, message, self.meta()) {
             Ok((inline, leases)) => caller.publish(invocation, &header, &inline, leases, self.wait_until_ns),
             Err(error) => {
                 caller.end_open(invocation);
@@ -207,11 +212,17 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn record(&self, target: FunctionRef, outcome: &Outcome) {
+    fn record(&self, target: FunctionRef, ended: &Ended, reply: &Received) {
         if let Some(span) = &self.span {
-            record_span(self.inner, span, target, outcome);
+            span.record(self.inner, target, ended, reply);
         }
     }
+}
+
+/// When waiting ends; reads the clock only where the default timeout has to be turned into a moment.
+#[inline]
+pub(crate) fn patience_ns(inner: &Inner, wait_until_ns: u64) -> u64 {
+    if wait_until_ns == 0 { inner.patience_ns() } else { wait_until_ns }
 }
 
 /// What was not published was not started, and may be tried elsewhere.
@@ -235,12 +246,7 @@ fn explicit_deadline(options: &CallOptions, inherited: &Inherited) -> Option<u64
 }
 
 #[inline]
-fn start_span(
-    inner: &Inner,
-    inherited: &Inherited,
-    header: &mut Header,
-    message: &Message,
-) -> Option<ClientSpan> {
+fn start_span(inner: &Inner, inherited: &Inherited, header: &mut Header) -> Option<ClientSpan> {
     let parent = inherited.trace;
     let trace = if parent.trace_id.is_none() {
         inner.sampler.root()?
@@ -256,93 +262,97 @@ fn start_span(
         trace,
         parent: parent.span_id,
         start_ns: now_ns(),
-        bytes_out: message.total_bytes(),
+        bytes_out: 0,
     })
 }
 
-#[inline]
-fn record_span(inner: &Inner, span: &ClientSpan, target: FunctionRef, outcome: &Outcome) {
-    let (status, bytes_in) = match outcome {
-        Ok(received) => (ringway_protocol::error::STATUS_OK, received.total_bytes()),
-        Err(error) => (error.code.status(), 0),
-    };
-    inner.telemetry.span(&SpanRecord {
-        trace_id: span.trace.trace_id,
-        span_id: span.trace.span_id,
-        parent_id: span.parent,
-        start_ns: span.start_ns,
-        end_ns: now_ns(),
-        kind: SpanKind::Client,
-        status,
-        function: target,
-        peer: target.worker,
-        woke_ns: 0,
-        bytes_in,
-        bytes_out: span.bytes_out,
-        flags: 0,
-        name: SpanName::EMPTY,
-    });
+impl ClientSpan {
+    /// Closes the span of a call that ended so; `reply` is only looked at where one came.
+    #[inline]
+    pub(crate) fn record(&self, inner: &Inner, target: FunctionRef, ended: &Ended, reply: &Received) {
+        let (status, bytes_in) = match ended {
+            Ok(()) => (ringway_protocol::error::STATUS_OK, reply.total_bytes()),
+            Err(error) => (error.code.status(), 0),
+        };
+        inner.telemetry.span(&SpanRecord {
+            trace_id: self.trace.trace_id,
+            span_id: self.trace.span_id,
+            parent_id: self.parent,
+            start_ns: self.start_ns,
+            end_ns: now_ns(),
+            kind: SpanKind::Client,
+            status,
+            function: target,
+            peer: target.worker,
+            woke_ns: 0,
+            bytes_in,
+            bytes_out: self.bytes_out,
+            flags: 0,
+            name: SpanName::EMPTY,
+        });
+    }
 }
 
-fn reference(function: &CatalogFunction) -> FunctionRef {
+pub(crate) fn reference(function: &CatalogFunction) -> FunctionRef {
     FunctionRef { worker: function.worker, index: function.index }
 }
 
-/// Calls and waits. The message is built for the replica that was picked, whose encodings may differ from another's.
+/// Calls and waits; the reply is put into `reply`.
 #[inline]
-pub(crate) fn call(
+pub(crate) fn call<R: Request>(
     inner: &Arc<Inner>,
     route: &Route,
     options: &CallOptions,
-    build: &dyn Fn(&Target) -> Result<Message, CallError>,
-) -> Outcome {
+    request: &R,
+    reply: &mut Received,
+) -> Ended {
     let targets = route.targets.load();
     if let [target] = &targets[..]
         && let Some(caller) = &*target.link.caller.load()
     {
         // The quick way: one replica with an open channel.
-        let message = build(target)?;
-        let mut plan = Plan::new(inner, route, Kind::Call, &message, options);
-        let outcome = match plan.publish(target, caller, &message, None) {
-            Ok(invocation) => {
-                let wait_until_ns = plan.wait_until_ns;
-                match caller.wait_quickly(invocation, &route.expected) {
-                    Some(outcome) => outcome,
-                    None => {
-                        let until = if wait_until_ns == 0 { plan.patience_ns() } else { wait_until_ns };
-                        wait_showing(&plan, caller, invocation, reference(&target.function), until)
-                    }
-                }
-            }
+        let mut place = Message::empty();
+        let message = request.message(target, &mut place)?;
+        let mut plan = Plan::new(inner, Kind::Call, options);
+        let ended = match plan.publish(target, caller, message, None) {
+            Ok(invocation) => match caller.wait_quickly(invocation, &route.expected, reply) {
+                Some(ended) => ended,
+                None => wait_showing(&plan, route, caller, invocation, reference(&target.function))
+                    .map(|received| *reply = received),
+            },
             Err(error) => Err(error),
         };
-        if let Some(avoid) = retry_on(&outcome, options, &target.function) {
-            return call_slowly(plan, build, avoid, outcome);
-        }
-        plan.record(reference(&target.function), &outcome);
-        return outcome;
+        let ended = match ended {
+            Err(error) => match retry_on(&error, options, &target.function) {
+                Some(avoid) => return call_slowly(plan, route, request, avoid, error, reply),
+                None => Err(error),
+            },
+            Ok(()) => Ok(()),
+        };
+        plan.record(reference(&target.function), &ended, reply);
+        return ended;
     }
     drop(targets);
-    let plan = Plan::new(inner, route, Kind::Call, &Message::empty(), options);
-    let not_found = Err(CallError::function_not_found(&route.id));
-    call_slowly(plan, build, None, not_found)
+    let plan = Plan::new(inner, Kind::Call, options);
+    call_slowly(plan, route, request, None, CallError::function_not_found(&route.id), reply)
 }
 
 /// Waits; a traced call that takes long is shown as a live span meanwhile.
 #[cold]
 fn wait_showing(
     plan: &Plan<'_>,
+    route: &Route,
     caller: &CallerChannel,
     invocation: InvocationId,
     target: FunctionRef,
-    until: u64,
 ) -> Outcome {
-    let Some(span) = &plan.span else { return caller.wait(invocation, &plan.route.expected, until) };
+    let until = patience_ns(plan.inner, plan.wait_until_ns);
+    let Some(span) = &plan.span else { return caller.wait(invocation, &route.expected, until) };
     let soon = now_ns() + LIVE_AFTER_NS;
     if until != 0 && until <= soon {
-        return caller.wait(invocation, &plan.route.expected, until);
+        return caller.wait(invocation, &route.expected, until);
     }
-    if let Some(outcome) = caller.wait_a_while(invocation, &plan.route.expected, soon) {
+    if let Some(outcome) = caller.wait_a_while(invocation, &route.expected, soon) {
         return outcome;
     }
     plan.inner.telemetry.span_start(&SpanStart {
@@ -355,90 +365,102 @@ fn wait_showing(
         peer: target.worker,
         name: SpanName::EMPTY,
     });
-    caller.wait(invocation, &plan.route.expected, until)
+    caller.wait(invocation, &route.expected, until)
 }
 
-/// Whether an outcome is worth another attempt, and which worker to avoid then.
-#[inline]
+/// Whether an error is worth another attempt, and which worker to avoid then.
+#[cold]
 #[expect(clippy::option_option, reason = "no retry; retry anywhere; retry elsewhere")]
 fn retry_on(
-    outcome: &Outcome,
+    error: &CallError,
     options: &CallOptions,
     function: &CatalogFunction,
 ) -> Option<Option<WorkerId>> {
-    let Err(error) = outcome else { return None };
-    retry_error(error, options.idempotent || function.idempotent, function.worker)
-}
-
-#[cold]
-#[expect(clippy::option_option, reason = "no retry; retry anywhere; retry elsewhere")]
-fn retry_error(error: &CallError, idempotent: bool, worker: WorkerId) -> Option<Option<WorkerId>> {
+    let idempotent = options.idempotent || function.idempotent;
     match (error.code, error.started) {
-        (ErrorCode::WorkerGone, Some(Started::No)) | (ErrorCode::Draining, None) => Some(Some(worker)),
-        (ErrorCode::WorkerGone, Some(Started::Maybe)) if idempotent => Some(Some(worker)),
+        (ErrorCode::WorkerGone, Some(Started::No)) | (ErrorCode::Draining, None) => {
+            Some(Some(function.worker))
+        }
+        (ErrorCode::WorkerGone, Some(Started::Maybe)) if idempotent => Some(Some(function.worker)),
         (ErrorCode::StaleHandle, None) => Some(None),
         _ => None,
     }
 }
 
-#[cold]
-fn call_slowly(
-    mut plan: Plan<'_>,
-    build: &dyn Fn(&Target) -> Result<Message, CallError>,
-    mut avoid: Option<WorkerId>,
-    mut last: Outcome,
-) -> Outcome {
-    let until = plan.patience_ns();
-    let mut target_ref = FunctionRef::NONE;
-    for attempt in 0..ATTEMPTS_MAX {
-        let version = plan.inner.routes.version();
-        let targets = plan.route.targets.load_full();
-        let Some(at) = Route::pick(&targets, plan.route.turn(), avoid) else {
-            if attempt == 0 && avoid.is_none() {
-                last = Err(CallError::function_not_found(&plan.route.id));
-            }
-            break;
-        };
-        let target = &targets[at];
-        target_ref = reference(&target.function);
-        let caller = match plan.inner.channel_to(&target.link, until) {
-            Ok(caller) => caller,
-            Err(error) => {
-                let retry = retry_error(&error, true, target.function.worker);
-                last = Err(error);
-                match retry {
-                    Some(elsewhere) => avoid = elsewhere,
-                    None => break,
-                }
-                continue;
-            }
-        };
-        let message = match build(target) {
-            Ok(message) => message,
-            Err(error) => {
-                last = Err(error);
-                break;
-            }
-        };
-        if let Some(span) = &mut plan.span {
-            span.bytes_out = message.total_bytes();
-        }
-        last = match plan.publish(target, &caller, &message, None) {
-            Ok(invocation) => wait_showing(&plan, &caller, invocation, target_ref, until),
-            Err(error) => Err(error),
-        };
-        match retry_on(&last, plan.options, &target.function) {
-            Some(elsewhere) => avoid = elsewhere,
-            None => break,
-        }
-        if avoid.is_none() {
-            // A stale handle: the news is on its way.
-            let soon = now_ns() + 100_000_000;
-            plan.inner.routes.wait_for(soon.min(until), || plan.inner.routes.version() != version);
-        }
+/// A call's way from replica to replica until an attempt succeeds, or fails in a way that another would not mend.
+struct Attempts<'a> {
+    inner: &'a Arc<Inner>,
+    route: &'a Route,
+    options: &'a CallOptions,
+    /// The worker that failed last, and the error so far.
+    avoid: Option<WorkerId>,
+    last: CallError,
+    wait_until_ns: u64,
+}
+
+impl<'a> Attempts<'a> {
+    fn new(inner: &'a Arc<Inner>, route: &'a Route, options: &'a CallOptions, wait_until_ns: u64) -> Self {
+        let last = CallError::function_not_found(&route.id);
+        Self { inner, route, options, avoid: None, last, wait_until_ns }
     }
-    plan.record(target_ref, &last);
-    last
+
+    fn run<T>(
+        mut self,
+        mut attempt: impl FnMut(&Target, &Arc<CallerChannel>) -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let version = self.inner.routes.version();
+            let targets = self.route.targets.load_full();
+            let Some(at) = Route::pick(&targets, self.route.turn(), self.avoid) else { break };
+            let target = &targets[at];
+            let caller = match open_caller(&target.link) {
+                Some(caller) => Ok(caller),
+                None => {
+                    self.wait_until_ns = patience_ns(self.inner, self.wait_until_ns);
+                    self.inner.channel_to(&target.link, self.wait_until_ns)
+                }
+            };
+            match caller.and_then(|caller| attempt(target, &caller)) {
+                Ok(done) => return Ok(done),
+                Err(error) => self.last = error,
+            }
+            match retry_on(&self.last, self.options, &target.function) {
+                Some(elsewhere) => self.avoid = elsewhere,
+                None => break,
+            }
+            if self.avoid.is_none() {
+                // A stale handle: the news is on its way.
+                let soon = now_ns() + 100_000_000;
+                let until = if self.wait_until_ns == 0 { soon } else { soon.min(self.wait_until_ns) };
+                self.inner.routes.wait_for(until, || self.inner.routes.version() != version);
+            }
+        }
+        Err(self.last)
+    }
+}
+
+#[cold]
+fn call_slowly<R: Request>(
+    mut plan: Plan<'_>,
+    route: &Route,
+    request: &R,
+    avoid: Option<WorkerId>,
+    last: CallError,
+    reply: &mut Received,
+) -> Ended {
+    plan.wait_until_ns = patience_ns(plan.inner, plan.wait_until_ns);
+    let attempts = Attempts::new(plan.inner, route, plan.options, plan.wait_until_ns);
+    let mut tried = FunctionRef::NONE;
+    let ended = Attempts { avoid, last, ..attempts }.run(|target, caller| {
+        tried = reference(&target.function);
+        let mut place = Message::empty();
+        let message = request.message(target, &mut place)?;
+        let invocation = plan.publish(target, caller, message, None)?;
+        *reply = wait_showing(&plan, route, caller, invocation, tried)?;
+        Ok(())
+    });
+    plan.record(tried, &ended, reply);
+    ended
 }
 
 /// Sends without waiting for anything.
@@ -446,45 +468,57 @@ pub(crate) fn send(
     inner: &Arc<Inner>,
     route: &Route,
     options: &CallOptions,
-    build: &dyn Fn(&Target) -> Result<Message, CallError>,
+    request: &impl Request,
 ) -> Result<(), CallError> {
-    let mut avoid = None;
-    let mut last = CallError::function_not_found(&route.id);
-    for _ in 0..ATTEMPTS_MAX {
-        let targets = route.targets.load_full();
-        let Some(at) = Route::pick(&targets, route.turn(), avoid) else { break };
-        let target = &targets[at];
-        let message = build(target)?;
-        let mut plan = Plan::new(inner, route, Kind::Send, &message, options);
-        plan.header.flags |= Flags::NO_REPLY.bits();
-        plan.header.function = target.function.index;
-        plan.header.function_generation = target.function.generation;
-        let until = plan.patience_ns();
-        let sent = inner.channel_to(&target.link, until).and_then(|caller| {
-            let mut header = plan.header;
-            let (inline, leases) =
-                wire::compose(&caller.channel, &inner.arena, &mut header, message, plan.meta())?;
-            caller
-                .publish_more(&header, &inline, until)
-                .inspect_err(|_| wire::end_leases(&caller.channel, &leases))
-        });
-        match sent.map_err(not_started) {
-            Ok(()) => {
-                let empty = Received { header: Header::default(), inline: Default::default(), blocks: None };
-                plan.record(reference(&target.function), &Ok(empty));
-                return Ok(());
-            }
-            Err(error) => {
-                let retry = retry_error(&error, true, target.function.worker);
-                last = error;
-                match retry {
-                    Some(elsewhere) => avoid = elsewhere,
-                    None => break,
-                }
-            }
-        }
-    }
-    Err(last)
+    let mut plan = Plan::new(inner, Kind::Send, options);
+    plan.header.flags |= Flags::NO_REPLY.bits();
+    let mut tried = FunctionRef::NONE;
+    let sent = Attempts::new(inner, route, options, plan.wait_until_ns).run(|target, caller| {
+        tried = reference(&target.function);
+        let mut place = Message::empty();
+        let message = request.message(target, &mut place)?;
+        plan.address(target, message);
+        let mut header = plan.header;
+        let (inline, leases) =
+            wire::compose(&caller.channel, &inner.arena, &mut header, message, plan.meta())
+                .map_err(not_started)?;
+        caller
+            .publish_more(&header, &inline, patience_ns(inner, plan.wait_until_ns))
+            .inspect_err(|_| wire::end_leases(&caller.channel, &leases))
+            .map_err(not_started)
+    });
+    plan.record(tried, &sent, &Received::blank());
+    sent
+}
+
+/// A call that was published: where its reply will come.
+pub(crate) struct Published {
+    pub(crate) caller: Arc<CallerChannel>,
+    pub(crate) invocation: InvocationId,
+    pub(crate) target: FunctionRef,
+}
+
+/// Publishes a call on a replica that takes it.
+pub(crate) fn publish(
+    plan: &mut Plan<'_>,
+    route: &Route,
+    inbox: Option<&Arc<Inbox>>,
+    request: &impl Request,
+) -> Result<Published, CallError> {
+    let mut tried = FunctionRef::NONE;
+    let attempts = Attempts::new(plan.inner, route, plan.options, plan.wait_until_ns);
+    let published = attempts.run(|target, caller| {
+        tried = reference(&target.function);
+        let mut place = Message::empty();
+        let message = request.message(target, &mut place)?;
+        let invocation = plan.publish(target, caller, message, inbox)?;
+        Ok(Published { caller: Arc::clone(caller), invocation, target: tried })
+    });
+    published.map_err(|error| {
+        let ended = Err(error.with_function(route.id.as_str()));
+        plan.record(tried, &ended, &Received::blank());
+        ended.err().unwrap_or_else(|| CallError::function_not_found(&route.id))
+    })
 }
 
 /// A call in flight. Dropping it before its end gives it up, and its handler is told.
@@ -514,63 +548,37 @@ pub(crate) fn start(
     route: &Arc<Route>,
     options: &CallOptions,
     inbox: Option<&Arc<Inbox>>,
-    build: &dyn Fn(&Target) -> Result<Message, CallError>,
+    request: &impl Request,
 ) -> Result<Pending, CallError> {
-    let mut avoid = None;
-    let mut last = CallError::function_not_found(&route.id);
-    for _ in 0..ATTEMPTS_MAX {
-        let targets = route.targets.load();
-        let Some(at) = Route::pick(&targets, route.turn(), avoid) else { break };
-        let target = &targets[at];
-        let message = build(target)?;
-        let mut plan = Plan::new(inner, route, Kind::Call, &message, options);
-        let caller = match target.link.caller.load_full() {
-            Some(caller) => Ok(caller),
-            None => inner.channel_to(&target.link, plan.patience_ns()),
-        };
-        let started = caller.and_then(|caller| {
-            plan.publish(target, &caller, &message, inbox).map(|invocation| (caller, invocation))
-        });
-        match started {
-            Ok((caller, invocation)) => {
-                return Ok(Pending {
-                    inner: Arc::clone(inner),
-                    route: Arc::clone(route),
-                    caller,
-                    invocation,
-                    target: reference(&target.function),
-                    wait_until_ns: plan.wait_until_ns,
-                    span: plan.span,
-                    state: Watching::Fresh,
-                    timer: None,
-                });
-            }
-            Err(error) => {
-                let retry = retry_error(&error, true, target.function.worker);
-                last = error;
-                match retry {
-                    Some(elsewhere) => avoid = elsewhere,
-                    None => break,
-                }
-            }
-        }
-    }
-    Err(last)
+    let mut plan = Plan::new(inner, Kind::Call, options);
+    let Published { caller, invocation, target } = publish(&mut plan, route, inbox, request)?;
+    Ok(Pending {
+        inner: Arc::clone(inner),
+        route: Arc::clone(route),
+        caller,
+        invocation,
+        target,
+        wait_until_ns: plan.wait_until_ns,
+        span: plan.span,
+        state: Watching::Fresh,
+        timer: None,
+    })
 }
 
 impl Pending {
-    /// Waits for the outcome.
+    /// Waits for the reply, which is put into `reply`.
     #[inline]
-    pub(crate) fn wait_received(mut self) -> Outcome {
-        let outcome = match self.caller.wait_quickly(self.invocation, &self.route.expected) {
-            Some(outcome) => outcome,
+    pub(crate) fn wait_into(mut self, reply: &mut Received) -> Ended {
+        let ended = match self.caller.wait_quickly(self.invocation, &self.route.expected, reply) {
+            Some(ended) => ended,
             None => {
-                let until = self.until();
-                self.caller.wait(self.invocation, &self.route.expected, until)
+                let until = patience_ns(&self.inner, self.wait_until_ns);
+                let outcome = self.caller.wait(self.invocation, &self.route.expected, until);
+                outcome.map(|received| *reply = received)
             }
         };
-        self.over(&outcome);
-        outcome
+        self.over(&ended, reply);
+        ended.map_err(|error| error.with_function(self.route.id.as_str()))
     }
 
     /// Waits for the reply.
@@ -578,19 +586,13 @@ impl Pending {
     /// # Errors
     /// How the call ended otherwise.
     pub fn wait(self) -> Result<Message, CallError> {
-        let route = Arc::clone(&self.route);
-        named(self.wait_received(), &route).map(Received::into_message)
-    }
-
-    fn until(&self) -> u64 {
-        match (self.wait_until_ns, self.inner.default_timeout) {
-            (0, Some(timeout)) => now_ns().saturating_add(nanos(timeout)),
-            (until, _) => until,
-        }
+        let mut reply = Received::blank();
+        self.wait_into(&mut reply)?;
+        Ok(reply.into_message())
     }
 
     #[inline]
-    fn over(&mut self, outcome: &Outcome) {
+    fn over(&mut self, ended: &Ended, reply: &Received) {
         if self.state == Watching::ByTask {
             self.caller.task_left();
         }
@@ -599,45 +601,46 @@ impl Pending {
             self.inner.cancel_timer(timer);
         }
         if let Some(span) = &self.span {
-            record_span(&self.inner, span, self.target, outcome);
+            span.record(&self.inner, self.target, ended, reply);
         }
     }
 
-    pub(crate) fn poll_received(&mut self, cx: &mut TaskContext<'_>) -> Poll<Outcome> {
+    pub(crate) fn poll_into(&mut self, cx: &mut TaskContext<'_>, reply: &mut Received) -> Poll<Ended> {
         if self.state == Watching::Over {
             return Poll::Ready(Err(CallError::new(ErrorCode::Cancelled, "the call was over before")));
         }
-        if let Some(outcome) = self.caller.glance(self.invocation, &self.route.expected) {
-            self.over(&outcome);
-            return Poll::Ready(outcome);
+        let ended = match self.look(cx, reply) {
+            Some(ended) => ended,
+            None if self.wait_until_ns != 0 && now_ns() >= self.wait_until_ns => {
+                self.caller.abandon(self.invocation);
+                Err(crate::caller::out_of_time())
+            }
+            None => {
+                if self.wait_until_ns != 0 && self.timer.is_none() {
+                    self.timer = self.inner.schedule_wake(self.wait_until_ns, cx.waker().clone());
+                }
+                return Poll::Pending;
+            }
+        };
+        self.over(&ended, reply);
+        Poll::Ready(ended.map_err(|error| error.with_function(self.route.id.as_str())))
+    }
+
+    /// Looks for the reply for a moment, then has the task woken when it comes.
+    fn look(&mut self, cx: &mut TaskContext<'_>, reply: &mut Received) -> Option<Ended> {
+        if let Some(ended) = self.caller.wait_quickly(self.invocation, &self.route.expected, reply) {
+            return Some(ended);
         }
         let first = self.state == Watching::Fresh;
         if first {
             self.state = Watching::ByTask;
-            self.wait_until_ns = self.until();
+            self.wait_until_ns = patience_ns(&self.inner, self.wait_until_ns);
         }
         self.caller.watch_by_task(self.invocation, cx.waker(), first);
-        if let Some(outcome) = self.caller.poll_outcome(self.invocation) {
-            self.over(&outcome);
-            return Poll::Ready(outcome);
-        }
-        if self.wait_until_ns != 0 {
-            if now_ns() >= self.wait_until_ns {
-                self.caller.abandon(self.invocation);
-                let text =
-                    "no reply in the time allowed; allow more, or look where it went with `ringway traces`";
-                let outcome = Err(CallError::new(ErrorCode::DeadlineExceeded, text));
-                self.over(&outcome);
-                return Poll::Ready(outcome);
-            }
-            if self.timer.is_none() {
-                self.timer = self.inner.schedule_wake(self.wait_until_ns, cx.waker().clone());
-            }
-        }
-        Poll::Pending
+        let outcome = self.caller.poll_outcome(self.invocation)?;
+        Some(outcome.map(|received| *reply = received))
     }
 
-    /// Keeps reading the ring until `done` holds, for streams.
     pub(crate) fn caller(&self) -> &Arc<CallerChannel> {
         &self.caller
     }
@@ -647,7 +650,8 @@ impl Future for Pending {
     type Output = Result<Message, CallError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        self.poll_received(cx).map(|outcome| named(outcome, &self.route).map(Received::into_message))
+        let mut reply = Received::blank();
+        self.poll_into(cx, &mut reply).map(|ended| ended.map(|()| reply.into_message()))
     }
 }
 
@@ -655,15 +659,10 @@ impl Drop for Pending {
     fn drop(&mut self) {
         if self.state != Watching::Over {
             self.caller.abandon(self.invocation);
-            let outcome = Err(CallError::new(ErrorCode::Cancelled, "given up by the caller"));
-            self.over(&outcome);
+            let ended = Err(CallError::new(ErrorCode::Cancelled, "given up by the caller"));
+            self.over(&ended, &Received::blank());
         }
     }
-}
-
-/// Names the function in an error.
-pub(crate) fn named(outcome: Outcome, route: &Route) -> Outcome {
-    outcome.map_err(|error| error.with_function(route.id.as_str()))
 }
 
 /// Whether a callee takes archived bytes of these types.

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context as TaskContext, Poll, Waker};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::{ArcSwap, ArcSwapOption, Cache};
 use parking_lot::Mutex;
 use ringway_ipc::channel::{Channel, CloseReason, LeaseGuard};
 use ringway_ipc::clock::now_ns;
-use ringway_ipc::frame::{Header, Inline};
+use ringway_ipc::frame::Header;
 use ringway_ipc::permission::PermissionView;
 use ringway_protocol::control::FunctionSpec;
 use ringway_protocol::header::{Encoding, Flags, Kind};
@@ -93,18 +93,19 @@ impl Registered {
 /// What a worker serves, by index.
 #[derive(Debug, Default)]
 pub(crate) struct FunctionTable {
-    slots: ArcSwap<Vec<Option<Arc<Registered>>>>,
+    slots: Arc<ArcSwap<Slots>>,
 }
 
+type Slots = Vec<Option<Arc<Registered>>>;
+
 impl FunctionTable {
-    #[inline]
-    fn with<R>(&self, index: u32, f: impl FnOnce(Option<&Arc<Registered>>) -> R) -> R {
-        let slots = self.slots.load();
-        f(slots.get(index as usize).and_then(Option::as_ref))
+    /// The table for one thread to read often: a look at it is one load.
+    pub(crate) fn reader(&self) -> Cache<Arc<ArcSwap<Slots>>, Arc<Slots>> {
+        Cache::new(Arc::clone(&self.slots))
     }
 
     /// Changes the table; readers see it whole, before or after.
-    pub(crate) fn update<R>(&self, change: impl FnOnce(&mut Vec<Option<Arc<Registered>>>) -> R) -> R {
+    pub(crate) fn update<R>(&self, change: impl FnOnce(&mut Slots) -> R) -> R {
         let mut slots = Vec::clone(&self.slots.load());
         let result = change(&mut slots);
         self.slots.store(Arc::new(slots));
@@ -113,6 +114,58 @@ impl FunctionTable {
 
     pub(crate) fn registered(&self) -> Vec<Arc<Registered>> {
         self.slots.load().iter().flatten().cloned().collect()
+    }
+}
+
+/// What the thread that serves keeps by it from call to call.
+pub(crate) struct Server<'a> {
+    inner: &'a Arc<Inner>,
+    functions: Cache<Arc<ArcSwap<Slots>>, Arc<Slots>>,
+    context: Context,
+    received: Received,
+}
+
+impl<'a> Server<'a> {
+    pub(crate) fn new(inner: &'a Arc<Inner>) -> Self {
+        let context = Context {
+            worker: Worker::internal(Arc::clone(inner)),
+            caller: inner.id,
+            inherited: Inherited::default(),
+            cancel: None,
+            meta: None,
+        };
+        Self { inner, functions: inner.functions.reader(), context, received: Received::blank() }
+    }
+}
+
+/// A channel that is polled, and what its caller may call, both read without an exchange.
+pub(crate) struct Polled {
+    pub(crate) callee: Arc<CalleeChannel>,
+    permissions: Cache<Arc<ArcSwapOption<PermissionView>>, Option<Arc<PermissionView>>>,
+}
+
+impl Polled {
+    pub(crate) fn new(callee: &Arc<CalleeChannel>) -> Self {
+        Self { callee: Arc::clone(callee), permissions: Cache::new(Arc::clone(&callee.permissions)) }
+    }
+
+    /// Takes and acts on the next frame. Returns whether there was one. `woke_ns` is when the thread was woken for it, or 0.
+    #[inline]
+    pub(crate) fn serve_one(&mut self, server: &mut Server<'_>, woke_ns: u64) -> bool {
+        let callee = &self.callee;
+        {
+            let Some(mut lead) = callee.channel.try_lead() else { return false };
+            if !server.received.poll(&mut lead).unwrap_or(false) {
+                return false;
+            }
+        }
+        let kind = server.received.header.kind;
+        if kind == Kind::Call.to_u8() || kind == Kind::Send.to_u8() {
+            callee.call(server, self.permissions.load().as_deref(), woke_ns);
+        } else {
+            callee.act_on_other(&mut server.received);
+        }
+        true
     }
 }
 
@@ -127,7 +180,7 @@ struct Running {
 #[derive(Debug)]
 pub(crate) struct CalleeChannel {
     pub(crate) channel: Arc<Channel>,
-    pub(crate) permissions: ArcSwapOption<PermissionView>,
+    pub(crate) permissions: Arc<ArcSwapOption<PermissionView>>,
     pub(crate) caller_name: String,
     running: Mutex<HashMap<u64, Running>>,
 }
@@ -152,7 +205,7 @@ impl CalleeChannel {
     ) -> Arc<Self> {
         Arc::new(Self {
             channel,
-            permissions: ArcSwapOption::new(permissions.map(Arc::new)),
+            permissions: Arc::new(ArcSwapOption::new(permissions.map(Arc::new))),
             caller_name,
             running: Mutex::default(),
         })
@@ -167,57 +220,23 @@ impl CalleeChannel {
         self.running.lock().len()
     }
 
-    /// Takes and acts on the next frame. Returns whether there was one.
-    #[inline]
-    pub(crate) fn serve_one(
-        self: &Arc<Self>,
-        inner: &Arc<Inner>,
-        context: &mut Context,
-        woke_ns: u64,
-    ) -> bool {
-        let mut inline = Inline::default();
-        let polled = {
-            let Some(mut lead) = self.channel.try_lead() else { return false };
-            lead.poll(&mut inline)
-        };
-        match polled {
-            Ok(Some(header)) => {
-                self.act(inner, context, header, inline, woke_ns);
-                true
-            }
-            Ok(None) | Err(_) => false,
-        }
-    }
-
-    #[inline]
-    fn act(
-        self: &Arc<Self>,
-        inner: &Arc<Inner>,
-        context: &mut Context,
-        header: Header,
-        inline: Inline,
-        woke_ns: u64,
-    ) {
-        if header.kind == Kind::Call.to_u8() || header.kind == Kind::Send.to_u8() {
-            self.call(inner, context, header, inline, woke_ns);
-        } else {
-            self.act_on_other(header, inline);
-        }
-    }
-
     #[cold]
-    fn act_on_other(self: &Arc<Self>, header: Header, inline: Inline) {
-        match Kind::try_from(header.kind) {
+    fn act_on_other(&self, frame: &mut Received) {
+        let invocation = frame.header.invocation;
+        match Kind::try_from(frame.header.kind) {
             Ok(Kind::Release) => {
-                let _closed_if_false = self.channel.take_release(&header, &inline);
+                let _closed_if_false = self.channel.take_release(&frame.header, &frame.inline);
             }
-            Ok(Kind::Cancel) => self.cancel(header.invocation),
+            Ok(Kind::Cancel) => self.cancel(invocation),
             Ok(Kind::StreamData | Kind::StreamEnd | Kind::Credit) => {
-                let inbox = self.running.lock().get(&header.invocation).and_then(|call| call.stream.clone());
+                let inbox = self.running.lock().get(&invocation).and_then(|call| call.stream.clone());
                 // Frames for a call that is over are dropped, their payloads returned.
-                let received = Received::read(&self.channel, header, inline);
-                if let (Some(inbox), Ok(received)) = (inbox, received)
-                    && inbox.take_frame(received).is_err()
+                if frame.resolve(&self.channel).is_err() {
+                    return;
+                }
+                let frame = frame.take();
+                if let Some(inbox) = inbox
+                    && inbox.take_frame(frame).is_err()
                 {
                     self.channel.violation(CloseReason::Nonsense);
                 }
@@ -247,60 +266,55 @@ impl CalleeChannel {
     }
 
     #[inline]
-    fn call(
-        self: &Arc<Self>,
-        inner: &Arc<Inner>,
-        context: &mut Context,
-        header: Header,
-        inline: Inline,
-        woke_ns: u64,
-    ) {
+    fn call(self: &Arc<Self>, server: &mut Server<'_>, permissions: Option<&PermissionView>, woke_ns: u64) {
+        let Server { inner, functions, context, received } = server;
+        let header = received.header;
         // The table is only borrowed where the handler runs at once; the others take a reference along.
-        inner.functions.with(header.function, |function| {
-            if let Err(error) = self.admit(inner, function, &header) {
-                self.refuse(inner, &header, inline, error);
-                return;
-            }
-            let Some(function) = function else { return };
-            let Ok(received) = Received::read(&self.channel, header, inline) else { return };
-            let trace = self.begin_span(inner, &header, &received, woke_ns);
-            context.caller = self.peer();
-            context.inherited = Inherited {
-                trace: trace.as_ref().map_or_else(|| passed_on(&header), |span| span.trace),
-                deadline_ns: header.deadline_ns,
-            };
-            context.meta = read_meta(&received);
-            match &function.handler {
-                Handler::Sync(handler) if function.runs_inline() => {
-                    let start = function.is_timed().then(now_ns);
-                    let result = run(inner, context, || handler(context, &received));
-                    if let Some(start) = start {
-                        function.learn(now_ns() - start);
-                    }
-                    let guard = guard_of(&received);
-                    drop(received);
-                    self.finish(inner, &header, guard, result, trace);
+        let function = functions.load().get(header.function as usize).and_then(Option::as_ref);
+        let function = match self.admit(inner, function, permissions, &header) {
+            Ok(function) => function,
+            Err(error) => return self.refuse(inner, received, &error),
+        };
+        if received.resolve(&self.channel).is_err() {
+            return;
+        }
+        let trace = self.begin_span(inner, received, woke_ns);
+        context.caller = self.peer();
+        context.inherited = Inherited {
+            trace: trace.as_ref().map_or_else(|| passed_on(&header), |span| span.trace),
+            deadline_ns: header.deadline_ns,
+        };
+        context.meta = read_meta(received);
+        match &function.handler {
+            Handler::Sync(handler) if function.runs_inline() => {
+                let start = function.is_timed().then(now_ns);
+                let mut reply = Message::empty();
+                let result = run(inner, context, || handler(context, received, &mut reply));
+                if let Some(start) = start {
+                    function.learn(now_ns() - start);
                 }
-                _ => self.call_elsewhere(inner, context, function, received, trace),
+                let guard = guard_of(received);
+                received.blocks = None;
+                self.finish(inner, &header, guard, result.as_ref().map(|()| &reply), trace);
             }
-        });
+            _ => self.call_elsewhere(inner, context, function, received.take(), trace),
+        }
     }
 
-    fn admit(
+    fn admit<'a>(
         &self,
         inner: &Inner,
-        function: Option<&Arc<Registered>>,
+        function: Option<&'a Arc<Registered>>,
+        permissions: Option<&PermissionView>,
         header: &Header,
-    ) -> Result<(), CallError> {
+    ) -> Result<&'a Arc<Registered>, CallError> {
         let Some(function) = function else {
             return Err(CallError::stale_handle(header.function_generation, 0));
         };
         if function.spec.generation != header.function_generation {
             return Err(CallError::stale_handle(header.function_generation, function.spec.generation));
         }
-        if let Some(permissions) = &*self.permissions.load()
-            && !permissions.allows(header.function)
-        {
+        if permissions.is_some_and(|permissions| !permissions.allows(header.function)) {
             return Err(CallError::forbidden(&function.id, &self.caller_name));
         }
         if inner.is_draining() && header.function != 0 {
@@ -310,24 +324,20 @@ impl CalleeChannel {
             let text = "the deadline passed before the call was started";
             return Err(CallError::new(ErrorCode::DeadlineExceeded, text));
         }
-        Ok(())
+        Ok(function)
     }
 
     #[cold]
-    fn refuse(&self, inner: &Inner, header: &Header, inline: Inline, error: CallError) {
-        // Read the frame all the same, so that its payloads go back.
-        let guard = Received::read(&self.channel, *header, inline).ok().as_ref().and_then(guard_of);
-        self.finish(inner, header, guard, Err(error), None);
+    fn refuse(&self, inner: &Inner, received: &mut Received, error: &CallError) {
+        // Its payloads are looked at all the same, so that they go back.
+        let guard = received.resolve(&self.channel).ok().and_then(|()| guard_of(received));
+        received.blocks = None;
+        self.finish(inner, &received.header, guard, Err(error), None);
     }
 
     #[inline]
-    fn begin_span(
-        &self,
-        inner: &Inner,
-        header: &Header,
-        received: &Received,
-        woke_ns: u64,
-    ) -> Option<ServerSpan> {
+    fn begin_span(&self, inner: &Inner, received: &Received, woke_ns: u64) -> Option<ServerSpan> {
+        let header = &received.header;
         if header.trace_flags & ringway_protocol::trace::FLAG_SAMPLED == 0 {
             return None;
         }
@@ -407,13 +417,11 @@ impl CalleeChannel {
         inner: &Inner,
         request: &Header,
         guard: Option<Arc<LeaseGuard>>,
-        result: Result<Message, CallError>,
+        result: Result<&Message, &CallError>,
         trace: Option<ServerSpan>,
     ) {
-        let status =
-            result.as_ref().err().map_or(ringway_protocol::error::STATUS_OK, |error| error.code.status());
-        let bytes_out =
-            result.as_ref().map_or(0, |message| if trace.is_some() { message.total_bytes() } else { 0 });
+        let status = result.err().map_or(ringway_protocol::error::STATUS_OK, |error| error.code.status());
+        let bytes_out = result.map_or(0, |message| if trace.is_some() { message.total_bytes() } else { 0 });
         let end_ns = if trace.is_some() { now_ns() } else { 0 };
         if request.kind == Kind::Call.to_u8() {
             self.reply(inner, request, guard, result);
@@ -446,16 +454,18 @@ impl CalleeChannel {
         inner: &Inner,
         request: &Header,
         guard: Option<Arc<LeaseGuard>>,
-        result: Result<Message, CallError>,
+        result: Result<&Message, &CallError>,
     ) {
         let mut header =
             Header { invocation: request.invocation, kind: Kind::Reply.to_u8(), ..Header::default() };
+        let said;
         let message = match result {
             Ok(message) => message,
             Err(error) => {
                 header.kind = Kind::Error.to_u8();
                 header.function = error.code.status();
-                error_message(&error)
+                said = error_message(error);
+                &said
             }
         };
         if let Some(guard) = guard {
@@ -466,7 +476,7 @@ impl CalleeChannel {
             }
         }
         // A channel that closed meanwhile has ended the call already.
-        let _closed = match wire::inline_of(&message) {
+        let _closed = match wire::inline_of(message) {
             Some((inline, len)) => {
                 header.inline_len = len;
                 header.encoding = message.encoding.to_u8();
@@ -477,7 +487,7 @@ impl CalleeChannel {
     }
 
     #[cold]
-    fn reply_slowly(&self, inner: &Inner, mut header: Header, message: Message) -> Result<(), CloseReason> {
+    fn reply_slowly(&self, inner: &Inner, mut header: Header, message: &Message) -> Result<(), CloseReason> {
         match wire::compose(&self.channel, &inner.arena, &mut header, message, &Meta::default()) {
             Ok((inline, _leases)) => self.channel.send_or_keep(&header, &inline),
             Err(error) => {
@@ -549,8 +559,8 @@ fn start_record(inner: &Inner, span: &ServerSpan, peer: WorkerId) -> SpanStart {
 fn run(
     inner: &Inner,
     context: &Context,
-    handler: impl FnOnce() -> HandlerResult<Message>,
-) -> Result<Message, CallError> {
+    handler: impl FnOnce() -> HandlerResult<()>,
+) -> Result<(), CallError> {
     let _entered = context.enter();
     match catch_unwind(AssertUnwindSafe(handler)) {
         Ok(result) => result.map_err(crate::Failure::into_error),
@@ -581,7 +591,7 @@ struct Job {
 impl Job {
     fn end(&self, header: &Header, guard: Option<Arc<LeaseGuard>>, result: Result<Message, CallError>) {
         self.channel.running.lock().remove(&header.invocation);
-        self.channel.finish(&self.inner, header, guard, result, self.trace);
+        self.channel.finish(&self.inner, header, guard, result.as_ref(), self.trace);
     }
 
     fn stream_ends(&self, header: &Header, inbox: Option<Arc<Inbox>>) -> (StreamReader, StreamWriter) {
@@ -605,25 +615,28 @@ impl Job {
                 return;
             }
             let start = now_ns();
+            let mut reply = Message::empty();
             let result = run(&self.inner, &self.context, || match &self.function.handler {
                 Handler::Sync(handler) => {
-                    let result = handler(&self.context, &received);
+                    let result = handler(&self.context, &received, &mut reply);
                     drop(received);
                     result
                 }
                 Handler::Stream(handler) => {
                     let (input, output) = self.stream_ends(&header, inbox);
-                    handler(&self.context, received, input, output)
+                    reply = handler(&self.context, received, input, output)?;
+                    Ok(())
                 }
-                Handler::Async(_) | Handler::StreamAsync(_) => Ok(Message::empty()),
+                Handler::Async(_) | Handler::StreamAsync(_) => Ok(()),
             });
             self.function.learn(now_ns() - start);
-            self.end(&header, guard, result);
+            self.end(&header, guard, result.map(|()| reply));
         };
         if pool.run(job).is_err() {
             channel.running.lock().remove(&header.invocation);
             let text = "every thread of the worker is taken and its queue is full";
-            channel.finish(&inner, &header, refused_guard, Err(CallError::new(ErrorCode::Busy, text)), trace);
+            let error = CallError::new(ErrorCode::Busy, text);
+            channel.finish(&inner, &header, refused_guard, Err(&error), trace);
         }
     }
 
@@ -710,7 +723,7 @@ struct CalleeCarrier {
 impl Carrier for CalleeCarrier {
     fn publish(&self, mut header: Header, message: Message) -> Result<(), CallError> {
         let (inline, _leases) =
-            wire::compose(&self.channel.channel, &self.inner.arena, &mut header, message, &Meta::default())?;
+            wire::compose(&self.channel.channel, &self.inner.arena, &mut header, &message, &Meta::default())?;
         self.channel.channel.send_or_keep(&header, &inline).map_err(wire::closed)
     }
 

@@ -5,13 +5,14 @@
 //! threads. Tasks that wait without a thread have the dispatcher read for them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringway_ipc::channel::{Channel, CloseReason, KIND_RELEASE, Lead, SendError};
 use ringway_ipc::clock::now_ns;
+use ringway_ipc::fence;
 use ringway_ipc::frame::{Header, Inline};
 use ringway_ipc::layout::{ATTENTION_CHANNEL_BELL, ATTENTION_WORKER_BELL};
 use ringway_ipc::waiter::{EAGER_POLLS, Expectation, SpinPolicy, Spun};
@@ -38,15 +39,8 @@ pub(crate) struct CallerChannel {
     sleeping_followers: AtomicU32,
 }
 
-/// What a frame turned out to be for the reader of the ring.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it lives on the stack for a moment; a box would cost an allocation a call"
-)]
-enum Read {
-    Mine(Outcome),
-    Other,
-}
+/// How a call ended whose reply, if it came, lies where the reader of the ring was told to put it.
+pub(crate) type Ended = Result<(), CallError>;
 
 impl CallerChannel {
     pub(crate) fn new(channel: Arc<Channel>, policy: Arc<SpinPolicy>) -> Self {
@@ -87,7 +81,7 @@ impl CallerChannel {
         invocation: InvocationId,
         header: &Header,
         inline: &Inline,
-        leases: Vec<u32>,
+        leases: wire::Leases,
         deadline_ns: u64,
     ) -> Result<(), CallError> {
         let entry = self.pending.find(invocation);
@@ -132,7 +126,7 @@ impl CallerChannel {
             loop {
                 // The peer may be waiting for room in *its* ring before it reads ours.
                 if let Some(mut lead) = self.channel.try_lead() {
-                    self.drain(&mut lead, None)?;
+                    self.drain(&mut lead, None, &mut Received::blank())?;
                 }
                 match self.channel.send(header, inline) {
                     Err(SendError::Full) if deadline_ns == 0 || now_ns() < deadline_ns => {
@@ -161,23 +155,27 @@ impl CallerChannel {
 
     /// The quick way to wait: the reply comes while we look, and no clock is read. Gives the call's entry back if so.
     #[inline]
-    pub(crate) fn wait_quickly(&self, invocation: InvocationId, expected: &Expectation) -> Option<Outcome> {
+    pub(crate) fn wait_quickly(
+        &self,
+        invocation: InvocationId,
+        expected: &Expectation,
+        reply: &mut Received,
+    ) -> Option<Ended> {
         if let Some(outcome) = self.poll_outcome(invocation) {
-            return Some(outcome);
+            return Some(outcome.map(|received| *reply = received));
         }
         let mut lead = self.channel.try_lead()?;
         if lead.bell_asked() {
             lead.stop_bell();
         }
         let polls = if self.policy.plan_is_eager(expected.ns()) { EAGER_POLLS } else { 1 };
-        let mut inline = Inline::default();
-        let mut found = None;
+        let mut ended = None;
         for _ in 0..polls {
-            match lead.poll(&mut inline) {
-                Ok(None) => {}
-                Ok(Some(header)) => {
-                    if let Read::Mine(outcome) = self.read(header, inline, Some(invocation)) {
-                        found = Some(outcome);
+            match reply.poll(&mut lead) {
+                Ok(false) => {}
+                Ok(true) => {
+                    ended = self.read(reply, Some(invocation));
+                    if ended.is_some() {
                         break;
                     }
                 }
@@ -185,11 +183,11 @@ impl CallerChannel {
             }
         }
         drop(lead);
-        if found.is_some() {
+        if ended.is_some() {
             self.give_back(invocation);
         }
         self.hand_over();
-        found
+        ended
     }
 
     /// Waits for the outcome of a call, at most until `deadline_ns` (0: for ever), when it is given up, and gives its
@@ -225,11 +223,13 @@ impl CallerChannel {
                 if until_ns != 0 && now_ns() >= until_ns {
                     return None;
                 }
+                let mut reply = Received::blank();
                 let led = self.channel.try_lead().map(|mut lead| {
-                    self.lead_until(&mut lead, invocation, expected, until_ns, || !entry.is(State::Waiting))
+                    let done = || !entry.is(State::Waiting);
+                    self.lead_until(&mut lead, invocation, expected, until_ns, done, &mut reply)
                 });
                 match led {
-                    Some(Some(outcome)) => return Some(outcome),
+                    Some(Some(ended)) => return Some(ended.map(|()| reply)),
                     Some(None) => {}
                     None => self.follow(invocation, entry, expected, until_ns),
                 }
@@ -255,13 +255,14 @@ impl CallerChannel {
         let until_ns = now_ns() + u64::try_from(SLEEP_MAX.as_nanos()).unwrap_or(u64::MAX);
         crate::dispatcher::blocking(|| {
             let Some(entry) = self.pending.find(invocation) else { return };
+            let mut reply = Received::blank();
             let led = self.channel.try_lead().map(|mut lead| {
                 let done = || done() || !entry.is(State::Waiting);
-                self.lead_until(&mut lead, invocation, &expected, until_ns, done)
+                self.lead_until(&mut lead, invocation, &expected, until_ns, done, &mut reply)
             });
             match led {
                 // The reply itself: kept for whoever asks for it.
-                Some(Some(outcome)) => drop(entry.complete(outcome)),
+                Some(Some(ended)) => drop(entry.complete(ended.map(|()| reply))),
                 Some(None) => {}
                 None => self.follow(invocation, entry, &expected, until_ns),
             }
@@ -278,10 +279,7 @@ impl CallerChannel {
             return None;
         }
         self.send_cancel(invocation);
-        Some(Err(CallError::new(
-            ErrorCode::DeadlineExceeded,
-            "no reply in the time allowed; allow more, or look where it went with `ringway traces`",
-        )))
+        Some(Err(out_of_time()))
     }
 
     fn send_cancel(&self, invocation: InvocationId) {
@@ -309,13 +307,14 @@ impl CallerChannel {
         expected: &Expectation,
         until_ns: u64,
         done: impl Fn() -> bool,
-    ) -> Option<Outcome> {
+        reply: &mut Received,
+    ) -> Option<Ended> {
         if lead.bell_asked() {
             lead.stop_bell();
         }
         loop {
-            match self.drain(lead, Some(invocation)) {
-                Ok(Some(outcome)) => return Some(outcome),
+            match self.drain(lead, Some(invocation), reply) {
+                Ok(Some(ended)) => return Some(ended),
                 Ok(None) if !done() && self.channel.close_reason().is_none() => {}
                 _ => return None,
             }
@@ -346,7 +345,7 @@ impl CallerChannel {
         self.followers.lock().push(invocation);
         self.sleeping_followers.fetch_add(1, Ordering::SeqCst);
         // Pairs with the fence in `hand_over`: either the leader sees us, or we see that it has left.
-        fence(Ordering::SeqCst);
+        fence::heavy();
         if entry.is(State::Waiting) && !self.channel.leads_free() && self.channel.close_reason().is_none() {
             std::thread::park_timeout(left);
         }
@@ -358,7 +357,7 @@ impl CallerChannel {
     #[inline]
     pub(crate) fn hand_over(&self) {
         // Pairs with the fences of `follow` and `watch_by_task`.
-        fence(Ordering::SeqCst);
+        fence::light();
         if self.sleeping_followers.load(Ordering::Relaxed) > 0 || self.tasks.load(Ordering::Relaxed) > 0 {
             self.hand_over_slowly();
         }
@@ -381,7 +380,8 @@ impl CallerChannel {
     /// Makes sure that the dispatcher is rung when something comes.
     fn ask_dispatcher(&self) {
         while let Some(mut lead) = self.channel.try_lead() {
-            if lead.ask_for_bell(ATTENTION_WORKER_BELL) || self.drain(&mut lead, None).is_err() {
+            let asked = lead.ask_for_bell(ATTENTION_WORKER_BELL);
+            if asked || self.drain(&mut lead, None, &mut Received::blank()).is_err() {
                 return;
             }
         }
@@ -393,7 +393,7 @@ impl CallerChannel {
         if !lead.ready() {
             return false;
         }
-        let closed = self.drain(&mut lead, None).is_err();
+        let closed = self.drain(&mut lead, None, &mut Received::blank()).is_err();
         drop(lead);
         if closed {
             self.fail_all();
@@ -423,11 +423,6 @@ impl CallerChannel {
         outcome
     }
 
-    /// Looks for the reply for a moment, as a task may before it goes to sleep.
-    pub(crate) fn glance(&self, invocation: InvocationId, expected: &Expectation) -> Option<Outcome> {
-        self.wait_quickly(invocation, expected)
-    }
-
     /// Has `waker` woken when the call is done. The call counts as waited for by a task from the first time on.
     pub(crate) fn watch_by_task(&self, invocation: InvocationId, waker: &Waker, first: bool) {
         if let Some(entry) = self.pending.find(invocation) {
@@ -436,7 +431,7 @@ impl CallerChannel {
         if first {
             self.tasks.fetch_add(1, Ordering::SeqCst);
             // Pairs with the fence in `hand_over`: either the leader sees the task, or we find the ring free.
-            fence(Ordering::SeqCst);
+            fence::heavy();
         }
         self.ask_dispatcher();
         if self.channel.close_reason().is_some() {
@@ -449,57 +444,69 @@ impl CallerChannel {
         self.tasks.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Acts on every frame that is there; returns early with the outcome of `mine`.
-    fn drain(&self, lead: &mut Lead<'_>, mine: Option<InvocationId>) -> Result<Option<Outcome>, CallError> {
-        let mut inline = Inline::default();
+    /// Acts on every frame that is there; returns early when it was the reply to `mine`, which then lies in `place`.
+    fn drain(
+        &self,
+        lead: &mut Lead<'_>,
+        mine: Option<InvocationId>,
+        place: &mut Received,
+    ) -> Result<Option<Ended>, CallError> {
         loop {
-            match lead.poll(&mut inline) {
-                Ok(Some(header)) => {
-                    if let Read::Mine(outcome) = self.read(header, inline, mine) {
-                        return Ok(Some(outcome));
+            match place.poll(lead) {
+                Ok(true) => {
+                    if let Some(ended) = self.read(place, mine) {
+                        return Ok(Some(ended));
                     }
                 }
-                Ok(None) => return Ok(None),
+                Ok(false) => return Ok(None),
                 Err(reason) => return Err(wire::closed(reason)),
             }
         }
     }
 
+    /// Acts on a frame. Returns how `mine` ended, if this was its end.
     #[inline]
-    fn read(&self, header: Header, inline: Inline, mine: Option<InvocationId>) -> Read {
-        if header.kind == Kind::Reply.to_u8() || header.kind == Kind::Error.to_u8() {
-            return self.read_reply(header, inline, mine);
+    fn read(&self, frame: &mut Received, mine: Option<InvocationId>) -> Option<Ended> {
+        let kind = frame.header.kind;
+        if kind == Kind::Reply.to_u8() || kind == Kind::Error.to_u8() {
+            return self.read_reply(frame, mine);
         }
-        self.read_other(&header, &inline);
-        Read::Other
+        self.read_other(frame);
+        None
     }
 
     #[inline]
-    fn read_reply(&self, header: Header, inline: Inline, mine: Option<InvocationId>) -> Read {
-        let invocation = InvocationId::from_u64(header.invocation);
+    fn read_reply(&self, frame: &mut Received, mine: Option<InvocationId>) -> Option<Ended> {
+        let invocation = InvocationId::from_u64(frame.header.invocation);
         let Some(entry) = self.pending.find(invocation) else {
             self.channel.violation(CloseReason::Nonsense);
-            return Read::Other;
+            return None;
         };
         // The reply implies the return of the request's payloads, unless the callee says that it holds some.
         if let Some(leases) = entry.take_leases()
-            && header.flags & Flags::HOLD.bits() == 0
+            && frame.header.flags & Flags::HOLD.bits() == 0
         {
             wire::end_leases(&self.channel, &leases);
         }
-        let is_error = header.kind == Kind::Error.to_u8();
-        let outcome = match Received::read(&self.channel, header, inline) {
-            Ok(received) if is_error => Err(read_error(&received)),
-            Ok(received) => Ok(received),
+        let is_error = frame.header.kind == Kind::Error.to_u8();
+        let ended = match frame.resolve(&self.channel) {
+            Ok(()) if is_error => Err(read_error(frame)),
+            Ok(()) => Ok(()),
             // It was answered, but the payload of the answer is out of reach with its owner.
             Err(reason) => Err(gone(Started::Maybe, reason)),
         };
         if let Some(inbox) = entry.stream() {
-            inbox.end(outcome.as_ref().err().cloned());
+            inbox.end(ended.as_ref().err().cloned());
         }
         if mine == Some(invocation) && entry.is(State::Waiting) {
-            return Read::Mine(outcome);
+            return Some(ended);
         }
+        self.complete(invocation, entry, ended.map(|()| frame.take()));
+        None
+    }
+
+    /// Leaves the outcome of a call for whoever waits for it.
+    fn complete(&self, invocation: InvocationId, entry: &Entry, outcome: Outcome) {
         if !entry.complete(outcome) {
             if entry.is(State::Abandoned) {
                 self.give_back(invocation);
@@ -508,23 +515,25 @@ impl CallerChannel {
                 self.channel.violation(CloseReason::Nonsense);
             }
         }
-        Read::Other
     }
 
     #[cold]
-    fn read_other(&self, header: &Header, inline: &Inline) {
-        match Kind::try_from(header.kind) {
+    fn read_other(&self, frame: &mut Received) {
+        match Kind::try_from(frame.header.kind) {
             Ok(Kind::Release) => {
-                debug_assert_eq!(header.kind, KIND_RELEASE, "the two crates agree");
-                let _closed_if_false = self.channel.take_release(header, inline);
+                debug_assert_eq!(frame.header.kind, KIND_RELEASE, "the two crates agree");
+                let _closed_if_false = self.channel.take_release(&frame.header, &frame.inline);
             }
             Ok(Kind::StreamData | Kind::StreamEnd | Kind::Credit) => {
                 // Frames of a stream whose call was given up are dropped, their payloads returned.
-                let invocation = InvocationId::from_u64(header.invocation);
+                let invocation = InvocationId::from_u64(frame.header.invocation);
                 let inbox = self.pending.find(invocation).and_then(Entry::stream);
-                let received = Received::read(&self.channel, *header, *inline);
-                if let (Some(inbox), Ok(received)) = (inbox, received)
-                    && inbox.take_frame(received).is_err()
+                if frame.resolve(&self.channel).is_err() {
+                    return;
+                }
+                let frame = frame.take();
+                if let Some(inbox) = inbox
+                    && inbox.take_frame(frame).is_err()
                 {
                     self.channel.violation(CloseReason::Nonsense);
                 }
@@ -541,7 +550,7 @@ impl CallerChannel {
         let open = self.pending.close();
         loop {
             if let Some(mut lead) = self.channel.try_lead() {
-                let _broken_ring_has_no_more = self.drain(&mut lead, None);
+                let _broken_ring_has_no_more = self.drain(&mut lead, None, &mut Received::blank());
                 break;
             }
             if open.iter().all(|invocation| {
@@ -581,6 +590,11 @@ fn time_left(deadline_ns: u64) -> Option<Duration> {
     }
     let left = deadline_ns.checked_sub(now_ns())?;
     Some(Duration::from_nanos(left).min(SLEEP_MAX))
+}
+
+pub(crate) fn out_of_time() -> CallError {
+    let text = "no reply in the time allowed; allow more, or look where it went with `ringway traces`";
+    CallError::new(ErrorCode::DeadlineExceeded, text)
 }
 
 fn lost() -> CallError {

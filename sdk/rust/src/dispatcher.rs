@@ -18,10 +18,9 @@ use ringway_ipc::doorbell::Doorbell;
 use ringway_ipc::layout::ATTENTION_WORKER_BELL;
 use ringway_ipc::waiter::{Expectation, SpinPolicy, Spun, WaitMode};
 
-use crate::callee::CalleeChannel;
+use crate::callee::{CalleeChannel, Polled, Server};
 use crate::caller::CallerChannel;
-use crate::context::{Context, Inherited};
-use crate::worker::{Inner, Worker};
+use crate::worker::Inner;
 
 /// Frames of one channel that are handled before the next channel has its turn.
 const TURN: usize = 64;
@@ -235,21 +234,14 @@ struct Round<'a> {
     callees: Arc<Vec<Arc<CalleeChannel>>>,
     callers: Arc<Vec<Arc<CallerChannel>>>,
     /// Channels that are polled; the others ring the bell.
-    hot: Vec<Arc<CalleeChannel>>,
-    context: Context,
+    hot: Vec<Polled>,
+    server: Server<'a>,
     woke_ns: u64,
 }
 
 impl<'a> Round<'a> {
     fn new(inner: &'a Arc<Inner>, number: u64) -> Self {
         let dispatcher = &inner.dispatcher;
-        let context = Context {
-            worker: Worker::internal(Arc::clone(inner)),
-            caller: inner.id,
-            inherited: Inherited::default(),
-            cancel: None,
-            meta: None,
-        };
         Self {
             inner,
             dispatcher,
@@ -258,7 +250,7 @@ impl<'a> Round<'a> {
             callees: Arc::default(),
             callers: Arc::default(),
             hot: Vec::new(),
-            context,
+            server: Server::new(inner),
             woke_ns: 0,
         }
     }
@@ -273,7 +265,7 @@ impl<'a> Round<'a> {
             self.version = version;
             self.callees = self.dispatcher.callees();
             self.callers = self.dispatcher.callers();
-            self.hot.retain(|channel| channel.channel.close_reason().is_none());
+            self.hot.retain(|polled| polled.callee.channel.close_reason().is_none());
             self.look_everywhere();
         }
     }
@@ -282,9 +274,11 @@ impl<'a> Round<'a> {
     fn look_everywhere(&mut self) {
         for channel in self.callees.iter() {
             let Some(lead) = channel.try_lead() else { continue };
-            if (lead.ready() || !lead.bell_asked()) && !self.hot.iter().any(|hot| Arc::ptr_eq(hot, channel)) {
+            if (lead.ready() || !lead.bell_asked())
+                && !self.hot.iter().any(|polled| Arc::ptr_eq(&polled.callee, channel))
+            {
                 lead.stop_bell();
-                self.hot.push(Arc::clone(channel));
+                self.hot.push(Polled::new(channel));
             }
         }
     }
@@ -307,8 +301,7 @@ impl<'a> Round<'a> {
         let mut worked = false;
         for at in 0..self.hot.len() {
             for _ in 0..TURN {
-                let channel = &self.hot[at];
-                if !channel.serve_one(self.inner, &mut self.context, self.woke_ns) {
+                if !self.hot[at].serve_one(&mut self.server, self.woke_ns) {
                     break;
                 }
                 worked = true;
@@ -327,7 +320,7 @@ impl<'a> Round<'a> {
     }
 
     fn ready(&self) -> bool {
-        self.hot.iter().any(|channel| channel.ready())
+        self.hot.iter().any(|polled| polled.callee.ready())
             || self
                 .callers
                 .iter()
@@ -346,22 +339,17 @@ impl<'a> Round<'a> {
         any
     }
 
-    /// Spins, then sleeps until there is something to do.
+    /// Spins, serving what comes at once, then sleeps until there is something to do.
     fn wait(&mut self) {
         let policy = &self.dispatcher.policy;
+        let expected = &self.dispatcher.expected;
         // With no channel to poll all news comes by the bell, and a spin could only be in vain.
         let polled = !self.hot.is_empty() || self.callers.iter().any(|caller| caller.has_tasks());
-        let mut spin_ns = if polled { policy.plan(self.dispatcher.expected.ns()) } else { 0 };
+        let mut spin_ns = if polled { policy.plan(expected.ns()) } else { 0 };
         let start = if spin_ns > 0 {
-            match policy.spin(spin_ns.min(BELL_EVERY_NS), || self.ready()) {
-                Spun::AtOnce => {
-                    self.dispatcher.expected.learn(1_000);
-                    return;
-                }
-                Spun::After(ns) => {
-                    self.dispatcher.expected.learn(ns);
-                    return;
-                }
+            match policy.spin(spin_ns.min(BELL_EVERY_NS), || self.serve()) {
+                Spun::AtOnce => return expected.learn(1_000),
+                Spun::After(ns) => return expected.learn(ns),
                 Spun::InVain => now_ns() - spin_ns.min(BELL_EVERY_NS),
             }
         } else {
@@ -378,9 +366,8 @@ impl<'a> Round<'a> {
                 return;
             }
             spin_ns -= BELL_EVERY_NS;
-            if policy.spin(spin_ns.min(BELL_EVERY_NS), || self.ready()) != Spun::InVain {
-                self.dispatcher.expected.learn(now_ns() - start);
-                return;
+            if policy.spin(spin_ns.min(BELL_EVERY_NS), || self.serve()) != Spun::InVain {
+                return expected.learn(now_ns() - start);
             }
             if self.dispatcher.stopped() {
                 return;
@@ -394,8 +381,8 @@ impl<'a> Round<'a> {
     fn sleep(&mut self, start: u64) {
         let overflowing = self.overflowing();
         let mut busy = false;
-        for channel in &self.hot {
-            match channel.try_lead() {
+        for polled in &self.hot {
+            match polled.callee.try_lead() {
                 Some(mut lead) => lead.post_request(ATTENTION_WORKER_BELL),
                 None => busy = true,
             }
@@ -411,7 +398,7 @@ impl<'a> Round<'a> {
             let _registered_at_start = ringway_ipc::sys::barrier::everywhere();
         }
         if busy || self.ready() || self.dispatcher.stopped() {
-            self.hot.iter().for_each(|channel| channel.stop_bell());
+            self.hot.iter().for_each(|polled| polled.callee.stop_bell());
             return;
         }
         let timeout = if overflowing { SLEEP_OVERFLOWING } else { SLEEP_MAX };

@@ -10,7 +10,6 @@ use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use ringway_ipc::frame::Inline;
 use ringway_protocol::control::FunctionSpec;
 use ringway_protocol::header::Encoding;
 use ringway_protocol::{CallError, ErrorCode, FunctionId};
@@ -99,7 +98,8 @@ pub enum Placement {
 
 pub(crate) type BoxReply = Pin<Box<dyn Future<Output = HandlerResult<Message>> + Send>>;
 
-type SyncHandler = dyn Fn(&Context, &Received) -> HandlerResult<Message> + Send + Sync;
+/// Writes its reply where it will be sent from.
+type SyncHandler = dyn Fn(&Context, &Received, &mut Message) -> HandlerResult<()> + Send + Sync;
 type AsyncHandler = dyn Fn(Context, Received) -> BoxReply + Send + Sync;
 type StreamHandler =
     dyn Fn(&Context, Received, StreamReader, StreamWriter) -> HandlerResult<Message> + Send + Sync;
@@ -144,17 +144,19 @@ impl Function {
         id: &str,
         handler: impl Fn(&Context, View<'_, Req>) -> HandlerResult<Resp> + Send + Sync + 'static,
     ) -> Self {
-        let call = move |context: &Context, request: &Received| match request.encoding() {
+        let call = move |context: &Context, request: &Received, reply: &mut Message| match request.encoding()
+        {
             Encoding::Rkyv => {
                 let archived = access::<Req>(request.body())?;
-                to_archive(&handler(context, View { archived, _type: PhantomData })?)
+                archive_into(&handler(context, View { archived, _type: PhantomData })?, reply)
             }
             Encoding::Json => {
                 let value: Req = from_json(request.body())?;
                 let bytes = rkyv::to_bytes::<RkyvError>(&value)
                     .map_err(|error| Failure::invalid(error.to_string()))?;
                 let archived = access::<Req>(&bytes)?;
-                to_json(&handler(context, View { archived, _type: PhantomData })?)
+                *reply = to_json(&handler(context, View { archived, _type: PhantomData })?)?;
+                Ok(())
             }
             other => Err(unsupported(other, "rkyv or json")),
         };
@@ -169,9 +171,10 @@ impl Function {
         id: &str,
         handler: impl Fn(&Context, Req) -> HandlerResult<Resp> + Send + Sync + 'static,
     ) -> Self {
-        let call = move |context: &Context, request: &Received| {
+        let call = move |context: &Context, request: &Received, reply: &mut Message| {
             expect_json(request)?;
-            to_json(&handler(context, from_json(request.body())?)?)
+            *reply = to_json(&handler(context, from_json(request.body())?)?)?;
+            Ok(())
         };
         Self::new(id, Handler::Sync(Box::new(call)), &[Encoding::Json]).schemas::<Req, Resp>()
     }
@@ -182,8 +185,10 @@ impl Function {
         id: &str,
         handler: impl Fn(&Context, &Request<'_>) -> HandlerResult<Message> + Send + Sync + 'static,
     ) -> Self {
-        let call =
-            move |context: &Context, request: &Received| handler(context, &Request { received: request });
+        let call = move |context: &Context, request: &Received, reply: &mut Message| {
+            *reply = handler(context, &Request { received: request })?;
+            Ok(())
+        };
         Self::new(id, Handler::Sync(Box::new(call)), &[Encoding::Bytes, Encoding::Tensor, Encoding::Json])
     }
 
@@ -389,21 +394,20 @@ pub(crate) fn access<T: Typed>(body: &[u8]) -> HandlerResult<&T::Archived> {
         .map_err(|error| Failure::invalid(format!("the archived request does not fit: {error}")))
 }
 
-/// Archives a value into a message: inside the slot where it fits, in heap memory otherwise.
+/// Archives a value into an empty message: inside the slot where it fits, in heap memory otherwise.
 #[inline]
-pub(crate) fn to_archive<T: Typed>(value: &T) -> HandlerResult<Message> {
-    let mut inline = Inline::default();
-    let written = rkyv::api::high::to_bytes_in::<_, RkyvError>(value, Buffer::from(inline.bytes_mut()))
-        .map(|buffer| u16::try_from(buffer.len()).unwrap_or(u16::MAX));
-    match written {
-        Ok(len) => Ok(Message {
-            encoding: Encoding::Rkyv,
-            body: Body::Inline { bytes: inline, len },
-            attachments: Vec::new(),
-        }),
-        // It does not fit the slot, or it cannot be archived at all: the second attempt tells.
-        Err(_) => archive_to_heap(value),
+pub(crate) fn archive_into<T: Typed>(value: &T, message: &mut Message) -> HandlerResult<()> {
+    if let Body::Inline { bytes, len } = &mut message.body
+        && let Ok(buffer) =
+            rkyv::api::high::to_bytes_in::<_, RkyvError>(value, Buffer::from(bytes.bytes_mut()))
+    {
+        *len = u16::try_from(buffer.len()).unwrap_or(u16::MAX);
+        message.encoding = Encoding::Rkyv;
+        return Ok(());
     }
+    // It does not fit the slot, or it cannot be archived at all: the second attempt tells.
+    *message = archive_to_heap(value)?;
+    Ok(())
 }
 
 #[cold]

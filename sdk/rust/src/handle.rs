@@ -10,11 +10,11 @@ use ringway_protocol::CallError;
 use ringway_protocol::header::Encoding;
 use rkyv::rancor::Error as RkyvError;
 
-use crate::call::{self, CallOptions, Pending, named, takes_archive};
+use crate::call::{self, CallOptions, Pending, Request, takes_archive};
 use crate::error::Failure;
-use crate::function::{Typed, access, to_archive, type_key};
+use crate::function::{Typed, access, archive_into, type_key};
 use crate::message::Message;
-use crate::pending::Outcome;
+use crate::pipeline::{Pipeline, TypedPipeline};
 use crate::routes::{Route, Target};
 use crate::stream::{Inbox, StreamReader, StreamWriter};
 use crate::stream_call::{CallerCarrier, StreamCall};
@@ -29,8 +29,14 @@ pub struct Handle {
 }
 
 impl Handle {
-    fn inner(&self) -> &Arc<Inner> {
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
         self.worker.inner()
+    }
+
+    /// Names the function in an error.
+    #[cold]
+    fn named(&self, error: CallError) -> CallError {
+        error.with_function(self.route.id.as_str())
     }
 
     /// The function's id.
@@ -70,8 +76,9 @@ impl Handle {
     /// # Errors
     /// As [`Handle::call`].
     pub fn call_with(&self, message: &Message, options: &CallOptions) -> Result<Message, CallError> {
-        let outcome = call::call(self.inner(), &self.route, options, &|_| Ok(message.clone()));
-        named(outcome, &self.route).map(Received::into_message)
+        let mut reply = Received::blank();
+        call::call(self.inner(), &self.route, options, message, &mut reply).map_err(|e| self.named(e))?;
+        Ok(reply.into_message())
     }
 
     /// Starts a call. The result is a future, and can be waited for without a runtime by [`Pending::wait`].
@@ -79,7 +86,19 @@ impl Handle {
     /// # Errors
     /// When the call could not be published.
     pub fn start(&self, message: &Message, options: &CallOptions) -> Result<Pending, CallError> {
-        call::start(self.inner(), &self.route, options, None, &|_| Ok(message.clone()))
+        call::start(self.inner(), &self.route, options, None, message)
+    }
+
+    /// A way to keep many calls in flight from one thread, at the least cost.
+    #[must_use]
+    pub fn pipeline(&self) -> Pipeline<'_> {
+        Pipeline::new(self, CallOptions::default())
+    }
+
+    /// As [`Handle::pipeline`], with options for every call.
+    #[must_use]
+    pub fn pipeline_with(&self, options: CallOptions) -> Pipeline<'_> {
+        Pipeline::new(self, options)
     }
 
     /// Calls from async code. Dropping the future gives the call up and tells the handler.
@@ -107,8 +126,7 @@ impl Handle {
     /// # Errors
     /// When the message could not be published.
     pub fn send(&self, message: &Message, options: &CallOptions) -> Result<(), CallError> {
-        call::send(self.inner(), &self.route, options, &|_| Ok(message.clone()))
-            .map_err(|error| error.with_function(self.route.id.as_str()))
+        call::send(self.inner(), &self.route, options, message).map_err(|error| self.named(error))
     }
 
     /// Calls a function with streams.
@@ -117,8 +135,7 @@ impl Handle {
     /// When the call could not be published.
     pub fn stream(&self, message: &Message, options: &CallOptions) -> Result<StreamCall, CallError> {
         let inbox = Inbox::new();
-        let pending =
-            call::start(self.inner(), &self.route, options, Some(&inbox), &|_| Ok(message.clone()))?;
+        let pending = call::start(self.inner(), &self.route, options, Some(&inbox), message)?;
         let invocation = pending.invocation.to_u64();
         let carrier = Arc::new(CallerCarrier {
             caller: Arc::clone(pending.caller()),
@@ -156,13 +173,8 @@ impl<Req: Typed, Resp: Typed> TypedHandle<Req, Resp> {
         &self.handle
     }
 
-    #[inline]
-    fn build(&self, target: &Target, request: &Req) -> Result<Message, CallError> {
-        if takes_archive(target, &self.type_key) {
-            to_archive(request).map_err(Failure::into_error)
-        } else {
-            Message::json(request).map_err(Failure::into_error)
-        }
+    pub(crate) fn say<'a>(&'a self, request: &'a Req) -> TypedRequest<'a, Req> {
+        TypedRequest { value: request, type_key: &self.type_key }
     }
 
     /// Calls and waits; the reply is read where it arrived.
@@ -180,10 +192,11 @@ impl<Req: Typed, Resp: Typed> TypedHandle<Req, Resp> {
     /// As [`TypedHandle::call`].
     #[inline]
     pub fn call_with(&self, request: &Req, options: &CallOptions) -> Result<Reply<Resp>, CallError> {
-        let outcome = call::call(self.handle.inner(), &self.handle.route, options, &|target| {
-            self.build(target, request)
-        });
-        Reply::read(outcome, &self.handle.route)
+        let Handle { worker, route } = &self.handle;
+        let mut reply = Received::blank();
+        call::call(worker.inner(), route, options, &self.say(request), &mut reply)
+            .map_err(|error| self.handle.named(error))?;
+        Reply::check(reply)
     }
 
     /// Starts a call; many may be in flight from one thread.
@@ -201,10 +214,21 @@ impl<Req: Typed, Resp: Typed> TypedHandle<Req, Resp> {
     /// As [`TypedHandle::start`].
     #[inline]
     pub fn start_with(&self, request: &Req, options: &CallOptions) -> Result<PendingReply<Resp>, CallError> {
-        let pending = call::start(self.handle.inner(), &self.handle.route, options, None, &|target| {
-            self.build(target, request)
-        })?;
+        let Handle { worker, route } = &self.handle;
+        let pending = call::start(worker.inner(), route, options, None, &self.say(request))?;
         Ok(PendingReply { pending, _type: PhantomData })
+    }
+
+    /// A way to keep many calls in flight from one thread, at the least cost.
+    #[must_use]
+    pub fn pipeline(&self) -> TypedPipeline<'_, Req, Resp> {
+        self.pipeline_with(CallOptions::default())
+    }
+
+    /// As [`TypedHandle::pipeline`], with options for every call.
+    #[must_use]
+    pub fn pipeline_with(&self, options: CallOptions) -> TypedPipeline<'_, Req, Resp> {
+        TypedPipeline::new(self, options)
     }
 
     /// Calls from async code.
@@ -213,6 +237,24 @@ impl<Req: Typed, Resp: Typed> TypedHandle<Req, Resp> {
     /// As [`TypedHandle::call`].
     pub async fn call_async(&self, request: &Req) -> Result<Reply<Resp>, CallError> {
         self.start(request)?.await
+    }
+}
+
+/// A typed request: archived for a callee whose types have the same layout, JSON for any other.
+pub(crate) struct TypedRequest<'a, Req> {
+    value: &'a Req,
+    type_key: &'a str,
+}
+
+impl<Req: Typed> Request for TypedRequest<'_, Req> {
+    #[inline]
+    fn message<'m>(&'m self, target: &Target, place: &'m mut Message) -> Result<&'m Message, CallError> {
+        if takes_archive(target, self.type_key) {
+            archive_into(self.value, place).map_err(Failure::into_error)?;
+        } else {
+            *place = Message::json(self.value).map_err(Failure::into_error)?;
+        }
+        Ok(place)
     }
 }
 
@@ -230,10 +272,9 @@ impl<Resp: Typed> PendingReply<Resp> {
     /// How the call ended otherwise.
     #[inline]
     pub fn wait(self) -> Result<Reply<Resp>, CallError> {
-        match self.pending.wait_received() {
-            Ok(received) => Reply::check(received),
-            Err(error) => Err(error),
-        }
+        let mut reply = Received::blank();
+        self.pending.wait_into(&mut reply)?;
+        Reply::check(reply)
     }
 }
 
@@ -244,8 +285,8 @@ impl<Resp: Typed> Future for PendingReply<Resp> {
         mut self: std::pin::Pin<&mut Self>,
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Self::Output> {
-        let polled = self.pending.poll_received(cx);
-        polled.map(|outcome| Reply::read(outcome, &self.pending.route))
+        let mut reply = Received::blank();
+        self.pending.poll_into(cx, &mut reply).map(|ended| ended.and_then(|()| Reply::check(reply)))
     }
 }
 
@@ -258,15 +299,7 @@ pub struct Reply<T> {
 
 impl<T: Typed> Reply<T> {
     #[inline]
-    fn read(outcome: Outcome, route: &Route) -> Result<Self, CallError> {
-        match outcome {
-            Ok(received) => Self::check(received),
-            Err(error) => Err(error.with_function(route.id.as_str())),
-        }
-    }
-
-    #[inline]
-    fn check(received: Received) -> Result<Self, CallError> {
+    pub(crate) fn check(received: Received) -> Result<Self, CallError> {
         if received.encoding() == Encoding::Rkyv {
             access::<T>(received.body()).map_err(Failure::into_error)?;
         }

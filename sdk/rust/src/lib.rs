@@ -71,6 +71,8 @@ mod names;
 
 mod pending;
 
+mod pipeline;
+
 mod routes;
 
 mod telemetry;
@@ -84,6 +86,7 @@ pub use error::{CallError, ErrorCode, Failure, HandlerResult};
 pub use executor::BoxFuture;
 pub use function::{Function, Placement, Request, Typed, View};
 pub use handle::{Handle, PendingReply, Reply, TypedHandle};
+pub use pipeline::{Pipeline, TypedPipeline};
 
 pub use layer::layer;
 pub use message::{Attachment, Message};

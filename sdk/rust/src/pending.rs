@@ -246,7 +246,11 @@ impl PendingTable {
             return false;
         }
         let waiter =
-            if entry.has_waiter.swap(false, Ordering::Relaxed) { entry.waiter.lock().take() } else { None };
+            if entry.has_waiter.load(Ordering::Relaxed) && entry.has_waiter.swap(false, Ordering::Relaxed) {
+                entry.waiter.lock().take()
+            } else {
+                None
+            };
         let mut stream = None;
         let mut stream_task = false;
         if entry.has_stream.load(Ordering::Relaxed) && entry.has_stream.swap(false, Ordering::Relaxed) {

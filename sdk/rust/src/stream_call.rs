@@ -108,7 +108,7 @@ impl Carrier for CallerCarrier {
             return Err(CallError::new(ringway_protocol::ErrorCode::StreamClosed, "the call is over"));
         }
         let (inline, leases) =
-            wire::compose(&self.caller.channel, &self.inner.arena, &mut header, message, &Meta::default())?;
+            wire::compose(&self.caller.channel, &self.inner.arena, &mut header, &message, &Meta::default())?;
         self.caller.publish_more(&header, &inline, self.inner.patience_ns()).map_err(|mut error| {
             wire::end_leases(&self.caller.channel, &leases);
             // An item that was not published says nothing about the call that it belongs to.

@@ -157,7 +157,7 @@ impl Telemetry {
     pub(crate) fn new(worker: WorkerId) -> Arc<Self> {
         let telemetry = Arc::new(Self {
             worker,
-            sink: SpinLock::new(Sink::default()),
+            sink: SpinLock::leaning(Sink::default()),
             prepared: Mutex::new(None),
             next_log: AtomicU32::new(0),
         });

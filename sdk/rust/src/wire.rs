@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use ringway_ipc::arena::Arena;
-use ringway_ipc::channel::{Channel, CloseReason, LeaseGuard, LendError, Payload};
+use ringway_ipc::channel::{Channel, CloseReason, Lead, LeaseGuard, LendError, Payload};
 use ringway_ipc::frame::{DESCRIPTOR_BYTES, DESCRIPTORS_MAX, Descriptor, Header, Inline};
 use ringway_ipc::layout::INLINE_BYTES;
 use ringway_protocol::header::{DType, Encoding, Flags, Role};
@@ -25,12 +25,12 @@ pub(crate) fn compose(
     channel: &Channel,
     arena: &Arc<Arena>,
     header: &mut Header,
-    message: Message,
+    message: &Message,
     meta: &Meta,
 ) -> Result<(Inline, Leases), CallError> {
     header.encoding = message.encoding.to_u8();
     if meta.is_empty()
-        && let Some((inline, len)) = inline_of(&message)
+        && let Some((inline, len)) = inline_of(message)
     {
         header.inline_len = len;
         return Ok((*inline, Leases::new()));
@@ -60,7 +60,7 @@ struct Lender<'a> {
 }
 
 impl Lender<'_> {
-    fn compose(&mut self, header: &mut Header, message: Message, meta: &Meta) -> Result<Inline, CallError> {
+    fn compose(&mut self, header: &mut Header, message: &Message, meta: &Meta) -> Result<Inline, CallError> {
         if message.attachments.len() > ATTACHMENTS_MAX {
             let found = message.attachments.len();
             let text = format!("{found} attachments; one message carries at most {ATTACHMENTS_MAX}");
@@ -73,21 +73,17 @@ impl Lender<'_> {
         let body_len = message.body().len();
         let body_inline = !matches!(message.body, Body::Block(_))
             && front.saturating_add(body_len).saturating_add(meta_bytes.len()) <= INLINE_BYTES;
-        let mut body: Vec<u8> = Vec::new();
-        match message.body {
-            Body::Block(payload) => descriptors.push(self.lend(payload, Role::Body)?),
-            Body::Inline { bytes, len } if body_inline => body = bytes.bytes()[..usize::from(len)].to_vec(),
-            Body::Heap(bytes) if body_inline => body = bytes,
-            Body::Inline { bytes, len } => {
-                descriptors.push(self.copy(&bytes.bytes()[..usize::from(len)], Role::Body)?);
-            }
-            Body::Heap(bytes) => descriptors.push(self.copy(&bytes, Role::Body)?),
+        let mut body: &[u8] = &[];
+        match &message.body {
+            Body::Block(payload) => descriptors.push(self.lend(payload.clone(), Role::Body)?),
+            Body::Inline { .. } | Body::Heap(_) if body_inline => body = message.body(),
+            Body::Inline { .. } | Body::Heap(_) => descriptors.push(self.copy(message.body(), Role::Body)?),
         }
         if !body_inline {
             flags |= Flags::BODY_IN_BLOCK.bits();
         }
-        for attachment in message.attachments {
-            let mut descriptor = self.lend(attachment.payload, Role::Attachment)?;
+        for attachment in &message.attachments {
+            let mut descriptor = self.lend(attachment.payload.clone(), Role::Attachment)?;
             descriptor.dtype = attachment.dtype.to_u8();
             descriptor.ndim = u8::try_from(attachment.shape.len()).unwrap_or(u8::MAX);
             descriptors.push(descriptor);
@@ -105,7 +101,7 @@ impl Lender<'_> {
             descriptors = vec![self.copy(&table, Role::Table)?];
             flags |= Flags::DESCRIPTORS_IN_BLOCK.bits();
         }
-        self.fill(header, flags, &descriptors, &body, &meta_bytes)
+        self.fill(header, flags, &descriptors, body, &meta_bytes)
     }
 
     fn fill(
@@ -191,12 +187,33 @@ pub(crate) struct Blocks {
 }
 
 impl Received {
-    /// Resolves a frame's payloads.
+    /// A place for frames to come, to be used again and again: moving a frame costs more than reading it.
     #[inline]
-    pub(crate) fn read(channel: &Arc<Channel>, header: Header, inline: Inline) -> Result<Self, CloseReason> {
-        let blocks =
-            if header.attachments == 0 { None } else { Some(read_blocks(channel, &header, &inline)?) };
-        Ok(Self { header, inline, blocks })
+    pub(crate) fn blank() -> Self {
+        Self { header: Header::default(), inline: Inline::default(), blocks: None }
+    }
+
+    /// Takes the next frame of a ring into this place; `false` when there is none.
+    #[inline]
+    pub(crate) fn poll(&mut self, lead: &mut Lead<'_>) -> Result<bool, CloseReason> {
+        let Some(header) = lead.poll(&mut self.inline)? else { return Ok(false) };
+        self.header = header;
+        Ok(true)
+    }
+
+    /// Resolves the frame's payloads.
+    #[inline]
+    pub(crate) fn resolve(&mut self, channel: &Arc<Channel>) -> Result<(), CloseReason> {
+        self.blocks = None;
+        if self.header.attachments != 0 {
+            self.blocks = Some(read_blocks(channel, &self.header, &self.inline)?);
+        }
+        Ok(())
+    }
+
+    /// Moves the frame out and leaves a blank place.
+    pub(crate) fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::blank())
     }
 
     /// The body's bytes.

@@ -33,7 +33,6 @@ use crate::executor::{Pool, Spawner};
 use crate::function::{Function, Typed};
 use crate::handle::{Handle, TypedHandle};
 use crate::message::Message;
-use crate::pending::Outcome;
 use crate::routes::{Link, Route, Routes};
 use crate::sampler::Sampler;
 use crate::telemetry::Telemetry;
@@ -191,7 +190,8 @@ impl Inner {
     }
 }
 
-fn open_caller(link: &Link) -> Option<Arc<CallerChannel>> {
+/// The channel to a worker, if one is open.
+pub(crate) fn open_caller(link: &Link) -> Option<Arc<CallerChannel>> {
     link.caller.load_full().filter(|caller| caller.channel.close_reason().is_none())
 }
 
@@ -581,8 +581,9 @@ impl Worker {
         };
         let route = Route::fixed(function, self.inner.routes.link(worker));
         let options = CallOptions::new().timeout(Duration::from_secs(5));
-        let outcome: Outcome = call::call(&self.inner, &route, &options, &|_| Ok(Message::empty()));
-        read_json(&outcome.map(Received::into_message)?)
+        let mut reply = Received::blank();
+        call::call(&self.inner, &route, &options, &Message::empty(), &mut reply)?;
+        read_json(&reply.into_message())
     }
 
     /// Leaves: tells the engine, ends open calls, closes channels. Dropping the last handle does the same.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use ringway::{CallOptions, Encoding as BodyEncoding, Failure, Handle, Message, Worker};
+use ringway::{Encoding as BodyEncoding, Failure, Message, Pipeline, Worker};
 
 use super::Copies;
 use crate::callee::Process;
@@ -180,9 +180,10 @@ impl Measuring<'_> {
             Encoding::Typed => {
                 let function = self.worker.function::<Words, Words>(TYPED);
                 self.pumped(
-                    |sequence| Ok(function.start(&Words::request(sequence))?),
-                    |pending, sequence| {
-                        let reply = pending.wait()?;
+                    function.pipeline(),
+                    |pipeline, sequence| Ok(pipeline.submit(&Words::request(sequence))?),
+                    |pipeline, sequence| {
+                        let reply = pipeline.recv().context("nothing is in flight")??;
                         let words = reply.archived().context("the answer is no archive")?.words;
                         check_words(words[0].to_native(), words[7].to_native(), sequence)
                     },
@@ -192,13 +193,13 @@ impl Measuring<'_> {
                 let mut text = Text::with_bytes(bytes)?;
                 let handle = self.worker.handle(JSON);
                 self.pumped(
-                    |sequence| {
+                    handle.pipeline(),
+                    |pipeline, sequence| {
                         text.sequence = JSON_SEQUENCE_FIRST + sequence;
-                        let message = Message::json(&text).map_err(Failure::into_error)?;
-                        start(&handle, &message)
+                        Ok(pipeline.submit(&Message::json(&text).map_err(Failure::into_error)?)?)
                     },
-                    |pending, sequence| {
-                        let reply: Text = serde_json::from_slice(pending.wait()?.body())?;
+                    |pipeline, sequence| {
+                        let reply: Text = serde_json::from_slice(received(pipeline)?.body())?;
                         ensure!(reply.sequence == JSON_SEQUENCE_FIRST + sequence, "answers are out of order");
                         Ok(())
                     },
@@ -208,11 +209,12 @@ impl Measuring<'_> {
                 let mut request = [0; SMALL];
                 let handle = self.worker.handle(BYTES);
                 self.pumped(
-                    |sequence| {
+                    handle.pipeline(),
+                    |pipeline, sequence| {
                         stamp(&mut request, sequence);
-                        start(&handle, &Message::bytes(&request))
+                        Ok(pipeline.submit(&Message::bytes(&request))?)
                     },
-                    |pending, sequence| check(pending.wait()?.body(), sequence),
+                    |pipeline, sequence| check(received(pipeline)?.body(), sequence),
                 )
             }
         }
@@ -220,11 +222,13 @@ impl Measuring<'_> {
 
     fn pumped<P>(
         &self,
-        mut start: impl FnMut(u64) -> anyhow::Result<P>,
-        mut end: impl FnMut(P, u64) -> anyhow::Result<()>,
+        mut pipeline: P,
+        mut submit: impl FnMut(&mut P, u64) -> anyhow::Result<()>,
+        mut receive: impl FnMut(&mut P, u64) -> anyhow::Result<()>,
     ) -> anyhow::Result<Round> {
-        pump(self.clock, self.run_time / 10, &mut start, &mut end)?;
-        self.metered(|| pump(self.clock, self.run_time, &mut start, &mut end))
+        let mut run = |run_time| pump(self.clock, run_time, &mut pipeline, &mut submit, &mut receive);
+        run(self.run_time / 10)?;
+        self.metered(|| run(self.run_time))
     }
 
     /// Counts what a round costs beside its time.
@@ -240,16 +244,17 @@ impl Measuring<'_> {
     }
 }
 
-fn start(handle: &Handle, message: &Message) -> anyhow::Result<ringway::Pending> {
-    Ok(handle.start(message, &CallOptions::default())?)
+fn received(pipeline: &mut Pipeline<'_>) -> anyhow::Result<Message> {
+    Ok(pipeline.recv().context("nothing is in flight")??)
 }
 
 /// One run with [`IN_FLIGHT`] calls under way.
 fn pump<P>(
     clock: &Clock,
     run_time: Duration,
-    start: &mut impl FnMut(u64) -> anyhow::Result<P>,
-    end: &mut impl FnMut(P, u64) -> anyhow::Result<()>,
+    pipeline: &mut P,
+    submit: &mut impl FnMut(&mut P, u64) -> anyhow::Result<()>,
+    receive: &mut impl FnMut(&mut P, u64) -> anyhow::Result<()>,
 ) -> anyhow::Result<Run> {
     let mut pending = VecDeque::with_capacity(IN_FLIGHT);
     let mut latencies = Recorder::new();
@@ -263,11 +268,12 @@ fn pump<P>(
                 over = started.elapsed() >= run_time;
                 asked = Some(clock.now());
             }
-            pending.push_back((sequence, asked, start(sequence)?));
+            submit(pipeline, sequence)?;
+            pending.push_back((sequence, asked));
             continue;
         }
-        let Some((number, asked, call)) = pending.pop_front() else { break };
-        end(call, number)?;
+        let Some((number, asked)) = pending.pop_front() else { break };
+        receive(pipeline, number)?;
         not_counted += 1;
         if let Some(asked) = asked {
             latencies.record_many(clock.since(asked), std::mem::take(&mut not_counted));
