@@ -318,12 +318,14 @@ impl Producer {
         debug_assert!(header.check(), "our own header fits its slot");
         let position = self.next;
         let slot = self.own.slot(position);
-        for (place, word) in slot.header.iter().zip(header.to_words()) {
-            place.store(word, Ordering::Relaxed);
-        }
+        // The line of the stamp comes last, header and stamp together: the peer polls it, and would take it away again
+        // while the lines of the inline area are still on their way here.
         let words = usize::from(header.inline_len).div_ceil(8);
         for (place, word) in slot.inline.iter().zip(inline.words()).take(words) {
             place.store(*word, Ordering::Relaxed);
+        }
+        for (place, word) in slot.header.iter().zip(header.to_words()) {
+            place.store(word, Ordering::Relaxed);
         }
         // I1. Release pairs with the Acquire in `Consumer::poll`.
         slot.stamp.store(position + 1, Ordering::Release);

@@ -502,3 +502,83 @@ fn metadata_and_baggage_travel() {
     let answer = pair.caller.trigger_json_with("meta::read", &Value::Null, &options).unwrap();
     assert_eq!(answer, json!({"meta": {"try": 1}, "tenant": "acme"}));
 }
+
+#[test]
+fn a_pipeline_answers_in_order_and_gives_up_what_is_left() {
+    let pair = pair();
+    serve(&pair, total());
+    // Slow for the first of every ten, so that the pool finishes them in another order.
+    let slow = Function::json("orders::slow", |_, id: u64| {
+        std::thread::sleep(Duration::from_micros(if id.is_multiple_of(10) { 2_000 } else { 10 }));
+        Ok(id)
+    });
+    serve(&pair, slow.pooled());
+
+    let function = pair.caller.function::<Order, Total>("orders::total");
+    let mut pipeline = function.pipeline();
+    assert!(pipeline.recv().is_none(), "nothing is in flight");
+    let (mut submitted, mut received) = (0, 0);
+    while received < 2_000 {
+        while submitted < 2_000 && pipeline.in_flight() < 64 {
+            pipeline.submit(&Order { id: submitted, ..order() }).unwrap();
+            submitted += 1;
+        }
+        let reply = pipeline.recv().unwrap().unwrap();
+        assert_eq!(reply.value().unwrap(), Total { id: received, sum: 6 });
+        received += 1;
+    }
+
+    let handle = pair.caller.handle("orders::slow");
+    let mut pipeline = handle.pipeline();
+    for id in 0..200_u64 {
+        pipeline.submit(&Message::json(&id).unwrap()).unwrap();
+    }
+    for id in 0..100_u64 {
+        let reply = pipeline.recv().unwrap().unwrap();
+        assert_eq!(serde_json::from_slice::<u64>(reply.body()).unwrap(), id);
+    }
+    drop(pipeline);
+    // The channel is as before: what was given up does not stand in the way.
+    assert_eq!(pair.caller.trigger_json("orders::slow", &json!(5)).unwrap(), json!(5));
+}
+
+#[test]
+fn a_pipeline_says_of_each_call_how_it_ended_and_finds_the_next_replica() {
+    let engine = engine_at();
+    let connect = |name: &str| Worker::builder(name).address(engine.address()).connect().unwrap();
+    let caller = connect("caller");
+    let held = || {
+        Function::json("orders::held", |context: &ringway::Context, ()| {
+            while !context.is_cancelled() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Ok(())
+        })
+    };
+    let first = connect("first");
+    first.register_all(vec![held().pooled(), total()]).unwrap();
+    caller.wait_for("orders::held", Duration::from_secs(10)).unwrap();
+
+    let handle = caller.handle("orders::held");
+    let mut pipeline = handle.pipeline();
+    for _ in 0..10 {
+        pipeline.submit(&Message::empty()).unwrap();
+    }
+    first.shut_down();
+    for _ in 0..10 {
+        let error = pipeline.recv().unwrap().unwrap_err();
+        assert_eq!((error.code, error.started), (ErrorCode::WorkerGone, Some(Started::Maybe)), "{error}");
+        assert_eq!(error.function.as_deref(), Some("orders::held"));
+    }
+
+    let function = caller.function::<Order, Total>("orders::total");
+    let mut pipeline = function.pipeline();
+    let second = connect("second");
+    second.register(total()).unwrap();
+    let until = std::time::Instant::now() + Duration::from_secs(10);
+    while pipeline.submit(&order()).is_err() {
+        assert!(std::time::Instant::now() < until, "the second replica never showed");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(pipeline.recv().unwrap().unwrap().value().unwrap().sum, 6);
+}

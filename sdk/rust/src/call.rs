@@ -16,7 +16,7 @@ use ringway_protocol::{CallError, ErrorCode, InvocationId, SpanId, Started, Trac
 use serde_json::Value;
 
 use crate::callee::span_to_u64;
-use crate::caller::{CallerChannel, Ended};
+use crate::caller::{CallerChannel, Ended, kept};
 use crate::context::{self, Inherited};
 use crate::control::TimerId;
 use crate::message::Message;
@@ -95,12 +95,12 @@ impl CallOptions {
 /// What a call says. It is built for the replica that was picked, whose encodings may differ from another's.
 pub(crate) trait Request {
     /// The message, in `place` or wherever it is already. `place` is empty.
-    fn message<'m>(&'m self, target: &Target, place: &'m mut Message) -> Result<&'m Message, CallError>;
+    fn message<'m>(&'m self, target: &Target, place: &'m mut Message) -> Result<&'m Message, Box<CallError>>;
 }
 
 impl Request for Message {
     #[inline]
-    fn message<'m>(&'m self, _: &Target, _: &'m mut Message) -> Result<&'m Message, CallError> {
+    fn message<'m>(&'m self, _: &Target, _: &'m mut Message) -> Result<&'m Message, Box<CallError>> {
         Ok(self)
     }
 }
@@ -306,35 +306,37 @@ pub(crate) fn call<R: Request>(
     request: &R,
     reply: &mut Received,
 ) -> Ended {
-    let targets = route.targets.load();
-    if let [target] = &targets[..]
-        && let Some(caller) = &*target.link.caller.load()
-    {
-        // The quick way: one replica with an open channel.
-        let mut place = Message::empty();
-        let message = request.message(target, &mut place)?;
-        let mut plan = Plan::new(inner, Kind::Call, options);
-        let ended = match plan.publish(target, caller, message, None) {
-            Ok(invocation) => match caller.wait_quickly(invocation, &route.expected, reply) {
-                Some(ended) => ended,
-                None => wait_showing(&plan, route, caller, invocation, reference(&target.function))
-                    .map(|received| *reply = received),
-            },
-            Err(error) => Err(error),
-        };
-        let ended = match ended {
-            Err(error) => match retry_on(&error, options, &target.function) {
-                Some(avoid) => return call_slowly(plan, route, request, avoid, error, reply),
-                None => Err(error),
-            },
-            Ok(()) => Ok(()),
-        };
-        plan.record(reference(&target.function), &ended, reply);
-        return ended;
-    }
-    drop(targets);
-    let plan = Plan::new(inner, Kind::Call, options);
-    call_slowly(plan, route, request, None, CallError::function_not_found(&route.id), reply)
+    let Some(sole) = route.sole() else {
+        let plan = Plan::new(inner, Kind::Call, options);
+        return call_slowly(plan, route, request, None, CallError::function_not_found(&route.id), reply);
+    };
+    // The quick way: one replica with an open channel.
+    let (target, caller) = (sole.target(), &*sole.caller);
+    let mut place = Message::empty();
+    let message = request.message(target, &mut place)?;
+    let mut plan = Plan::new(inner, Kind::Call, options);
+    let error = match plan.publish(target, caller, message, None) {
+        Ok(invocation) => match caller.wait_quickly(invocation, &route.expected, reply) {
+            Some(Ok(())) => None,
+            Some(Err(error)) => Some(error),
+            None => {
+                let target = reference(&target.function);
+                kept(wait_showing(&plan, route, caller, invocation, target), reply).err()
+            }
+        },
+        Err(error) => Some(Box::new(error)),
+    };
+    let ended = match error {
+        None => Ok(()),
+        Some(error) => match retry_on(&error, options, &target.function) {
+            // What failed is not remembered.
+            Some(avoid) => return call_slowly(plan, route, request, avoid, *error, reply),
+            None => Err(error),
+        },
+    };
+    plan.record(reference(&target.function), &ended, reply);
+    sole.remember();
+    ended
 }
 
 /// Waits; a traced call that takes long is shown as a live span meanwhile.
@@ -454,11 +456,12 @@ fn call_slowly<R: Request>(
     let ended = Attempts { avoid, last, ..attempts }.run(|target, caller| {
         tried = reference(&target.function);
         let mut place = Message::empty();
-        let message = request.message(target, &mut place)?;
+        let message = request.message(target, &mut place).map_err(|error| *error)?;
         let invocation = plan.publish(target, caller, message, None)?;
         *reply = wait_showing(&plan, route, caller, invocation, tried)?;
         Ok(())
     });
+    let ended = ended.map_err(Box::new);
     plan.record(tried, &ended, reply);
     ended
 }
@@ -476,7 +479,7 @@ pub(crate) fn send(
     let sent = Attempts::new(inner, route, options, plan.wait_until_ns).run(|target, caller| {
         tried = reference(&target.function);
         let mut place = Message::empty();
-        let message = request.message(target, &mut place)?;
+        let message = request.message(target, &mut place).map_err(|error| *error)?;
         plan.address(target, message);
         let mut header = plan.header;
         let (inline, leases) =
@@ -487,8 +490,9 @@ pub(crate) fn send(
             .inspect_err(|_| wire::end_leases(&caller.channel, &leases))
             .map_err(not_started)
     });
+    let sent = sent.map_err(Box::new);
     plan.record(tried, &sent, &Received::blank());
-    sent
+    sent.map_err(|error| *error)
 }
 
 /// A call that was published: where its reply will come.
@@ -510,14 +514,13 @@ pub(crate) fn publish(
     let published = attempts.run(|target, caller| {
         tried = reference(&target.function);
         let mut place = Message::empty();
-        let message = request.message(target, &mut place)?;
+        let message = request.message(target, &mut place).map_err(|error| *error)?;
         let invocation = plan.publish(target, caller, message, inbox)?;
         Ok(Published { caller: Arc::clone(caller), invocation, target: tried })
     });
     published.map_err(|error| {
-        let ended = Err(error.with_function(route.id.as_str()));
-        plan.record(tried, &ended, &Received::blank());
-        ended.err().unwrap_or_else(|| CallError::function_not_found(&route.id))
+        plan.record(tried, &Err(Box::new(error.clone())), &Received::blank());
+        error.with_function(route.id.as_str())
     })
 }
 
@@ -573,12 +576,11 @@ impl Pending {
             Some(ended) => ended,
             None => {
                 let until = patience_ns(&self.inner, self.wait_until_ns);
-                let outcome = self.caller.wait(self.invocation, &self.route.expected, until);
-                outcome.map(|received| *reply = received)
+                kept(self.caller.wait(self.invocation, &self.route.expected, until), reply)
             }
         };
         self.over(&ended, reply);
-        ended.map_err(|error| error.with_function(self.route.id.as_str()))
+        ended
     }
 
     /// Waits for the reply.
@@ -587,7 +589,8 @@ impl Pending {
     /// How the call ended otherwise.
     pub fn wait(self) -> Result<Message, CallError> {
         let mut reply = Received::blank();
-        self.wait_into(&mut reply)?;
+        let route = Arc::clone(&self.route);
+        self.wait_into(&mut reply).map_err(|error| error.with_function(route.id.as_str()))?;
         Ok(reply.into_message())
     }
 
@@ -607,13 +610,16 @@ impl Pending {
 
     pub(crate) fn poll_into(&mut self, cx: &mut TaskContext<'_>, reply: &mut Received) -> Poll<Ended> {
         if self.state == Watching::Over {
-            return Poll::Ready(Err(CallError::new(ErrorCode::Cancelled, "the call was over before")));
+            return Poll::Ready(Err(Box::new(CallError::new(
+                ErrorCode::Cancelled,
+                "the call was over before",
+            ))));
         }
         let ended = match self.look(cx, reply) {
             Some(ended) => ended,
             None if self.wait_until_ns != 0 && now_ns() >= self.wait_until_ns => {
                 self.caller.abandon(self.invocation);
-                Err(crate::caller::out_of_time())
+                Err(Box::new(crate::caller::out_of_time()))
             }
             None => {
                 if self.wait_until_ns != 0 && self.timer.is_none() {
@@ -623,7 +629,7 @@ impl Pending {
             }
         };
         self.over(&ended, reply);
-        Poll::Ready(ended.map_err(|error| error.with_function(self.route.id.as_str())))
+        Poll::Ready(ended)
     }
 
     /// Looks for the reply for a moment, then has the task woken when it comes.
@@ -637,8 +643,7 @@ impl Pending {
             self.wait_until_ns = patience_ns(&self.inner, self.wait_until_ns);
         }
         self.caller.watch_by_task(self.invocation, cx.waker(), first);
-        let outcome = self.caller.poll_outcome(self.invocation)?;
-        Some(outcome.map(|received| *reply = received))
+        self.caller.poll_outcome(self.invocation).map(|outcome| kept(outcome, reply))
     }
 
     pub(crate) fn caller(&self) -> &Arc<CallerChannel> {
@@ -651,7 +656,11 @@ impl Future for Pending {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let mut reply = Received::blank();
-        self.poll_into(cx, &mut reply).map(|ended| ended.map(|()| reply.into_message()))
+        let polled = self.poll_into(cx, &mut reply);
+        polled.map(|ended| match ended {
+            Ok(()) => Ok(reply.into_message()),
+            Err(error) => Err(error.with_function(self.route.id.as_str())),
+        })
     }
 }
 
@@ -659,7 +668,7 @@ impl Drop for Pending {
     fn drop(&mut self) {
         if self.state != Watching::Over {
             self.caller.abandon(self.invocation);
-            let ended = Err(CallError::new(ErrorCode::Cancelled, "given up by the caller"));
+            let ended = Err(Box::new(CallError::new(ErrorCode::Cancelled, "given up by the caller")));
             self.over(&ended, &Received::blank());
         }
     }

@@ -149,13 +149,15 @@ impl Polled {
         Self { callee: Arc::clone(callee), permissions: Cache::new(Arc::clone(&callee.permissions)) }
     }
 
-    /// Takes and acts on the next frame. Returns whether there was one. `woke_ns` is when the thread was woken for it, or 0.
+    /// Takes and acts on the next frame, looking for it up to so often. Returns whether there was one. `woke_ns` is when
+    /// the thread was woken for it, or 0.
     #[inline]
-    pub(crate) fn serve_one(&mut self, server: &mut Server<'_>, woke_ns: u64) -> bool {
+    pub(crate) fn serve_one(&mut self, server: &mut Server<'_>, looks: u32, woke_ns: u64) -> bool {
         let callee = &self.callee;
         {
             let Some(mut lead) = callee.channel.try_lead() else { return false };
-            if !server.received.poll(&mut lead).unwrap_or(false) {
+            let mut look = || server.received.poll(&mut lead).unwrap_or(false);
+            if !(0..looks).any(|_| look()) {
                 return false;
             }
         }

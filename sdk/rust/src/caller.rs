@@ -39,8 +39,9 @@ pub(crate) struct CallerChannel {
     sleeping_followers: AtomicU32,
 }
 
-/// How a call ended whose reply, if it came, lies where the reader of the ring was told to put it.
-pub(crate) type Ended = Result<(), CallError>;
+/// How a call ended whose reply, if it came, lies where the reader of the ring was told to put it. Small, because it is
+/// handed through every layer of the quick way.
+pub(crate) type Ended = Result<(), Box<CallError>>;
 
 impl CallerChannel {
     pub(crate) fn new(channel: Arc<Channel>, policy: Arc<SpinPolicy>) -> Self {
@@ -162,7 +163,7 @@ impl CallerChannel {
         reply: &mut Received,
     ) -> Option<Ended> {
         if let Some(outcome) = self.poll_outcome(invocation) {
-            return Some(outcome.map(|received| *reply = received));
+            return Some(kept(outcome, reply));
         }
         let mut lead = self.channel.try_lead()?;
         if lead.bell_asked() {
@@ -229,7 +230,7 @@ impl CallerChannel {
                     self.lead_until(&mut lead, invocation, expected, until_ns, done, &mut reply)
                 });
                 match led {
-                    Some(Some(ended)) => return Some(ended.map(|()| reply)),
+                    Some(Some(ended)) => return Some(ended.map(|()| reply).map_err(|error| *error)),
                     Some(None) => {}
                     None => self.follow(invocation, entry, expected, until_ns),
                 }
@@ -262,7 +263,7 @@ impl CallerChannel {
             });
             match led {
                 // The reply itself: kept for whoever asks for it.
-                Some(Some(ended)) => drop(entry.complete(ended.map(|()| reply))),
+                Some(Some(ended)) => drop(entry.complete(ended.map(|()| reply).map_err(|error| *error))),
                 Some(None) => {}
                 None => self.follow(invocation, entry, &expected, until_ns),
             }
@@ -490,18 +491,18 @@ impl CallerChannel {
         }
         let is_error = frame.header.kind == Kind::Error.to_u8();
         let ended = match frame.resolve(&self.channel) {
-            Ok(()) if is_error => Err(read_error(frame)),
+            Ok(()) if is_error => Err(Box::new(read_error(frame))),
             Ok(()) => Ok(()),
             // It was answered, but the payload of the answer is out of reach with its owner.
-            Err(reason) => Err(gone(Started::Maybe, reason)),
+            Err(reason) => Err(Box::new(gone(Started::Maybe, reason))),
         };
         if let Some(inbox) = entry.stream() {
-            inbox.end(ended.as_ref().err().cloned());
+            inbox.end(ended.as_ref().err().map(|error| CallError::clone(error)));
         }
         if mine == Some(invocation) && entry.is(State::Waiting) {
             return Some(ended);
         }
-        self.complete(invocation, entry, ended.map(|()| frame.take()));
+        self.complete(invocation, entry, ended.map(|()| frame.take()).map_err(|error| *error));
         None
     }
 
@@ -582,6 +583,13 @@ impl CallerChannel {
             entry.set_stream(inbox);
         }
     }
+}
+
+/// Puts a reply that somebody else took off the ring where it was asked for.
+#[cold]
+pub(crate) fn kept(outcome: Outcome, reply: &mut Received) -> Ended {
+    *reply = outcome.map_err(Box::new)?;
+    Ok(())
 }
 
 fn time_left(deadline_ns: u64) -> Option<Duration> {

@@ -25,6 +25,10 @@ use crate::worker::Inner;
 /// Frames of one channel that are handled before the next channel has its turn.
 const TURN: usize = 64;
 
+/// How often the ring of the only busy channel is looked at before anything else is: a look is one load, and what is
+/// between two delays what comes meanwhile.
+const LOOKS_AT_ONE: u32 = 16;
+
 /// Longest sleep. News comes with a bell; the bound limits what a peer that steals one can do.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
@@ -299,9 +303,10 @@ impl<'a> Round<'a> {
     /// Handles what is there. Returns whether there was anything.
     fn serve(&mut self) -> bool {
         let mut worked = false;
+        let looks = if self.hot.len() == 1 { LOOKS_AT_ONE } else { 1 };
         for at in 0..self.hot.len() {
             for _ in 0..TURN {
-                if !self.hot[at].serve_one(&mut self.server, self.woke_ns) {
+                if !self.hot[at].serve_one(&mut self.server, looks, self.woke_ns) {
                     break;
                 }
                 worked = true;

@@ -35,7 +35,7 @@ impl Handle {
 
     /// Names the function in an error.
     #[cold]
-    fn named(&self, error: CallError) -> CallError {
+    pub(crate) fn named(&self, error: CallError) -> CallError {
         error.with_function(self.route.id.as_str())
     }
 
@@ -77,8 +77,10 @@ impl Handle {
     /// As [`Handle::call`].
     pub fn call_with(&self, message: &Message, options: &CallOptions) -> Result<Message, CallError> {
         let mut reply = Received::blank();
-        call::call(self.inner(), &self.route, options, message, &mut reply).map_err(|e| self.named(e))?;
-        Ok(reply.into_message())
+        match call::call(self.inner(), &self.route, options, message, &mut reply) {
+            Ok(()) => Ok(reply.into_message()),
+            Err(error) => Err(self.named(*error)),
+        }
     }
 
     /// Starts a call. The result is a future, and can be waited for without a runtime by [`Pending::wait`].
@@ -194,9 +196,10 @@ impl<Req: Typed, Resp: Typed> TypedHandle<Req, Resp> {
     pub fn call_with(&self, request: &Req, options: &CallOptions) -> Result<Reply<Resp>, CallError> {
         let Handle { worker, route } = &self.handle;
         let mut reply = Received::blank();
-        call::call(worker.inner(), route, options, &self.say(request), &mut reply)
-            .map_err(|error| self.handle.named(error))?;
-        Reply::check(reply)
+        match call::call(worker.inner(), route, options, &self.say(request), &mut reply) {
+            Ok(()) => Reply::check(reply),
+            Err(error) => Err(self.handle.named(*error)),
+        }
     }
 
     /// Starts a call; many may be in flight from one thread.
@@ -248,13 +251,16 @@ pub(crate) struct TypedRequest<'a, Req> {
 
 impl<Req: Typed> Request for TypedRequest<'_, Req> {
     #[inline]
-    fn message<'m>(&'m self, target: &Target, place: &'m mut Message) -> Result<&'m Message, CallError> {
-        if takes_archive(target, self.type_key) {
-            archive_into(self.value, place).map_err(Failure::into_error)?;
+    fn message<'m>(&'m self, target: &Target, place: &'m mut Message) -> Result<&'m Message, Box<CallError>> {
+        let built = if takes_archive(target, self.type_key) {
+            archive_into(self.value, place)
         } else {
-            *place = Message::json(self.value).map_err(Failure::into_error)?;
+            Message::json(self.value).map(|message| *place = message)
+        };
+        match built {
+            Ok(()) => Ok(place),
+            Err(failure) => Err(Box::new(failure.into_error())),
         }
-        Ok(place)
     }
 }
 
@@ -273,8 +279,11 @@ impl<Resp: Typed> PendingReply<Resp> {
     #[inline]
     pub fn wait(self) -> Result<Reply<Resp>, CallError> {
         let mut reply = Received::blank();
-        self.pending.wait_into(&mut reply)?;
-        Reply::check(reply)
+        let route = Arc::clone(&self.pending.route);
+        match self.pending.wait_into(&mut reply) {
+            Ok(()) => Reply::check(reply),
+            Err(error) => Err(error.with_function(route.id.as_str())),
+        }
     }
 }
 
@@ -286,7 +295,11 @@ impl<Resp: Typed> Future for PendingReply<Resp> {
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Self::Output> {
         let mut reply = Received::blank();
-        self.pending.poll_into(cx, &mut reply).map(|ended| ended.and_then(|()| Reply::check(reply)))
+        let polled = self.pending.poll_into(cx, &mut reply);
+        polled.map(|ended| match ended {
+            Ok(()) => Reply::check(reply),
+            Err(error) => Err(error.with_function(self.pending.route.id.as_str())),
+        })
     }
 }
 

@@ -15,7 +15,7 @@ use ringway_protocol::telemetry::FunctionRef;
 use ringway_protocol::{CallError, InvocationId};
 
 use crate::call::{CallOptions, ClientSpan, Plan, Published, Request, patience_ns, publish, reference};
-use crate::caller::{CallerChannel, Ended};
+use crate::caller::{CallerChannel, Ended, kept};
 use crate::function::Typed;
 use crate::handle::{Handle, Reply, TypedHandle};
 use crate::message::Message;
@@ -67,7 +67,11 @@ impl<'a> Pipeline<'a> {
     #[inline]
     pub fn recv(&mut self) -> Option<Result<Message, CallError>> {
         let mut reply = Received::blank();
-        self.recv_into(&mut reply).map(|ended| ended.map(|()| reply.into_message()))
+        let ended = self.recv_into(&mut reply)?;
+        Some(match ended {
+            Ok(()) => Ok(reply.into_message()),
+            Err(error) => Err(self.handle.named(*error)),
+        })
     }
 
     /// Calls in flight.
@@ -87,7 +91,7 @@ impl<'a> Pipeline<'a> {
         {
             let target = &targets[at];
             let mut place = Message::empty();
-            let message = request.message(target, &mut place)?;
+            let message = request.message(target, &mut place).map_err(|error| *error)?;
             // What could not be published here is tried below, on whichever replica takes it.
             if let Ok(invocation) = plan.publish(target, &self.lanes[lane], message, None) {
                 let target = reference(&target.function);
@@ -127,13 +131,13 @@ impl<'a> Pipeline<'a> {
             Some(ended) => ended,
             None => {
                 let until = patience_ns(worker.inner(), flight.wait_until_ns);
-                caller.wait(flight.invocation, &route.expected, until).map(|received| *reply = received)
+                kept(caller.wait(flight.invocation, &route.expected, until), reply)
             }
         };
         if let Some(span) = &flight.span {
             span.record(worker.inner(), flight.target, &ended, reply);
         }
-        Some(ended.map_err(|error| error.with_function(route.id.as_str())))
+        Some(ended)
     }
 }
 
@@ -182,7 +186,11 @@ impl<'a, Req: Typed, Resp: Typed> TypedPipeline<'a, Req, Resp> {
     #[inline]
     pub fn recv(&mut self) -> Option<Result<Reply<Resp>, CallError>> {
         let mut reply = Received::blank();
-        self.pipeline.recv_into(&mut reply).map(|ended| ended.and_then(|()| Reply::check(reply)))
+        let ended = self.pipeline.recv_into(&mut reply)?;
+        Some(match ended {
+            Ok(()) => Reply::check(reply),
+            Err(error) => Err(self.pipeline.handle.named(*error)),
+        })
     }
 
     /// Calls in flight.

@@ -3,6 +3,7 @@
 //! A [`Route`] is one function id and lives as long as anybody holds it; its list of targets is swapped whole when the
 //! catalog changes. So a resolved handle never goes stale, and a call reads one pointer.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -41,6 +42,52 @@ pub(crate) struct Route {
     /// How long a reply usually takes.
     pub(crate) expected: Expectation,
     turn: AtomicU32,
+    /// Names this route with these targets, and no other ever.
+    version: AtomicU64,
+}
+
+/// The only replica of a route, and the channel to it.
+#[derive(Debug)]
+pub(crate) struct Sole {
+    version: u64,
+    targets: Arc<Vec<Target>>,
+    pub(crate) caller: Arc<CallerChannel>,
+}
+
+/// Routes that a thread remembers, a power of two. Two that fall together replace each other.
+const REMEMBERED: usize = 8;
+
+thread_local! {
+    /// Saves the quick way the counting that sharing a list costs. What a thread remembers of a channel that was closed
+    /// since, it keeps until it remembers something else in that place, or ends.
+    static SOLE: [Cell<Option<Box<Sole>>>; REMEMBERED] = const { [const { Cell::new(None) }; REMEMBERED] };
+}
+
+impl Sole {
+    #[inline]
+    pub(crate) fn target(&self) -> &Target {
+        &self.targets[0]
+    }
+
+    /// Keeps it for this thread's next call.
+    #[inline]
+    pub(crate) fn remember(self: Box<Self>) {
+        let place = place_of(self.version);
+        // A thread that is ending remembers nothing.
+        let _kept = SOLE.try_with(|places| places[place].set(Some(self)));
+    }
+}
+
+#[inline]
+fn place_of(version: u64) -> usize {
+    #[expect(clippy::cast_possible_truncation, reason = "only the low bits are used")]
+    let place = version as usize & (REMEMBERED - 1);
+    place
+}
+
+fn new_version() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Route {
@@ -55,14 +102,45 @@ impl Route {
         }
     }
 
-    /// A route to one replica that the catalog does not have.
-    pub(crate) fn fixed(function: CatalogFunction, link: Arc<Link>) -> Self {
+    fn new(id: String, targets: Vec<Target>) -> Self {
         Self {
-            id: function.id.as_str().to_owned(),
-            targets: ArcSwap::from_pointee(vec![Target { function, draining: false, link }]),
+            id,
+            targets: ArcSwap::from_pointee(targets),
             expected: Expectation::default(),
             turn: AtomicU32::new(0),
+            version: AtomicU64::new(new_version()),
         }
+    }
+
+    /// A route to one replica that the catalog does not have.
+    pub(crate) fn fixed(function: CatalogFunction, link: Arc<Link>) -> Self {
+        Self::new(function.id.as_str().to_owned(), vec![Target { function, draining: false, link }])
+    }
+
+    fn set_targets(&self, targets: Vec<Target>) {
+        self.targets.store(Arc::new(targets));
+        // Only now: who reads the new version finds targets that are no older.
+        self.version.store(new_version(), Ordering::Release);
+    }
+
+    /// The only replica, when there is just one and its channel is set up: as this thread remembers it, which costs a look
+    /// at one number, or looked up. Whoever has used it gives it back with [`Sole::remember`].
+    #[inline]
+    pub(crate) fn sole(&self) -> Option<Box<Sole>> {
+        let version = self.version.load(Ordering::Acquire);
+        let remembered = SOLE.try_with(|places| places[place_of(version)].take()).ok().flatten();
+        match remembered {
+            Some(sole) if sole.version == version => Some(sole),
+            _ => self.look_sole_up(version),
+        }
+    }
+
+    #[cold]
+    fn look_sole_up(&self, version: u64) -> Option<Box<Sole>> {
+        let targets = self.targets.load_full();
+        let [target] = &targets[..] else { return None };
+        let caller = target.link.caller.load_full()?;
+        Some(Box::new(Sole { version, targets, caller }))
     }
 
     pub(crate) fn turn(&self) -> &AtomicU32 {
@@ -126,12 +204,8 @@ impl Routes {
         let routes = by_name.entry(namespace.to_owned()).or_default();
         let route = routes.entry(id.to_owned()).or_insert_with(|| {
             let key = (namespace.to_owned(), id.to_owned());
-            Arc::new(Route {
-                targets: ArcSwap::from_pointee(state.targets(&key)),
-                id: key.1,
-                expected: Expectation::default(),
-                turn: AtomicU32::new(0),
-            })
+            let targets = state.targets(&key);
+            Arc::new(Route::new(key.1, targets))
         });
         Arc::clone(route)
     }
@@ -207,7 +281,7 @@ impl Routes {
         let by_name = self.by_name.read();
         for key in touched {
             if let Some(route) = by_name.get(&key.0).and_then(|routes| routes.get(&key.1)) {
-                route.targets.store(Arc::new(state.targets(&key)));
+                route.set_targets(state.targets(&key));
             }
         }
         self.version.fetch_add(1, Ordering::AcqRel);

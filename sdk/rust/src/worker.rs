@@ -582,7 +582,7 @@ impl Worker {
         let route = Route::fixed(function, self.inner.routes.link(worker));
         let options = CallOptions::new().timeout(Duration::from_secs(5));
         let mut reply = Received::blank();
-        call::call(&self.inner, &route, &options, &Message::empty(), &mut reply)?;
+        call::call(&self.inner, &route, &options, &Message::empty(), &mut reply).map_err(|error| *error)?;
         read_json(&reply.into_message())
     }
 
