@@ -607,6 +607,17 @@ fn first_refusal(results: Vec<RegistrationResult>) -> Result<(), CallError> {
     match refused {
         None => Ok(()),
         Some(result) => Err(result
+        self.inspect_within(worker, Duration::from_secs(5))
+    }
+
+    /// As [`Worker::inspect`], with the time that it may take.
+    ///
+    /// # Errors
+    /// As [`Worker::inspect`].
+    pub fn inspect_within(&self, worker: WorkerId, timeout: Duration) -> Result<Value, CallError> {
+        if worker == self.inner.id {
+            return Ok(crate::inspect::report(&self.inner));
+        }
             .error
             .unwrap_or_else(|| CallError::new(ErrorCode::InvalidRegistration, "the engine refused it"))
             .with_function(result.id)),

@@ -198,7 +198,12 @@ fn channels_are_given_to_those_who_may_call() {
     assert!(
         matches!(&effects[..], [Effect::OpenChannel { permissions, .. }] if permissions[..] == [0, 1 << 6])
     );
-    assert_eq!(refusal(&connect(&mut core, A, A)), Some(ErrorCode::InvalidRequest));
+    assert_eq!(refusal(&connect(&mut core, A, A)), Some(ErrorCode::Forbidden), "nor at itself");
+    let effects = connect(&mut core, B, B);
+    assert!(
+        matches!(&effects[..], [Effect::OpenChannel { permissions, .. }] if permissions[..] == [0, 1 << 6]),
+        "a worker calls itself like any other: {effects:?}"
+    );
     assert_eq!(
         refusal(&connect(&mut core, S, B)),
         Some(ErrorCode::Forbidden),

@@ -47,7 +47,7 @@ impl Events for Inner {
         }
         self.clear_up(channel);
         let peer = WorkerId::new(channel.peer_worker());
-        if channel.role() == Role::Caller && reason == CloseReason::PeerGone {
+        if channel.role() == Role::Caller && reason == CloseReason::PeerGone && peer != self.id {
             // Known before the engine says so, and also when there is no engine to say so.
             self.routes.forget_worker(peer);
         }
