@@ -209,6 +209,25 @@ impl CalleeChannel {
     fn act_on_other(self: &Arc<Self>, header: Header, inline: Inline) {
         match Kind::try_from(header.kind) {
             Ok(Kind::Release) => {
+    /// Acts on the next frame of a caller that has left, if it is a send; all other frames are passed over, since nobody
+    /// waits for what a call would answer, and the caller counts it as not started. `false` after the last frame.
+    #[cold]
+    pub(crate) fn serve_last(self: &Arc<Self>, inner: &Arc<Inner>, context: &mut Context) -> bool {
+        let mut inline = Inline::default();
+        let polled = loop {
+            // Others hold the lead for a moment only: whoever serves has the role, and that is this thread.
+            match self.channel.try_lead() {
+                Some(mut lead) => break lead.poll(&mut inline),
+                None => std::thread::yield_now(),
+            }
+        };
+        let Ok(Some(header)) = polled else { return false };
+        if header.kind == Kind::Send.to_u8() {
+            self.call(inner, context, header, inline, 0);
+        }
+        true
+    }
+
                 let _closed_if_false = self.channel.take_release(&header, &inline);
             }
             Ok(Kind::Cancel) => self.cancel(header.invocation),

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringway_ipc::arena::{Arena, Loan};
+use ringway_ipc::channel::{Channel, CloseReason};
 use ringway_ipc::clock::now_ns;
 use ringway_ipc::waiter::SpinPolicy;
 use ringway_protocol::control::{
@@ -143,7 +144,7 @@ impl Inner {
     }
 
     /// Ends what went on over a closed channel.
-    pub(crate) fn clear_up(&self, channel: &Arc<ringway_ipc::channel::Channel>) {
+    pub(crate) fn clear_up(&self, channel: &Arc<Channel>) {
         let (callee, caller) = self.dispatcher.remove(channel);
         if let Some(callee) = callee {
             callee.cancel_all();
@@ -167,6 +168,9 @@ impl Inner {
             let _never_cancelled = control.schedule(at_ns, task);
         }
     }
+            if let Some(CloseReason::Goodbye | CloseReason::PeerGone) = channel.close_reason() {
+                self.dispatcher.end(callee);
+            }
 
     pub(crate) fn cancel_timer(&self, timer: TimerId) {
         if let Ok(control) = self.control() {
@@ -180,11 +184,11 @@ impl Inner {
         }
         self.dispatcher.stop();
         for caller in self.dispatcher.callers().iter() {
-            caller.channel.close(ringway_ipc::channel::CloseReason::Local);
+            caller.channel.close(CloseReason::Local);
             caller.fail_all();
         }
         for callee in self.dispatcher.callees().iter() {
-            callee.channel.close(ringway_ipc::channel::CloseReason::Local);
+            callee.channel.close(CloseReason::Local);
             callee.cancel_all();
         }
         self.pool.close();
@@ -554,6 +558,10 @@ impl Worker {
             }
             let changed = || self.inner.routes.version() != version;
             if !crate::dispatcher::blocking(|| self.inner.routes.wait_for(until, changed)) {
+        if self.inner.dispatcher.stopped() {
+            // What this worker sent last may still be read where it lies, so its blocks are not used again.
+            return Err(CallError::new(ErrorCode::WorkerGone, "this worker has left; connect another one"));
+        }
                 return false;
             }
         }
