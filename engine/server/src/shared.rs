@@ -41,6 +41,10 @@ pub(crate) struct Shared {
     commands: Sender<Command>,
     waker: Waker,
 }
+    /// Calls that are being passed on between zones.
+    pub(crate) relayed: InFlight,
+    /// Who waits for the answer of a kept binding's provider, by the binding.
+    pub(crate) settling: Mutex<HashMap<String, SyncSender<Option<CallError>>>>,
 
 impl Shared {
     /// Returns what the threads share, and the control thread's end of the commands.
@@ -62,6 +66,8 @@ impl Shared {
             commands,
             waker,
         };
+            relayed: InFlight::default(),
+            settling: Mutex::default(),
         (Arc::new(shared), receiver)
     }
 

@@ -6,7 +6,7 @@ mod housekeeping;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -77,6 +77,8 @@ pub(crate) struct Inner {
     registering: Mutex<Generations>,
     draining: AtomicBool,
     panics: AtomicU64,
+    /// Who waits for the answer of a trigger's provider, by the trigger's id.
+    awaited: Mutex<HashMap<String, mpsc::SyncSender<Result<(), CallError>>>>,
 }
 
 /// Index and generation of functions, so that an index that is used again is told apart.
@@ -385,7 +387,15 @@ impl Worker {
     /// As [`Worker::register`].
     pub fn register_trigger(&self, trigger: TriggerSpec) -> Result<(), CallError> {
         let message = Register { triggers: vec![trigger], ..Register::default() };
-        first_refusal(self.inner.control()?.register(message, REGISTRATION_TIMEOUT)?)
+        let registered =
+            self.inner.control().and_then(|control| control.register(message, REGISTRATION_TIMEOUT));
+        let bound = registered.and_then(|results| {
+            let live = results.iter().any(|result| result.outcome == RegistrationOutcome::Registered);
+            first_refusal(results)?;
+            if live { await_provider(&answered, &id) } else { Ok(()) }
+        });
+        self.inner.awaited.lock().remove(&id);
+        bound
     }
 
     /// Takes a trigger back.
@@ -406,6 +416,9 @@ impl Worker {
         self.inner.draining.store(true, Ordering::Release);
         let until = std::time::Instant::now() + timeout;
         loop {
+        let id = trigger.id.clone();
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.inner.awaited.lock().insert(id.clone(), answer);
             let running: usize =
                 self.inner.dispatcher.callees().iter().map(|channel| channel.running()).sum();
             if running == 0 || std::time::Instant::now() >= until {
@@ -630,6 +643,19 @@ fn first_refusal(results: Vec<RegistrationResult>) -> Result<(), CallError> {
             .unwrap_or_else(|| CallError::new(ErrorCode::InvalidRegistration, "the engine refused it"))
             .with_function(result.id)),
     }
+}
+
+/// How long a provider may take to say whether it watches for a trigger.
+const PROVIDER_TIMEOUT: Duration = Duration::from_secs(10);
+
+fn await_provider(answered: &mpsc::Receiver<Result<(), CallError>>, id: &str) -> Result<(), CallError> {
+    let answer = crate::dispatcher::blocking(|| answered.recv_timeout(PROVIDER_TIMEOUT));
+    answer.unwrap_or_else(|_| {
+        let text = format!(
+            "the provider of trigger `{id}` has not said in {PROVIDER_TIMEOUT:?} whether it watches for it; the trigger stays registered"
+        );
+        Err(CallError::new(ErrorCode::DeadlineExceeded, text))
+    })
 }
 
 fn read_json(message: &Message) -> Result<Value, CallError> {

@@ -380,6 +380,14 @@ fn bindings_wait_for_their_type_and_follow_it() {
     assert_eq!(
         told(&say(&mut core, B, WorkerMessage::Goodbye {})),
         [(1, "trigger_bind")],
+    let accepted = WorkerMessage::TriggerBound { binding: "t".into(), error: None };
+    assert_eq!(told(&say(&mut core, B, accepted.clone())), [(10, "trigger_accepted")]);
+    assert_eq!(told(&say(&mut core, B, accepted)), [], "once");
+    assert_eq!(
+        told(&say(&mut core, A, WorkerMessage::Register(bind.clone()))),
+        [(10, "trigger_accepted")],
+        "the same binding again"
+    );
         "the former provider has it back"
     );
     let taken = Unregister { request: 2, triggers: vec!["t".into()], ..Unregister::default() };
@@ -392,7 +400,8 @@ fn a_kept_binding_outlives_its_maker_and_stays_in_its_zone() {
     let spec = TriggerSpec::new("kept", "cron", FunctionId::new("a::f").unwrap());
     let (zone, other) = (Zone::from("default"), Zone::from("sandbox"));
     core.check_kept_trigger(&zone, &spec).unwrap();
-    assert_eq!(core.handle(0, Event::TriggerKept { zone: zone.clone(), spec: spec.clone() }), []);
+    let parked = Effect::TriggerSettled { id: "kept".into(), error: None };
+    assert_eq!(core.handle(0, Event::TriggerKept { zone: zone.clone(), spec: spec.clone() }), [parked]);
     assert_eq!(core.check_kept_trigger(&other, &spec).unwrap_err().code, ErrorCode::RegistrationConflict);
     assert_eq!(core.handle(0, Event::TriggerRemoved { zone: other, id: "kept".into() }), []);
     attach(&mut core, A, None);

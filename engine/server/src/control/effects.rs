@@ -38,6 +38,11 @@ impl Control {
             Effect::SetPermissions { caller, callee, words } => self.pages.set_words(caller, callee, &words),
             Effect::DropChannel { caller, callee } => self.drop_channel(caller, callee),
             Effect::Logs { worker, records } => self.telemetry.logs(worker, records),
+            Effect::TriggerSettled { id, error } => {
+                if let Some(waiting) = self.shared.settling.lock().remove(&id) {
+                    let _given_up = waiting.send(error);
+                }
+            }
             Effect::Close { connection } => self.close(connection),
             other => tracing::error!(?other, "the engine cannot do what its core wants"),
         }

@@ -293,6 +293,8 @@ impl Builder {
         let hello = Hello {
             namespace,
             runtime: self.runtime,
+            awaited: Mutex::default(),
+            adopting: Mutex::default(),
             sdk_version: env!("CARGO_PKG_VERSION").to_owned(),
             zone: self.zone,
             description: self.description,

@@ -83,6 +83,19 @@ impl Events for Inner {
     fn shutdown(&self, reason: &str, drain: Duration) {
         tracing::info!(target: "ringway", worker = %self.id, reason, drain_ms = drain.as_millis(), "the engine stops");
     }
+    fn trigger_accepted(&self, id: &str) {
+        if let Some(waiting) = self.awaited.lock().remove(id) {
+            let _given_up = waiting.send(Ok(()));
+        }
+    }
+
+    fn trigger_refused(&self, id: &str, error: CallError) {
+        tracing::warn!(target: "ringway", id, %error, "a trigger was refused by its provider");
+        if let Some(waiting) = self.awaited.lock().remove(id) {
+            let _given_up = waiting.send(Err(error));
+        }
+    }
+
 
     fn kept_channels(&self) -> Vec<KeptChannel> {
         let callees = self.dispatcher.callees();
