@@ -307,6 +307,7 @@ impl CalleeChannel {
 
     fn admit(
         &self,
+                worker: inner.id,
         inner: &Inner,
         function: Option<&Arc<Registered>>,
         header: &Header,
