@@ -66,7 +66,11 @@ fn functions(shared: &Arc<Shared>) -> Vec<Function> {
 
 fn listing(shared: &Arc<Shared>, id: &'static str) -> Function {
     answer(shared, id, move |shared, context, input| {
-        Ok(shared.core.read().query(Some(context.caller()), id, &input)?)
+        let mut answer = shared.core.read().query(Some(context.caller()), id, &input)?;
+        if id == naming::WORKERS_INFO {
+            status::add_activity(context.worker(), &mut answer["worker"]);
+        }
+        Ok(answer)
     })
     .description("a list of what the engine knows, as its caller may see it")
 }

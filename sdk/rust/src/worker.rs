@@ -587,26 +587,26 @@ impl Worker {
     pub fn inspect(&self, worker: WorkerId) -> Result<Value, CallError> {
         let id = FunctionId::new(naming::WORKER_INSPECT)
             .map_err(|error| CallError::new(ErrorCode::InvalidRequest, error.to_string()))?;
-        let function = CatalogFunction {
-            id,
-            namespace: naming::NAMESPACE_DEFAULT.to_owned(),
-            worker,
-            index: 0,
-            generation: 0,
-            encodings: Vec::new(),
-            type_key: None,
-            idempotent: true,
-            streams_in: false,
-            streams_out: false,
-            relay: None,
-        };
-        let route = Route::fixed(function, self.inner.routes.link(worker));
-        let options = CallOptions::new().timeout(Duration::from_secs(5));
+        let function =
+            CatalogFunction { idempotent: true, ..crate::relay::relayed_function(&id, worker, 0, 0) };
+        let route = self.inner.routes.fixed(vec![function]);
+        let options = CallOptions::new().timeout(timeout);
         let outcome: Outcome = call::call(&self.inner, &route, &options, &|_| Ok(Message::empty()));
         read_json(&outcome.map(Received::into_message)?)
     }
 
     /// Leaves: tells the engine, ends open calls, closes channels. Dropping the last handle does the same.
+        self.inspect_within(worker, Duration::from_secs(5))
+    }
+
+    /// As [`Worker::inspect`], with the time that it may take.
+    ///
+    /// # Errors
+    /// As [`Worker::inspect`].
+    pub fn inspect_within(&self, worker: WorkerId, timeout: Duration) -> Result<Value, CallError> {
+        if worker == self.inner.id {
+            return Ok(crate::inspect::report(&self.inner));
+        }
     pub fn shut_down(&self) {
         self.inner.shut_down();
     }
@@ -622,28 +622,6 @@ impl Inner {
 
 /// How long the engine may take to answer a registration.
 const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(30);
-
-fn first_refusal(results: Vec<RegistrationResult>) -> Result<(), CallError> {
-    let refused = results.into_iter().find(|result| result.outcome == RegistrationOutcome::Refused);
-    match refused {
-        None => Ok(()),
-        Some(result) => Err(result
-        self.inspect_within(worker, Duration::from_secs(5))
-    }
-
-    /// As [`Worker::inspect`], with the time that it may take.
-    ///
-    /// # Errors
-    /// As [`Worker::inspect`].
-    pub fn inspect_within(&self, worker: WorkerId, timeout: Duration) -> Result<Value, CallError> {
-        if worker == self.inner.id {
-            return Ok(crate::inspect::report(&self.inner));
-        }
-            .error
-            .unwrap_or_else(|| CallError::new(ErrorCode::InvalidRegistration, "the engine refused it"))
-            .with_function(result.id)),
-    }
-}
 
 /// How long a provider may take to say whether it watches for a trigger.
 const PROVIDER_TIMEOUT: Duration = Duration::from_secs(10);
