@@ -471,3 +471,54 @@ fn ten_thousand_functions_on_two_hundred_workers_are_seen_by_all() {
     let bytes = serde_json::to_vec(&view).unwrap().len();
     assert!(bytes < limits::CONTROL_JSON_BYTES_MAX as usize / 16, "{bytes} bytes at attach");
 }
+
+/// Two hundred workers come back to a new engine, in turn, each with its fifty functions: every one of them is told of
+/// each function once, in the greeting or by a change, and what is looked at grows with what changes.
+#[test]
+fn a_fleet_that_returns_is_told_of_each_function_once() {
+    const WORKERS: u64 = 200;
+    const FUNCTIONS: u32 = 50;
+    let mut core = core();
+    let mut told = BTreeMap::<ConnectionId, (usize, usize)>::new();
+    let mut hear = |effects: &[Effect]| {
+        for effect in effects {
+            let (to, functions) = match effect {
+                Effect::Send { to, message: EngineMessage::Welcome(welcome) } => {
+                    (vec![*to], welcome.catalog.functions.len())
+                }
+                Effect::Broadcast { to, message: EngineMessage::CatalogChange { changes, .. } } => {
+                    let added =
+                        changes.iter().filter(|change| matches!(change, Change::FunctionAdded { .. }));
+                    (to.clone(), added.count())
+                }
+                _ => continue,
+            };
+            for to in to {
+                let (messages, entries) = told.entry(to).or_default();
+                *messages += 1;
+                *entries += functions;
+            }
+        }
+    };
+    let visits = crate::view::visits();
+    for number in 0..WORKERS {
+        let id = WorkerId::new(1000 + number);
+        let mut greeting = Hello::new(id, "fleet", 7);
+        greeting.reattach = true;
+        hear(&hello(&mut core, greeting));
+        let functions = (1..=FUNCTIONS).map(|index| function(&format!("fleet::w{number}-f{index}"), index));
+        hear(&offer(&mut core, id, functions.collect()));
+    }
+    let all = WORKERS * u64::from(FUNCTIONS);
+    assert_eq!(
+        crate::view::visits() - visits,
+        2 * all,
+        "each function and its one replica are looked at once"
+    );
+    told.retain(|connection, _| *connection >= 1000);
+    assert_eq!(told.len(), 200);
+    assert!(told.values().all(|(_, entries)| *entries as u64 == all), "{told:?}");
+    let messages: usize = told.values().map(|(messages, _)| messages).sum();
+    // A greeting, one's own functions, and two changes for each who comes later.
+    assert_eq!(messages as u64, WORKERS * (2 + WORKERS - 1));
+}
