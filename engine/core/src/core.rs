@@ -275,6 +275,7 @@ impl Core {
                 .map(|replica| (replica.worker, replica.spec.index, replica.spec.generation))
                 .collect(),
             idempotent: ready.iter().all(|replica| replica.spec.idempotent),
+            streams: ready.iter().any(|replica| replica.spec.streams_in || replica.spec.streams_out),
         })
     }
 }

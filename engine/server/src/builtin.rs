@@ -10,6 +10,7 @@ use ringway_protocol::naming;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::relay;
 use crate::shared::Shared;
 
 mod changes;
@@ -36,8 +37,15 @@ impl Builtin {
             .runtime("engine")
             .description("the engine's own functions")
             .without_reconnect()
+            // A call that is passed on lasts as long as its caller lets it.
+            .default_timeout(None)
+            .zone_of({
+                let shared = Arc::downgrade(shared);
+                move |worker| relay::zone_of(&*shared.upgrade()?, worker)
+            })
             .connect()?;
         worker.register_all(functions(shared))?;
+        relay::serve(&worker, shared)?;
         let changes = Changes::start(&worker, shared)?;
         Ok(Self { worker, changes })
     }

@@ -198,7 +198,7 @@ impl<'a> Plan<'a> {
         message: &Message,
     ) -> Result<(), CallError> {
         let mut header = self.header;
-        match wire::compose(&caller.channel, &self.inner.arena, &mut header, message.clone(), self.meta()) {
+        match wire::compose(&caller.channel, &caller.memory, &mut header, message.clone(), self.meta()) {
             Ok((inline, leases)) => caller.publish(invocation, &header, &inline, leases, self.wait_until_ns),
             Err(error) => {
                 caller.end_open(invocation);
@@ -394,7 +394,9 @@ fn call_slowly(
         let version = plan.inner.routes.version();
         let targets = plan.route.targets.load_full();
         let Some(at) = Route::pick(&targets, plan.route.turn(), avoid) else {
-            if attempt == 0 && avoid.is_none() {
+            // What went stale and came back nowhere is gone.
+            let stale = matches!(&last, Err(error) if error.code == ErrorCode::StaleHandle);
+            if stale || (attempt == 0 && avoid.is_none()) {
                 last = Err(CallError::function_not_found(&plan.route.id));
             }
             break;
@@ -463,7 +465,7 @@ pub(crate) fn send(
         let sent = inner.channel_to(&target.link, until).and_then(|caller| {
             let mut header = plan.header;
             let (inline, leases) =
-                wire::compose(&caller.channel, &inner.arena, &mut header, message, plan.meta())?;
+                wire::compose(&caller.channel, &caller.memory, &mut header, message, plan.meta())?;
             caller
                 .publish_more(&header, &inline, until)
                 .inspect_err(|_| wire::end_leases(&caller.channel, &leases))

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
+use ringway_ipc::arena::Arena;
 use ringway_ipc::channel::ChannelStats;
 use ringway_protocol::{FunctionId, naming};
 use serde_json::{Value, json};
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 use crate::callee::Registered;
 use crate::counters::payload_counters;
 use crate::function::Function;
+use crate::memory::Zones;
 use crate::message::Message;
 use crate::worker::Inner;
 
@@ -68,8 +70,6 @@ pub(crate) fn report(inner: &Inner) -> Value {
     })
 }
 
-fn channel(stats: &ChannelStats, role: &str, peer: u64, in_flight: u64) -> Value {
-    json!({
 fn arena(arena: &Arena) -> Value {
     let stats = arena.stats();
     let segments: Vec<Value> =
@@ -88,6 +88,8 @@ fn arena(arena: &Arena) -> Value {
     })
 }
 
+fn channel(stats: &ChannelStats, role: &str, peer: u64, in_flight: u64) -> Value {
+    json!({
         "role": role,
         "peer": format!("{peer:016x}"),
         "in_flight": in_flight,

@@ -65,11 +65,15 @@ mod control;
 
 mod inspect;
 
+mod memory;
+
 mod meta;
 
 mod names;
 
 mod pending;
+
+mod relay;
 
 mod routes;
 
@@ -87,6 +91,8 @@ pub use handle::{Handle, PendingReply, Reply, TypedHandle};
 
 pub use layer::layer;
 pub use message::{Attachment, Message};
+#[doc(hidden)]
+pub use relay::{Relayed, relayed_function};
 pub use ringway_ipc::arena::{ArenaConfig, Loan};
 pub use ringway_ipc::channel::Payload;
 pub use ringway_ipc::waiter::WaitMode;

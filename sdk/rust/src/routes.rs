@@ -55,16 +55,6 @@ impl Route {
         }
     }
 
-    /// A route to one replica that the catalog does not have.
-    pub(crate) fn fixed(function: CatalogFunction, link: Arc<Link>) -> Self {
-        Self {
-            id: function.id.as_str().to_owned(),
-            targets: ArcSwap::from_pointee(vec![Target { function, draining: false, link }]),
-            expected: Expectation::default(),
-            turn: AtomicU32::new(0),
-        }
-    }
-
     pub(crate) fn turn(&self) -> &AtomicU32 {
         &self.turn
     }
@@ -139,6 +129,32 @@ impl Routes {
     /// The way to a worker, whether or not it is in the catalog.
     pub(crate) fn link(&self, worker: WorkerId) -> Arc<Link> {
         self.state.lock().link(worker)
+    }
+
+    /// A route to replicas that the catalog need not have, such as those of another zone.
+    pub(crate) fn fixed(&self, functions: Vec<CatalogFunction>) -> Arc<Route> {
+        static TURN: AtomicU32 = AtomicU32::new(0);
+        let mut state = self.state.lock();
+        let id = functions.first().map(|function| function.id.as_str().to_owned()).unwrap_or_default();
+        let targets = functions.into_iter().map(|function| {
+            let link = state.link(function.worker);
+            Target { function, draining: false, link }
+        });
+        Arc::new(Route {
+            targets: ArcSwap::from_pointee(targets.collect()),
+            id,
+            expected: Expectation::default(),
+            turn: AtomicU32::new(TURN.fetch_add(0x9E37_79B9, Ordering::Relaxed)),
+        })
+    }
+
+    /// Forgets the way to a worker whose channel is closed, unless the catalog leads there.
+    pub(crate) fn forget_link(&self, worker: WorkerId) {
+        let mut state = self.state.lock();
+        let known = state.workers.contains_key(&worker) || state.by_worker.contains_key(&worker);
+        if !known && !state.has_channel(worker) {
+            state.links.remove(&worker);
+        }
     }
 
     /// Replaces the catalog. Functions of workers whose channels live are kept while the engine says nothing about them:

@@ -33,6 +33,7 @@ use crate::error::Failure;
 use crate::executor::{Pool, Spawner};
 use crate::function::{Function, Typed};
 use crate::handle::{Handle, TypedHandle};
+use crate::memory::Zones;
 use crate::message::Message;
 use crate::pending::Outcome;
 use crate::routes::{Link, Route, Routes};
@@ -61,6 +62,8 @@ pub(crate) struct Inner {
     pub(crate) dispatcher: Dispatcher,
     pub(crate) policy: Arc<SpinPolicy>,
     pub(crate) arena: Arc<Arena>,
+    /// Arenas by zone, of the engine's worker.
+    pub(crate) zones: Option<Zones>,
     pub(crate) pool: Pool,
     pub(crate) spawner: Option<Arc<Spawner>>,
     pub(crate) telemetry: Arc<Telemetry>,
@@ -74,11 +77,13 @@ pub(crate) struct Inner {
     _latency_hold: Option<ringway_ipc::sys::machine::LatencyHold>,
     control: OnceLock<Control>,
     providers: Mutex<HashMap<String, Arc<dyn TriggerProvider>>>,
-    registering: Mutex<Generations>,
-    draining: AtomicBool,
-    panics: AtomicU64,
     /// Who waits for the answer of a trigger's provider, by the trigger's id.
     awaited: Mutex<HashMap<String, mpsc::SyncSender<Result<(), CallError>>>>,
+    registering: Mutex<Generations>,
+    /// Taken while a channel is given its caller's end.
+    adopting: Mutex<()>,
+    draining: AtomicBool,
+    panics: AtomicU64,
 }
 
 /// Index and generation of functions, so that an index that is used again is told apart.
@@ -134,9 +139,8 @@ impl Inner {
                 return Ok(caller);
             }
             let channel = self.control()?.connect(link.worker, until_ns).map_err(not_started)?;
-            let caller = Arc::new(CallerChannel::new(channel, Arc::clone(&self.policy)));
+            let caller = self.caller_of(channel)?;
             link.caller.store(Some(Arc::clone(&caller)));
-            self.dispatcher.add_caller(&caller);
             if caller.channel.close_reason().is_some() {
                 // It was closed before it was in the list, so nobody has cleared up.
                 self.clear_up(&caller.channel);
@@ -145,11 +149,28 @@ impl Inner {
         })
     }
 
+    /// The caller's end over a channel: one for each channel, although several links may lead to its peer when the catalog
+    /// lost the peer for a moment and the channel did not.
+    fn caller_of(&self, channel: Arc<Channel>) -> Result<Arc<CallerChannel>, CallError> {
+        let _one_at_a_time = self.adopting.lock();
+        let callers = self.dispatcher.callers();
+        if let Some(known) = callers.iter().find(|caller| Arc::ptr_eq(&caller.channel, &channel)) {
+            return Ok(Arc::clone(known));
+        }
+        let memory = self.memory_for(WorkerId::new(channel.peer_worker()))?;
+        let caller = Arc::new(CallerChannel::new(channel, Arc::clone(&self.policy), memory));
+        self.dispatcher.add_caller(&caller);
+        Ok(caller)
+    }
+
     /// Ends what went on over a closed channel.
     pub(crate) fn clear_up(&self, channel: &Arc<Channel>) {
         let (callee, caller) = self.dispatcher.remove(channel);
         if let Some(callee) = callee {
             callee.cancel_all();
+            if let Some(CloseReason::Goodbye | CloseReason::PeerGone) = channel.close_reason() {
+                self.dispatcher.end(callee);
+            }
         }
         if let Some(caller) = caller {
             caller.fail_all();
@@ -157,6 +178,8 @@ impl Inner {
             if link.caller.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, &caller)) {
                 link.caller.store(None);
             }
+            drop(link);
+            self.routes.forget_link(caller.peer());
         }
     }
 
@@ -170,9 +193,6 @@ impl Inner {
             let _never_cancelled = control.schedule(at_ns, task);
         }
     }
-            if let Some(CloseReason::Goodbye | CloseReason::PeerGone) = channel.close_reason() {
-                self.dispatcher.end(callee);
-            }
 
     pub(crate) fn cancel_timer(&self, timer: TimerId) {
         if let Ok(control) = self.control() {
@@ -381,11 +401,16 @@ impl Worker {
         first_refusal(self.inner.control()?.register(message, REGISTRATION_TIMEOUT)?)
     }
 
-    /// Binds a kind of event to a function. Neither need exist yet.
+    /// Binds a kind of event to a function. Neither need exist yet. Where somebody provides the trigger type, this waits for
+    /// the provider to watch for it, at most ten seconds.
     ///
     /// # Errors
-    /// As [`Worker::register`].
+    /// As [`Worker::register`]; the provider's refusal; `deadline_exceeded` when the provider does not answer. In the last
+    /// two cases the trigger stays, parked until another provider comes or it is taken back.
     pub fn register_trigger(&self, trigger: TriggerSpec) -> Result<(), CallError> {
+        let id = trigger.id.clone();
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.inner.awaited.lock().insert(id.clone(), answer);
         let message = Register { triggers: vec![trigger], ..Register::default() };
         let registered =
             self.inner.control().and_then(|control| control.register(message, REGISTRATION_TIMEOUT));
@@ -416,9 +441,6 @@ impl Worker {
         self.inner.draining.store(true, Ordering::Release);
         let until = std::time::Instant::now() + timeout;
         loop {
-        let id = trigger.id.clone();
-        let (answer, answered) = mpsc::sync_channel(1);
-        self.inner.awaited.lock().insert(id.clone(), answer);
             let running: usize =
                 self.inner.dispatcher.callees().iter().map(|channel| channel.running()).sum();
             if running == 0 || std::time::Instant::now() >= until {
@@ -536,6 +558,10 @@ impl Worker {
     /// # Errors
     /// `out_of_memory` names the limit.
     pub fn loan_aligned(&self, bytes: usize, align: usize) -> Result<Loan, CallError> {
+        if self.inner.dispatcher.stopped() {
+            // What this worker sent last may still be read where it lies, so its blocks are not used again.
+            return Err(CallError::new(ErrorCode::WorkerGone, "this worker has left; connect another one"));
+        }
         self.inner.arena.loan(bytes, align).map_err(|error| crate::wire::out_of_memory(&error))
     }
 
@@ -571,10 +597,6 @@ impl Worker {
             }
             let changed = || self.inner.routes.version() != version;
             if !crate::dispatcher::blocking(|| self.inner.routes.wait_for(until, changed)) {
-        if self.inner.dispatcher.stopped() {
-            // What this worker sent last may still be read where it lies, so its blocks are not used again.
-            return Err(CallError::new(ErrorCode::WorkerGone, "this worker has left; connect another one"));
-        }
                 return false;
             }
         }
@@ -585,17 +607,6 @@ impl Worker {
     /// # Errors
     /// How the call ended otherwise.
     pub fn inspect(&self, worker: WorkerId) -> Result<Value, CallError> {
-        let id = FunctionId::new(naming::WORKER_INSPECT)
-            .map_err(|error| CallError::new(ErrorCode::InvalidRequest, error.to_string()))?;
-        let function =
-            CatalogFunction { idempotent: true, ..crate::relay::relayed_function(&id, worker, 0, 0) };
-        let route = self.inner.routes.fixed(vec![function]);
-        let options = CallOptions::new().timeout(timeout);
-        let outcome: Outcome = call::call(&self.inner, &route, &options, &|_| Ok(Message::empty()));
-        read_json(&outcome.map(Received::into_message)?)
-    }
-
-    /// Leaves: tells the engine, ends open calls, closes channels. Dropping the last handle does the same.
         self.inspect_within(worker, Duration::from_secs(5))
     }
 
@@ -607,6 +618,17 @@ impl Worker {
         if worker == self.inner.id {
             return Ok(crate::inspect::report(&self.inner));
         }
+        let id = FunctionId::new(naming::WORKER_INSPECT)
+            .map_err(|error| CallError::new(ErrorCode::InvalidRequest, error.to_string()))?;
+        let function =
+            CatalogFunction { idempotent: true, ..crate::relay::relayed_function(&id, worker, 0, 0) };
+        let route = self.inner.routes.fixed(vec![function]);
+        let options = CallOptions::new().timeout(timeout);
+        let outcome: Outcome = call::call(&self.inner, &route, &options, &|_| Ok(Message::empty()));
+        read_json(&outcome.map(Received::into_message)?)
+    }
+
+    /// Leaves: tells the engine, ends open calls, closes channels. Dropping the last handle does the same.
     pub fn shut_down(&self) {
         self.inner.shut_down();
     }
@@ -634,6 +656,17 @@ fn await_provider(answered: &mpsc::Receiver<Result<(), CallError>>, id: &str) ->
         );
         Err(CallError::new(ErrorCode::DeadlineExceeded, text))
     })
+}
+
+fn first_refusal(results: Vec<RegistrationResult>) -> Result<(), CallError> {
+    let refused = results.into_iter().find(|result| result.outcome == RegistrationOutcome::Refused);
+    match refused {
+        None => Ok(()),
+        Some(result) => Err(result
+            .error
+            .unwrap_or_else(|| CallError::new(ErrorCode::InvalidRegistration, "the engine refused it"))
+            .with_function(result.id)),
+    }
 }
 
 fn read_json(message: &Message) -> Result<Value, CallError> {

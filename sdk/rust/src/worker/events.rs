@@ -38,7 +38,15 @@ impl Events for Inner {
         caller_name: String,
         _zone: String,
     ) {
-        self.dispatcher.add_callee(&CalleeChannel::new(channel, permissions, caller_name));
+        match self.memory_for(WorkerId::new(channel.peer_worker())) {
+            Ok(memory) => {
+                self.dispatcher.add_callee(&CalleeChannel::new(channel, permissions, caller_name, memory));
+            }
+            Err(error) => {
+                tracing::debug!(target: "ringway", caller_name, %error, "a caller left before it could call");
+                channel.close(CloseReason::Local);
+            }
+        }
     }
 
     fn channel_closed(&self, channel: &Arc<Channel>, reason: CloseReason) {
@@ -75,14 +83,6 @@ impl Events for Inner {
         }
     }
 
-    fn trigger_unbind(&self, id: &str) {
-        let providers: Vec<_> = self.providers.lock().values().cloned().collect();
-        providers.iter().for_each(|provider| provider.unbind(id));
-    }
-
-    fn shutdown(&self, reason: &str, drain: Duration) {
-        tracing::info!(target: "ringway", worker = %self.id, reason, drain_ms = drain.as_millis(), "the engine stops");
-    }
     fn trigger_accepted(&self, id: &str) {
         if let Some(waiting) = self.awaited.lock().remove(id) {
             let _given_up = waiting.send(Ok(()));
@@ -96,6 +96,14 @@ impl Events for Inner {
         }
     }
 
+    fn trigger_unbind(&self, id: &str) {
+        let providers: Vec<_> = self.providers.lock().values().cloned().collect();
+        providers.iter().for_each(|provider| provider.unbind(id));
+    }
+
+    fn shutdown(&self, reason: &str, drain: Duration) {
+        tracing::info!(target: "ringway", worker = %self.id, reason, drain_ms = drain.as_millis(), "the engine stops");
+    }
 
     fn kept_channels(&self) -> Vec<KeptChannel> {
         let callees = self.dispatcher.callees();
