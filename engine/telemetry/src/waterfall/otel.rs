@@ -86,7 +86,7 @@ impl<'a> OtelSpan<'a> {
     }
 
     /// Shapes a whole trace: the spans above which none is held, each with what lies below it, by start. What lies deeper
-    /// than [`DEPTH_MAX`] stands beside its parent instead of below it. A ring of spans, which only a faulty worker could
+    /// than `DEPTH_MAX` stands beside its parent instead of below it. A ring of spans, which only a faulty worker could
     /// report, has no beginning and is left out.
     #[must_use]
     pub fn tree(spans: &'a [Span], logs: &'a [Log], anchor: ClockAnchor) -> Vec<Self> {
