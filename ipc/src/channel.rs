@@ -229,7 +229,8 @@ impl Channel {
     }
 
     /// Closes this end; the first reason stands. Leases end at once, so every lent block returns to its arena.
-    /// Views of the peer's memory stay readable until they are dropped. Returns whether this call closed it.
+    /// Views of the peer's memory stay readable until they are dropped. A callee whose caller has left may go on to
+    /// read what that had published, until [`Channel::end_reading`]. Returns whether this call closed it.
     pub fn close(&self, reason: CloseReason) -> bool {
         let first =
             self.closed.compare_exchange(0, reason as u32, Ordering::AcqRel, Ordering::Acquire).is_ok();
@@ -244,11 +245,25 @@ impl Channel {
             crate::sys::socket::hang_up(&self.socket);
             let ended = self.leases.lock().drain();
             drop(ended);
-            self.incoming.write().clear();
+            let left = matches!(reason, CloseReason::PeerGone | CloseReason::Goodbye);
+            if !(left && self.role == Role::Callee) {
+                self.end_reading();
+            }
             self.outgoing.lock().announced.clear();
             self.own_bell.notify();
         }
         first
+    }
+
+    /// Lets the peer's segments go: nothing that the peer published is resolved any more.
+    pub fn end_reading(&self) {
+        self.incoming.write().clear();
+    }
+
+    /// Slots of the peer's ring: the most frames that it can have left behind.
+    #[must_use]
+    pub fn incoming_slots(&self) -> u32 {
+        self.peer_memory.slot_count()
     }
 
     fn closed_or(&self, error: PushError) -> SendError {
@@ -565,8 +580,12 @@ impl Channel {
                 Ok(())
             }
             (Message::SegmentGone { key }, None) if self.incoming.write().remove(key).is_some() => Ok(()),
-            (Message::Goodbye { .. }, None) => {
+            (Message::Goodbye { reason }, None) => {
                 self.close(CloseReason::Goodbye);
+                if *reason != CloseReason::Local as u32 {
+                    // It did not leave but found this end at fault; its blocks may be in use again.
+                    self.end_reading();
+                }
                 Err(CloseReason::Goodbye)
             }
             _ => Err(self.violation(CloseReason::Nonsense)),

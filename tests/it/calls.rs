@@ -9,6 +9,8 @@ use ringway::{
     WaitMode, Worker,
 };
 use ringway_engine::Engine;
+use ringway_telemetry::store::TraceFilter;
+use ringway_telemetry::trace::{Work, assemble};
 use ringway_tests::local::engine_at;
 use serde_json::{Value, json};
 
@@ -581,4 +583,95 @@ fn a_pipeline_says_of_each_call_how_it_ended_and_finds_the_next_replica() {
         std::thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(pipeline.recv().unwrap().unwrap().value().unwrap().sum, 6);
+}
+
+/// Calls over every shape from a plain thread, from a handler on the dispatcher's thread, from a pooled one and from an
+/// async one, all of one worker.
+#[test]
+fn a_worker_calls_itself() {
+    let engine = engine_at();
+    let worker =
+        Worker::builder("alone").address(engine.address()).sampler(Sampler::always()).connect().unwrap();
+    let down = |id: &str, own: &'static str| {
+        Function::json(id, move |context: &ringway::Context, n: u64| {
+            assert_eq!(context.caller(), context.worker().id());
+            if n == 0 {
+                return Ok(0);
+            }
+            Ok(context.worker().trigger_json(own, &json!(n - 1))?.as_u64().unwrap_or(0) + 1)
+        })
+    };
+    worker
+        .register_all(vec![
+            total().inline(),
+            down("self::inline", "self::inline").inline(),
+            down("self::pooled", "self::pooled").pooled(),
+            Function::json_async("self::async", |context: ringway::Context, n: u64| async move {
+                let (n, options) = (json!(n), CallOptions::new());
+                let once = context.worker().trigger_json_async("self::inline", &n, &options).await?;
+                Ok(once.as_u64().unwrap_or(0) + 1)
+            }),
+            Function::stream("self::stream", |_, request, input, output| {
+                while let Some(item) = input.recv()? {
+                    output.send(item)?;
+                }
+                Ok(request)
+            }),
+        ])
+        .unwrap();
+    worker.wait_for("self::stream", Duration::from_secs(10)).unwrap();
+    for id in ["self::inline", "self::pooled"] {
+        assert_eq!(worker.trigger_json(id, &json!(20)).unwrap(), json!(20), "{id}");
+    }
+    let (five, options) = (json!(5), CallOptions::new());
+    let answer = worker.trigger_json_async("self::async", &five, &options);
+    assert_eq!(futures_lite::future::block_on(answer).unwrap(), json!(6));
+    let large = Order { amounts: vec![1; 100_000], ..order() };
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let handle = worker.function::<Order, Total>("orders::total");
+                for _ in 0..50 {
+                    assert_eq!(handle.call(&order()).unwrap().value().unwrap().sum, 6);
+                    assert_eq!(handle.call(&large).unwrap().value().unwrap().sum, 100_000);
+                }
+            });
+        }
+    });
+    let mut call =
+        worker.handle("self::stream").stream(&Message::bytes(b"end"), &CallOptions::new()).unwrap();
+    for n in 0..20u8 {
+        call.send(Message::bytes(&[n])).unwrap();
+    }
+    call.finish();
+    for n in 0..20u8 {
+        assert_eq!(call.recv().unwrap().expect("an item for each").body(), [n]);
+    }
+    assert_eq!(call.end().unwrap().body(), b"end");
+    hops_of(&engine, "self::pooled", 21);
+    let held = worker.inspect(worker.id()).unwrap();
+    let roles: Vec<_> = held["channels"].as_array().unwrap().iter().map(|channel| &channel["role"]).collect();
+    assert!(roles.contains(&&json!("caller")) && roles.contains(&&json!("callee")), "{held}");
+}
+
+/// Waits until the last trace of a function has so many hops, and checks that they are nested.
+fn hops_of(engine: &Engine, function: &str, wanted: usize) {
+    let until = std::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let collector = engine.collector();
+        let collector = collector.lock();
+        let filter = TraceFilter { function: Some(function.into()), limit: 1, ..TraceFilter::default() };
+        let last = collector.store().traces(&filter).first().map(|summary| summary.trace_id);
+        let trace = last.and_then(|id| collector.store().trace(id)).map(assemble);
+        drop(collector);
+        let whole = |row: &ringway_telemetry::trace::Row| matches!(&row.work, Work::Hop { client, server } if client.end_ns.is_some() && server.end_ns.is_some());
+        if let Some(trace) = trace.filter(|trace| trace.rows.len() == wanted && trace.rows.iter().all(whole))
+        {
+            let depths: Vec<usize> = trace.rows.iter().map(|row| row.depth).collect();
+            assert_eq!(depths, (0..wanted).collect::<Vec<_>>());
+            return;
+        }
+        assert!(std::time::Instant::now() < until, "the trace of {function} does not become whole");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }

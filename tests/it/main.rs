@@ -15,6 +15,10 @@ mod tidy;
 mod calls;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod sends;
+#[cfg(test)]
+mod zones;
 
 #[cfg(test)]
 mod crash;

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ringway_protocol::control::{EngineMessage, TriggerSpec, TriggerTypeSpec};
+use ringway_protocol::error::{CallError, Started};
 use ringway_protocol::ids::WorkerId;
 use ringway_protocol::naming::NAMESPACE_DEFAULT;
 
@@ -33,13 +34,15 @@ pub(crate) struct Binding {
     pub(crate) home: Arc<str>,
     /// Who watches for it; none while it is parked.
     pub(crate) provider: Option<WorkerId>,
+    /// Whether that provider has said that it does.
+    accepted: bool,
     /// A provider that would not have it and is not asked again.
     refused_by: Option<WorkerId>,
 }
 
 impl Binding {
     pub(crate) fn new(spec: TriggerSpec, owner: Option<WorkerId>, zone: Zone, home: Arc<str>) -> Self {
-        Self { spec, owner, zone, home, provider: None, refused_by: None }
+        Self { spec, owner, zone, home, provider: None, accepted: false, refused_by: None }
     }
 
     /// Returns the function that it runs.
@@ -112,6 +115,9 @@ impl Bindings {
             (&old.spec, old.owner, &old.home) == (&binding.spec, binding.owner, &binding.home)
         };
         if let Some(old) = self.bindings.get(&id).filter(same) {
+            if old.accepted {
+                notices.extend(accepted(old));
+            }
             return old.provider.is_some();
         }
         self.remove(&id, notices);
@@ -136,13 +142,16 @@ impl Bindings {
         Some(binding)
     }
 
-    /// Parks a binding that its provider would not have. Returns who asked for it. Others than its present
-    /// provider have no say.
-    pub(crate) fn refuse(&mut self, id: &str, provider: WorkerId) -> Option<WorkerId> {
+    /// Takes a provider's answer: a binding that it would not have is parked. Returns the binding, if it was
+    /// waiting for this. Others than its present provider have no say.
+    pub(crate) fn answer(&mut self, id: &str, provider: WorkerId, refused: bool) -> Option<&Binding> {
         let binding = self.bindings.get_mut(id).filter(|binding| binding.provider == Some(provider))?;
-        binding.provider = None;
-        binding.refused_by = Some(provider);
-        binding.owner
+        if refused {
+            binding.provider = None;
+            binding.refused_by = Some(provider);
+        }
+        let told_before = std::mem::replace(&mut binding.accepted, !refused);
+        (refused || !told_before).then_some(binding)
     }
 
     /// Sends a worker that attached again the bindings it watches for: it may have lost them.
@@ -165,8 +174,13 @@ impl Bindings {
         if binding.provider == found {
             return;
         }
+        let answered = std::mem::take(&mut binding.accepted);
         if let Some(old) = std::mem::replace(&mut binding.provider, found) {
             notices.push((old, EngineMessage::TriggerUnbind { id: id.to_owned() }));
+            if let (Some(owner), None, false) = (binding.owner, found, answered) {
+                let error = CallError::worker_gone(old, Started::No);
+                notices.push((owner, EngineMessage::TriggerRefused { id: id.to_owned(), error }));
+            }
         }
         if let Some(new) = found {
             binding.refused_by = None;
@@ -186,6 +200,11 @@ impl Bindings {
             own.next().map(|provider| provider.worker)
         })
     }
+}
+
+/// Tells whoever asked for a binding that it is watched for.
+pub(crate) fn accepted(binding: &Binding) -> Option<Notice> {
+    Some((binding.owner?, EngineMessage::TriggerAccepted { id: binding.spec.id.clone() }))
 }
 
 fn bind(binding: &Binding) -> EngineMessage {

@@ -56,8 +56,6 @@ pub struct Worker {
     pub attached_at_ns: u64,
     /// When it was last heard of.
     pub heard_at_ns: u64,
-    /// How many calls it works on, where the server has counted them.
-    pub active_invocations: Option<u64>,
     /// Its functions by their index.
     pub(crate) functions: BTreeMap<u32, FunctionKey>,
     /// The bindings it asked for.

@@ -231,13 +231,6 @@ impl Core {
         })
     }
 
-    /// Notes how many calls a worker works on; listings show it.
-    pub fn note_activity(&mut self, worker: WorkerId, active_invocations: u64) {
-        if let Some(worker) = self.catalog.workers.get_mut(&worker) {
-            worker.active_invocations = Some(active_invocations);
-        }
-    }
-
     /// Says whether a worker may call a function of a zone. The engine's own worker may call everything.
     #[must_use]
     pub fn may_call(&self, caller: WorkerId, zone: &str, function: &str) -> bool {
@@ -282,6 +275,7 @@ impl Core {
                 .map(|replica| (replica.worker, replica.spec.index, replica.spec.generation))
                 .collect(),
             idempotent: ready.iter().all(|replica| replica.spec.idempotent),
+            streams: ready.iter().any(|replica| replica.spec.streams_in || replica.spec.streams_out),
         })
     }
 }

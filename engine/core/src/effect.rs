@@ -3,6 +3,7 @@
 //! caused it.
 
 use ringway_protocol::control::{ChannelId, EngineMessage, GoneCause, RequestId};
+use ringway_protocol::error::CallError;
 use ringway_protocol::ids::WorkerId;
 use ringway_protocol::telemetry::LogRecord;
 
@@ -102,6 +103,13 @@ pub enum Effect {
         worker: WorkerId,
         /// The logs.
         records: Vec<LogRecord>,
+    },
+    /// A binding that outlives its maker has its provider's answer, or is parked for want of one.
+    TriggerSettled {
+        /// The binding's id.
+        id: String,
+        /// Why the provider would not have it.
+        error: Option<CallError>,
     },
     /// Close a connection once what was sent to it has gone out.
     Close {

@@ -21,6 +21,8 @@ pub struct RelayTarget {
     pub replicas: Vec<(WorkerId, u32, u16)>,
     /// Whether a call may be repeated without harm, as all of them say.
     pub idempotent: bool,
+    /// Whether any of them streams.
+    pub streams: bool,
 }
 
 /// The indexes that are in use.

@@ -10,6 +10,7 @@ use ringway_protocol::naming;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::relay;
 use crate::shared::Shared;
 
 mod changes;
@@ -36,8 +37,15 @@ impl Builtin {
             .runtime("engine")
             .description("the engine's own functions")
             .without_reconnect()
+            // A call that is passed on lasts as long as its caller lets it.
+            .default_timeout(None)
+            .zone_of({
+                let shared = Arc::downgrade(shared);
+                move |worker| relay::zone_of(&*shared.upgrade()?, worker)
+            })
             .connect()?;
         worker.register_all(functions(shared))?;
+        relay::serve(&worker, shared)?;
         let changes = Changes::start(&worker, shared)?;
         Ok(Self { worker, changes })
     }
@@ -66,7 +74,11 @@ fn functions(shared: &Arc<Shared>) -> Vec<Function> {
 
 fn listing(shared: &Arc<Shared>, id: &'static str) -> Function {
     answer(shared, id, move |shared, context, input| {
-        Ok(shared.core.read().query(Some(context.caller()), id, &input)?)
+        let mut answer = shared.core.read().query(Some(context.caller()), id, &input)?;
+        if id == naming::WORKERS_INFO {
+            status::add_activity(context.worker(), &mut answer["worker"]);
+        }
+        Ok(answer)
     })
     .description("a list of what the engine knows, as its caller may see it")
 }

@@ -29,6 +29,14 @@ macro_rules! counters {
 }
 
 counters! {
+    /// Calls into other zones.
+    relayed_calls,
+    /// Those that the policy did not allow.
+    relayed_forbidden,
+    /// Those that ended in another error.
+    relayed_errors,
+    /// Bytes of their requests, replies and streamed items: each was copied from one zone's memory into another's.
+    relayed_bytes,
     /// Connections that were accepted.
     connections_accepted,
     /// Connections that are open now.

@@ -7,6 +7,7 @@
 //! - `control`: one thread, the control socket and all that follows from what comes over it;
 //! - `telemetry`: one thread, the workers' telemetry rings;
 //! - `builtin`: the engine's own worker, on the public SDK, with the functions `engine::…`;
+//! - `relay`: the calls from one zone into another, which the same worker passes on;
 //! - `service`: what a binary wraps around an engine (signals, systemd).
 //!
 //! It must not know how calls travel between workers; that is the business of the SDK and of `ipc`.
@@ -24,6 +25,7 @@ mod counters;
 mod telemetry;
 
 mod builtin;
+mod relay;
 
 mod service;
 

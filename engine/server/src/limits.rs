@@ -27,5 +27,22 @@ pub const IDLE_LOOKS_MAX: u32 = 8;
 pub const DRAIN_SLEEP_MAX: Duration = Duration::from_secs(2);
 /// How long the exporter may take to send what is left when the engine stops.
 pub const EXPORT_TIME_MAX: Duration = Duration::from_secs(5);
+/// The most calls of one worker that are on their way into other zones.
+pub const RELAYED_PER_CALLER_MAX: usize = 256;
+/// The most calls of all workers that are on their way into other zones. Each may hold a thread of the engine's worker while
+/// a callee does not read, and the engine's own functions need some.
+pub const RELAYED_MAX: usize = 1024;
+/// The largest call into another zone that the thread which reads the rings copies itself.
+pub const RELAYED_AT_ONCE_BYTES_MAX: u64 = 64 << 10;
+/// How often a call into another zone that was not started is tried again, each time as the catalog has it by then.
+pub const RELAY_ATTEMPTS_MAX: u32 = 6;
+/// The pause before the first of these attempts; each further one is twice as long.
+pub const RELAY_PAUSE_FIRST: Duration = Duration::from_millis(1);
+/// How long a provider may take to say whether it watches for a binding; after that it is taken to.
+pub const PROVIDER_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a function may be waited for that is told of a change of the catalog.
+pub const TELL_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a worker may take to say how many calls it works on.
+pub const ACTIVITY_TIME_MAX: Duration = Duration::from_secs(1);
 
 const _: () = assert!(QUEUED_BYTES_MAX > ringway_protocol::limits::CONTROL_JSON_BYTES_MAX as usize);

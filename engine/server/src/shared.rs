@@ -1,19 +1,22 @@
 //! What the engine's threads share: the catalog to ask, the store of traces, counters, and the way to tell the control
 //! thread something. Listings read the catalog under a read lock, so a question never waits for a socket.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
 
 use mio::Waker;
 use parking_lot::{Mutex, RwLock};
 use ringway_engine_core::{Core, Event};
+use ringway_protocol::CallError;
 use ringway_protocol::control::Change;
 use ringway_protocol::ids::WorkerId;
 use ringway_telemetry::{ClockAnchor, Collector};
 
 use crate::counters::Counters;
+use crate::relay::InFlight;
 
 /// What the control thread is told by the rest of the engine.
 #[derive(Debug)]
@@ -38,6 +41,10 @@ pub(crate) struct Shared {
     pub(crate) watchers: AtomicUsize,
     /// Where changes go for them.
     pub(crate) changes: Mutex<Option<Sender<Vec<Change>>>>,
+    /// Calls that are being passed on between zones.
+    pub(crate) relayed: InFlight,
+    /// Who waits for the answer of a kept binding's provider, by the binding.
+    pub(crate) settling: Mutex<HashMap<String, SyncSender<Option<CallError>>>>,
     commands: Sender<Command>,
     waker: Waker,
 }
@@ -59,6 +66,8 @@ impl Shared {
             started_ns: now_ns(),
             watchers: AtomicUsize::new(0),
             changes: Mutex::new(None),
+            relayed: InFlight::default(),
+            settling: Mutex::default(),
             commands,
             waker,
         };

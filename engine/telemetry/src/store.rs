@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use self::logs::LogRing;
 use self::spans::SpanSlab;
-use crate::record::{Log, Span};
+use crate::record::{Log, Span, SpanKind};
 
 pub use self::query::{LogFilter, Outcome, TraceFilter, TraceRecord, TraceSummary};
 
@@ -211,6 +211,18 @@ impl TraceStore {
     #[must_use]
     pub fn traces(&self, filter: &TraceFilter) -> Vec<TraceSummary> {
         query::traces(&self.spans, filter)
+    }
+
+    /// Returns the span that began a trace, or the earliest that is held. Costs a walk over the trace.
+    #[must_use]
+    pub fn root(&self, trace_id: TraceId) -> Option<Span> {
+        query::root(&self.spans, self.spans.find_trace(trace_id)?).cloned()
+    }
+
+    /// Walks the callees' sides of all calls that are held and have ended, for figures over them.
+    pub fn served(&self) -> impl Iterator<Item = &Span> {
+        let spans = self.spans.latest_first().flat_map(|trace| self.spans.spans_of(trace));
+        spans.filter(|span| span.kind == SpanKind::Server && !span.is_live())
     }
 
     /// Lists log lines, the last ones that match, oldest first. Costs a walk over the lines until the limit is

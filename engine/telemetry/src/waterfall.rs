@@ -8,6 +8,7 @@
 
 mod columns;
 pub mod json;
+pub mod otel;
 
 use std::fmt::Write as _;
 

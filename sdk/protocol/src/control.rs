@@ -154,7 +154,13 @@ pub enum EngineMessage {
         /// Who asked for it; none for a binding that outlives its maker.
         owner: Option<WorkerId>,
     },
-    /// To whoever asked for a binding: its provider refused it. It stays parked for another provider.
+    /// To whoever asked for a binding: its provider watches for it. Sent once for each provider, and again when the same
+    /// binding is asked for again.
+    TriggerAccepted {
+        /// The binding's id.
+        id: String,
+    },
+    /// To whoever asked for a binding: its provider refused it, or left before it had answered. It stays parked for another provider.
     TriggerRefused {
         /// The binding's id.
         id: String,
@@ -203,6 +209,7 @@ impl EngineMessage {
             Self::Shutdown { .. } => "shutdown",
             Self::Refused { .. } => "refused",
             Self::TriggerBind { .. } => "trigger_bind",
+            Self::TriggerAccepted { .. } => "trigger_accepted",
             Self::TriggerRefused { .. } => "trigger_refused",
             Self::TriggerUnbind { .. } => "trigger_unbind",
         }

@@ -203,7 +203,7 @@ impl<'a> Plan<'a> {
         message: &Message,
     ) -> Result<(), CallError> {
         let mut header = self.header;
-        match wire::compose(&caller.channel, &self.inner.arena, &mut header, message, self.meta()) {
+        match wire::compose(&caller.channel, &caller.memory, &mut header, message, self.meta()) {
             Ok((inline, leases)) => caller.publish(invocation, &header, &inline, leases, self.wait_until_ns),
             Err(error) => {
                 caller.end_open(invocation);
@@ -413,7 +413,13 @@ impl<'a> Attempts<'a> {
         for _ in 0..ATTEMPTS_MAX {
             let version = self.inner.routes.version();
             let targets = self.route.targets.load_full();
-            let Some(at) = Route::pick(&targets, self.route.turn(), self.avoid) else { break };
+            let Some(at) = Route::pick(&targets, self.route.turn(), self.avoid) else {
+                if self.last.code == ErrorCode::StaleHandle {
+                    // What went stale and came back nowhere is gone.
+                    self.last = CallError::function_not_found(&self.route.id);
+                }
+                break;
+            };
             let target = &targets[at];
             let caller = match open_caller(&target.link) {
                 Some(caller) => Ok(caller),
@@ -483,7 +489,7 @@ pub(crate) fn send(
         plan.address(target, message);
         let mut header = plan.header;
         let (inline, leases) =
-            wire::compose(&caller.channel, &inner.arena, &mut header, message, plan.meta())
+            wire::compose(&caller.channel, &caller.memory, &mut header, message, plan.meta())
                 .map_err(not_started)?;
         caller
             .publish_more(&header, &inline, patience_ns(inner, plan.wait_until_ns))

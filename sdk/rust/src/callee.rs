@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use arc_swap::{ArcSwap, ArcSwapOption, Cache};
@@ -16,12 +16,16 @@ use ringway_ipc::frame::Header;
 use ringway_ipc::permission::PermissionView;
 use ringway_protocol::control::FunctionSpec;
 use ringway_protocol::header::{Encoding, Flags, Kind};
-use ringway_protocol::telemetry::{FunctionRef, SPAN_FLAG_STREAM, SpanKind, SpanName, SpanRecord, SpanStart};
+use ringway_protocol::limits::RELAY_INDEX_START;
+use ringway_protocol::telemetry::{
+    FunctionRef, SPAN_FLAG_RELAYED, SPAN_FLAG_STREAM, SpanKind, SpanName, SpanRecord, SpanStart,
+};
 use ringway_protocol::{CallError, ErrorCode, SpanId, TraceContext, TraceId, WorkerId};
 
 use crate::context::{CancelToken, Context, Inherited};
 use crate::error::HandlerResult;
 use crate::function::{BoxReply, Handler, Placement};
+use crate::memory::Memory;
 use crate::message::Message;
 use crate::meta::Meta;
 use crate::stream::{Carrier, Inbox, Need, StreamReader, StreamWriter};
@@ -94,6 +98,8 @@ impl Registered {
 #[derive(Debug, Default)]
 pub(crate) struct FunctionTable {
     slots: Arc<ArcSwap<Slots>>,
+    /// What handles every index of functions that this worker only passes on.
+    relay: OnceLock<Arc<Registered>>,
 }
 
 type Slots = Vec<Option<Arc<Registered>>>;
@@ -102,6 +108,16 @@ impl FunctionTable {
     /// The table for one thread to read often: a look at it is one load.
     pub(crate) fn reader(&self) -> Cache<Arc<ArcSwap<Slots>>, Arc<Slots>> {
         Cache::new(Arc::clone(&self.slots))
+    }
+
+    #[cold]
+    fn relay(&self, index: u32) -> Option<&Arc<Registered>> {
+        if index >= RELAY_INDEX_START { self.relay.get() } else { None }
+    }
+
+    /// Sets what handles calls of relayed functions; the first one stays.
+    pub(crate) fn relay_with(&self, relay: Arc<Registered>) {
+        let _the_first_stays = self.relay.set(relay);
     }
 
     /// Changes the table; readers see it whole, before or after.
@@ -184,6 +200,8 @@ pub(crate) struct CalleeChannel {
     pub(crate) channel: Arc<Channel>,
     pub(crate) permissions: Arc<ArcSwapOption<PermissionView>>,
     pub(crate) caller_name: String,
+    /// Where the payloads that are sent lie.
+    memory: Memory,
     running: Mutex<HashMap<u64, Running>>,
 }
 
@@ -204,11 +222,13 @@ impl CalleeChannel {
         channel: Arc<Channel>,
         permissions: Option<PermissionView>,
         caller_name: String,
+        memory: Memory,
     ) -> Arc<Self> {
         Arc::new(Self {
             channel,
             permissions: Arc::new(ArcSwapOption::new(permissions.map(Arc::new))),
             caller_name,
+            memory,
             running: Mutex::default(),
         })
     }
@@ -220,6 +240,26 @@ impl CalleeChannel {
     /// Calls that run or are queued away from the dispatcher's thread.
     pub(crate) fn running(&self) -> usize {
         self.running.lock().len()
+    }
+
+    /// Acts on the next frame of a caller that has left, if it is a send; all other frames are passed over, since nobody
+    /// waits for what a call would answer, and the caller counts it as not started. `false` after the last frame.
+    #[cold]
+    pub(crate) fn serve_last(self: &Arc<Self>, server: &mut Server<'_>) -> bool {
+        let polled = loop {
+            // Others hold the lead for a moment only: whoever serves has the role, and that is this thread.
+            match self.channel.try_lead() {
+                Some(mut lead) => break server.received.poll(&mut lead),
+                None => std::thread::yield_now(),
+            }
+        };
+        if !polled.unwrap_or(false) {
+            return false;
+        }
+        if server.received.header.kind == Kind::Send.to_u8() {
+            self.call(server, self.permissions.load().as_deref(), 0);
+        }
+        true
     }
 
     #[cold]
@@ -273,6 +313,7 @@ impl CalleeChannel {
         let header = received.header;
         // The table is only borrowed where the handler runs at once; the others take a reference along.
         let function = functions.load().get(header.function as usize).and_then(Option::as_ref);
+        let function = function.or_else(|| inner.functions.relay(header.function));
         let function = match self.admit(inner, function, permissions, &header) {
             Ok(function) => function,
             Err(error) => return self.refuse(inner, received, &error),
@@ -285,6 +326,7 @@ impl CalleeChannel {
         context.inherited = Inherited {
             trace: trace.as_ref().map_or_else(|| passed_on(&header), |span| span.trace),
             deadline_ns: header.deadline_ns,
+            worker: inner.id,
         };
         context.meta = read_meta(received);
         match &function.handler {
@@ -316,7 +358,10 @@ impl CalleeChannel {
         if function.spec.generation != header.function_generation {
             return Err(CallError::stale_handle(header.function_generation, function.spec.generation));
         }
-        if permissions.is_some_and(|permissions| !permissions.allows(header.function)) {
+        // A relayed function has no bit: who passes it on asks for each call.
+        if header.function < RELAY_INDEX_START
+            && permissions.is_some_and(|permissions| !permissions.allows(header.function))
+        {
             return Err(CallError::forbidden(&function.id, &self.caller_name));
         }
         if inner.is_draining() && header.function != 0 {
@@ -371,6 +416,10 @@ impl CalleeChannel {
         let header = received.header;
         let token = CancelToken::default();
         let streaming = matches!(function.handler, Handler::Stream(_) | Handler::StreamAsync(_));
+        let mut flags = if streaming && function.spec.streams_out { SPAN_FLAG_STREAM } else { 0 };
+        if header.function >= RELAY_INDEX_START {
+            flags |= SPAN_FLAG_RELAYED;
+        }
         let inbox = streaming.then(Inbox::new);
         let mut context = Context { cancel: Some(token.clone()), ..context.clone() };
         context.worker = Worker::internal(Arc::clone(inner));
@@ -381,8 +430,7 @@ impl CalleeChannel {
                 return;
             }
         }
-        let trace =
-            trace.map(|span| ServerSpan { flags: if streaming { SPAN_FLAG_STREAM } else { 0 }, ..span });
+        let trace = trace.map(|span| ServerSpan { flags, ..span });
         if let Some(span) = &trace {
             inner.telemetry.span_start(&start_record(inner, span, self.peer()));
         }
@@ -426,7 +474,7 @@ impl CalleeChannel {
         let bytes_out = result.map_or(0, |message| if trace.is_some() { message.total_bytes() } else { 0 });
         let end_ns = if trace.is_some() { now_ns() } else { 0 };
         if request.kind == Kind::Call.to_u8() {
-            self.reply(inner, request, guard, result);
+            self.reply(request, guard, result);
         } else if let Err(error) = result {
             tracing::debug!(target: "ringway", %error, "a send failed; its caller does not hear of it");
         }
@@ -451,13 +499,7 @@ impl CalleeChannel {
     }
 
     #[inline]
-    fn reply(
-        &self,
-        inner: &Inner,
-        request: &Header,
-        guard: Option<Arc<LeaseGuard>>,
-        result: Result<&Message, &CallError>,
-    ) {
+    fn reply(&self, request: &Header, guard: Option<Arc<LeaseGuard>>, result: Result<&Message, &CallError>) {
         let mut header =
             Header { invocation: request.invocation, kind: Kind::Reply.to_u8(), ..Header::default() };
         let said;
@@ -484,13 +526,13 @@ impl CalleeChannel {
                 header.encoding = message.encoding.to_u8();
                 self.channel.send_or_keep(&header, inline)
             }
-            None => self.reply_slowly(inner, header, message),
+            None => self.reply_slowly(header, message),
         };
     }
 
     #[cold]
-    fn reply_slowly(&self, inner: &Inner, mut header: Header, message: &Message) -> Result<(), CloseReason> {
-        match wire::compose(&self.channel, &inner.arena, &mut header, message, &Meta::default()) {
+    fn reply_slowly(&self, mut header: Header, message: &Message) -> Result<(), CloseReason> {
+        match wire::compose(&self.channel, &self.memory, &mut header, message, &Meta::default()) {
             Ok((inline, _leases)) => self.channel.send_or_keep(&header, &inline),
             Err(error) => {
                 // The reply could not be lent; the caller hears why instead.
@@ -598,8 +640,7 @@ impl Job {
 
     fn stream_ends(&self, header: &Header, inbox: Option<Arc<Inbox>>) -> (StreamReader, StreamWriter) {
         let inbox = inbox.unwrap_or_else(Inbox::new);
-        let carrier: Arc<dyn Carrier> =
-            Arc::new(CalleeCarrier { channel: Arc::clone(&self.channel), inner: Arc::clone(&self.inner) });
+        let carrier: Arc<dyn Carrier> = Arc::new(CalleeCarrier { channel: Arc::clone(&self.channel) });
         let invocation = header.invocation;
         let reader = StreamReader { inbox: Arc::clone(&inbox), carrier: Arc::clone(&carrier), invocation };
         (reader, StreamWriter { inbox, carrier, invocation, finished: false })
@@ -719,13 +760,17 @@ impl Future for AsyncCall {
 #[derive(Debug)]
 struct CalleeCarrier {
     channel: Arc<CalleeChannel>,
-    inner: Arc<Inner>,
 }
 
 impl Carrier for CalleeCarrier {
     fn publish(&self, mut header: Header, message: Message) -> Result<(), CallError> {
-        let (inline, _leases) =
-            wire::compose(&self.channel.channel, &self.inner.arena, &mut header, &message, &Meta::default())?;
+        let (inline, _leases) = wire::compose(
+            &self.channel.channel,
+            &self.channel.memory,
+            &mut header,
+            &message,
+            &Meta::default(),
+        )?;
         self.channel.channel.send_or_keep(&header, &inline).map_err(wire::closed)
     }
 

@@ -19,6 +19,7 @@ use ringway_ipc::waiter::{EAGER_POLLS, Expectation, SpinPolicy, Spun};
 use ringway_protocol::header::{Flags, Kind};
 use ringway_protocol::{CallError, ErrorCode, InvocationId, Started, WorkerId};
 
+use crate::memory::Memory;
 use crate::pending::{Entry, Outcome, PendingTable, State};
 use crate::stream::Inbox;
 use crate::wire::{self, Received};
@@ -30,6 +31,8 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct CallerChannel {
     pub(crate) channel: Arc<Channel>,
+    /// Where the payloads that are sent lie.
+    pub(crate) memory: Memory,
     pending: PendingTable,
     policy: Arc<SpinPolicy>,
     /// Calls that wait without a thread.
@@ -44,9 +47,10 @@ pub(crate) struct CallerChannel {
 pub(crate) type Ended = Result<(), Box<CallError>>;
 
 impl CallerChannel {
-    pub(crate) fn new(channel: Arc<Channel>, policy: Arc<SpinPolicy>) -> Self {
+    pub(crate) fn new(channel: Arc<Channel>, policy: Arc<SpinPolicy>, memory: Memory) -> Self {
         Self {
             channel,
+            memory,
             pending: PendingTable::new(),
             policy,
             tasks: AtomicU32::new(0),

@@ -16,14 +16,24 @@ use crate::meta::Meta;
 use crate::worker::Worker;
 
 /// What calls made by this thread, or by this future, inherit.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Inherited {
     pub(crate) trace: TraceContext,
     pub(crate) deadline_ns: u64,
+    /// The worker whose handler runs here, or 0.
+    pub(crate) worker: WorkerId,
+}
+
+const NOTHING: Inherited = Inherited { trace: NO_TRACE, deadline_ns: 0, worker: WorkerId::new(0) };
+
+impl Default for Inherited {
+    fn default() -> Self {
+        NOTHING
+    }
 }
 
 thread_local! {
-    static INHERITED: Cell<Inherited> = const { Cell::new(Inherited { trace: NO_TRACE, deadline_ns: 0 }) };
+    static INHERITED: Cell<Inherited> = const { Cell::new(NOTHING) };
     static BAGGAGE: RefCell<Option<Arc<Baggage>>> = const { RefCell::new(None) };
 }
 

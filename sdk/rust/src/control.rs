@@ -69,10 +69,10 @@ pub(crate) trait Events: Send + Sync + 'static {
     fn trigger_bind(&self, binding: TriggerSpec, owner: Option<WorkerId>) -> Option<CallError>;
     /// Watch for it no longer.
     fn trigger_unbind(&self, id: &str);
-    /// The provider of a trigger type refused a binding of this worker.
-    fn trigger_refused(&self, id: &str, error: CallError) {
-        tracing::warn!(id, %error, "a trigger was refused by its provider");
-    }
+    /// The provider of a trigger type watches for a binding of this worker.
+    fn trigger_accepted(&self, id: &str);
+    /// The provider of a trigger type refused a binding of this worker, or left without an answer.
+    fn trigger_refused(&self, id: &str, error: CallError);
     /// The engine stops.
     fn shutdown(&self, reason: &str, drain: Duration);
     /// The channels that are open, for the greeting of an engine that has come back.

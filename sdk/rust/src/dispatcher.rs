@@ -51,6 +51,8 @@ pub(crate) struct Dispatcher {
     policy: Arc<SpinPolicy>,
     callees: ArcSwap<Vec<Arc<CalleeChannel>>>,
     callers: ArcSwap<Vec<Arc<CallerChannel>>>,
+    /// Channels whose caller has left, and how many frames may still be in each ring.
+    ending: Mutex<Vec<(Arc<CalleeChannel>, u32)>>,
     /// Rises with every change of the two lists.
     version: AtomicU64,
     /// Names the thread that has the role: the one that began with this number.
@@ -79,6 +81,7 @@ impl Dispatcher {
             policy,
             callees: ArcSwap::default(),
             callers: ArcSwap::default(),
+            ending: Mutex::default(),
             version: AtomicU64::new(0),
             role: AtomicU64::new(0),
             stop: AtomicBool::new(false),
@@ -123,6 +126,32 @@ impl Dispatcher {
         (callee, caller)
     }
 
+    /// Has the thread with the role act on what a caller had sent before it left.
+    pub(crate) fn end(&self, channel: Arc<CalleeChannel>) {
+        let frames = channel.channel.incoming_slots();
+        self.ending.lock().push((channel, frames));
+        self.changed();
+    }
+
+    /// The next channel whose caller has left. A ring is read once: whoever still writes to it is not followed.
+    fn next_ending(&self) -> Option<Arc<CalleeChannel>> {
+        let mut ending = self.ending.lock();
+        while let Some((channel, frames)) = ending.first_mut() {
+            if let Some(left) = frames.checked_sub(1) {
+                *frames = left;
+                return Some(Arc::clone(channel));
+            }
+            channel.channel.end_reading();
+            ending.remove(0);
+        }
+        None
+    }
+
+    fn ended(&self, channel: &Arc<CalleeChannel>) {
+        channel.channel.end_reading();
+        self.ending.lock().retain(|(other, _)| !Arc::ptr_eq(other, channel));
+    }
+
     fn changed(&self) {
         self.version.fetch_add(1, Ordering::AcqRel);
         self.bell.notify();
@@ -134,7 +163,8 @@ impl Dispatcher {
         self.spare_wanted.notify_all();
     }
 
-    fn stopped(&self) -> bool {
+    /// Whether the worker has left.
+    pub(crate) fn stopped(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
 
@@ -270,7 +300,19 @@ impl<'a> Round<'a> {
             self.callees = self.dispatcher.callees();
             self.callers = self.dispatcher.callers();
             self.hot.retain(|polled| polled.callee.channel.close_reason().is_none());
+            self.serve_ending();
             self.look_everywhere();
+        }
+    }
+
+    /// Acts on what callers had sent before they left. Where a handler blocks, whoever gets the role goes on.
+    fn serve_ending(&mut self) {
+        while self.has_role()
+            && let Some(channel) = self.dispatcher.next_ending()
+        {
+            if !channel.serve_last(&mut self.server) {
+                self.dispatcher.ended(&channel);
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
+use ringway_ipc::arena::Arena;
 use ringway_ipc::channel::ChannelStats;
 use ringway_protocol::{FunctionId, naming};
 use serde_json::{Value, json};
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 use crate::callee::Registered;
 use crate::counters::payload_counters;
 use crate::function::Function;
+use crate::memory::Zones;
 use crate::message::Message;
 use crate::worker::Inner;
 
@@ -32,8 +34,8 @@ pub(crate) fn install(inner: &Arc<Inner>) {
     });
 }
 
-fn report(inner: &Inner) -> Value {
-    let arena = inner.arena.stats();
+/// What a worker holds and has moved.
+pub(crate) fn report(inner: &Inner) -> Value {
     let counters = payload_counters();
     let (threads, blocked) = inner.pool.threads();
     let callees = inner.dispatcher.callees();
@@ -47,12 +49,9 @@ fn report(inner: &Inner) -> Value {
             channel(&caller.channel.stats(), "caller", caller.peer().get(), u64::from(caller.in_flight()))
         }))
         .collect();
-    let segments: Vec<Value> = inner
-        .arena
-        .segments()
-        .iter()
-        .map(|(id, segment)| json!({"id": id, "bytes": segment.len()}))
-        .collect();
+    let zones = inner.zones.as_ref().map(Zones::arenas).unwrap_or_default();
+    let zones: serde_json::Map<String, Value> =
+        zones.iter().map(|(zone, held)| (zone.clone(), arena(held))).collect();
     json!({
         "worker_id": inner.id,
         "name": inner.name,
@@ -64,20 +63,28 @@ fn report(inner: &Inner) -> Value {
         "panics": inner.panics(),
         "telemetry_lost": {"spans": inner.telemetry.lost().spans, "logs": inner.telemetry.lost().logs},
         "threads": {"pool": threads, "blocked": blocked},
-        "arena": {
-            "segments": segments,
-            "held_bytes": arena.held_bytes,
-            "live_blocks": arena.live_blocks,
-            "live_bytes": arena.live_bytes,
-            "free_blocks": arena.free_blocks,
-            "free_bytes": arena.free_bytes,
-            "loans": arena.loans,
-            "grows": arena.grows,
-            "shrinks": arena.shrinks,
-            "failures": arena.failures,
-        },
+        "arena": arena(&inner.arena),
+        "zone_arenas": zones,
         "channels": channels,
         "payload_bytes": {"lent": counters.lent_bytes, "copied": counters.copied_bytes},
+    })
+}
+
+fn arena(arena: &Arena) -> Value {
+    let stats = arena.stats();
+    let segments: Vec<Value> =
+        arena.segments().iter().map(|(id, segment)| json!({"id": id, "bytes": segment.len()})).collect();
+    json!({
+        "segments": segments,
+        "held_bytes": stats.held_bytes,
+        "live_blocks": stats.live_blocks,
+        "live_bytes": stats.live_bytes,
+        "free_blocks": stats.free_blocks,
+        "free_bytes": stats.free_bytes,
+        "loans": stats.loans,
+        "grows": stats.grows,
+        "shrinks": stats.shrinks,
+        "failures": stats.failures,
     })
 }
 

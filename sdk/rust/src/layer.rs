@@ -41,7 +41,8 @@ const OWN_CRATES: [&str; 6] = [
     "ringway_telemetry",
 ];
 
-/// Makes the layer. It sends what it hears through the process's first worker, and drops it while there is none.
+/// Makes the layer. It sends what it hears in a handler through that handler's worker, all else through the process's
+/// first worker, and drops it while there is none.
 ///
 /// ```
 /// use tracing_subscriber::layer::SubscriberExt;
@@ -57,7 +58,7 @@ where
 }
 
 struct Tracing {
-    /// Set by tests; none means the process's first.
+    /// Set by tests; none means that of the active handler's worker.
     telemetry: Option<Arc<Telemetry>>,
 }
 
@@ -66,6 +67,8 @@ struct OwnSpan {
     trace: TraceContext,
     parent: SpanId,
     start_ns: u64,
+    /// The worker in whose handler it began.
+    worker: WorkerId,
 }
 
 /// A span that this thread is in.
@@ -80,8 +83,8 @@ thread_local! {
 }
 
 impl Tracing {
-    fn telemetry(&self) -> Option<Arc<Telemetry>> {
-        self.telemetry.clone().or_else(Telemetry::of_process)
+    fn telemetry(&self, worker: WorkerId) -> Option<Arc<Telemetry>> {
+        self.telemetry.clone().or_else(|| Telemetry::of_worker(worker))
     }
 }
 
@@ -114,7 +117,8 @@ where
         }
         if let Some(span) = context.span(id) {
             let trace = parent.child(new_span_id());
-            let own = OwnSpan { trace, parent: parent.span_id, start_ns: now_ns() };
+            let worker = context::inherited().worker;
+            let own = OwnSpan { trace, parent: parent.span_id, start_ns: now_ns(), worker };
             span.extensions_mut().insert(own);
         }
     }
@@ -142,7 +146,7 @@ where
     fn on_close(&self, id: Id, context: Context<'_, S>) {
         let Some(span) = context.span(&id) else { return };
         let Some(own) = span.extensions_mut().remove::<OwnSpan>() else { return };
-        if let Some(telemetry) = self.telemetry() {
+        if let Some(telemetry) = self.telemetry(own.worker) {
             telemetry.span(&SpanRecord {
                 trace_id: own.trace.trace_id,
                 span_id: own.trace.span_id,
@@ -166,7 +170,7 @@ where
         if !is_heard(event.metadata()) {
             return;
         }
-        let Some(telemetry) = self.telemetry() else { return };
+        let Some(telemetry) = self.telemetry(context::inherited().worker) else { return };
         let trace = surroundings(event.parent(), event.is_contextual(), &context);
         let mut record = LogRecord {
             time_ns: now_ns(),

@@ -65,6 +65,8 @@ mod control;
 
 mod inspect;
 
+mod memory;
+
 mod meta;
 
 mod names;
@@ -72,6 +74,8 @@ mod names;
 mod pending;
 
 mod pipeline;
+
+mod relay;
 
 mod routes;
 
@@ -90,6 +94,8 @@ pub use pipeline::{Pipeline, TypedPipeline};
 
 pub use layer::layer;
 pub use message::{Attachment, Message};
+#[doc(hidden)]
+pub use relay::{Relayed, relayed_function};
 pub use ringway_ipc::arena::{ArenaConfig, Loan};
 pub use ringway_ipc::channel::Payload;
 pub use ringway_ipc::waiter::WaitMode;

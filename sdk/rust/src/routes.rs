@@ -112,11 +112,6 @@ impl Route {
         }
     }
 
-    /// A route to one replica that the catalog does not have.
-    pub(crate) fn fixed(function: CatalogFunction, link: Arc<Link>) -> Self {
-        Self::new(function.id.as_str().to_owned(), vec![Target { function, draining: false, link }])
-    }
-
     fn set_targets(&self, targets: Vec<Target>) {
         self.targets.store(Arc::new(targets));
         // Only now: who reads the new version finds targets that are no older.
@@ -213,6 +208,28 @@ impl Routes {
     /// The way to a worker, whether or not it is in the catalog.
     pub(crate) fn link(&self, worker: WorkerId) -> Arc<Link> {
         self.state.lock().link(worker)
+    }
+
+    /// A route to replicas that the catalog need not have, such as those of another zone.
+    pub(crate) fn fixed(&self, functions: Vec<CatalogFunction>) -> Arc<Route> {
+        static TURN: AtomicU32 = AtomicU32::new(0);
+        let mut state = self.state.lock();
+        let id = functions.first().map(|function| function.id.as_str().to_owned()).unwrap_or_default();
+        let targets = functions.into_iter().map(|function| {
+            let link = state.link(function.worker);
+            Target { function, draining: false, link }
+        });
+        let turn = AtomicU32::new(TURN.fetch_add(0x9E37_79B9, Ordering::Relaxed));
+        Arc::new(Route { turn, ..Route::new(id, targets.collect()) })
+    }
+
+    /// Forgets the way to a worker whose channel is closed, unless the catalog leads there.
+    pub(crate) fn forget_link(&self, worker: WorkerId) {
+        let mut state = self.state.lock();
+        let known = state.workers.contains_key(&worker) || state.by_worker.contains_key(&worker);
+        if !known && !state.has_channel(worker) {
+            state.links.remove(&worker);
+        }
     }
 
     /// Replaces the catalog. Functions of workers whose channels live are kept while the engine says nothing about them:

@@ -70,6 +70,14 @@ impl StreamCall {
         self.reader.recv_async().await
     }
 
+    /// Takes the call apart, so that its two streams and its result can be looked after separately. The writer ends its
+    /// stream when it is dropped; the result given up before its end gives the call up. None for the writer after
+    /// [`StreamCall::finish`].
+    #[must_use]
+    pub fn split(self) -> (Option<StreamWriter>, StreamReader, Pending) {
+        (self.writer, self.reader, self.pending)
+    }
+
     /// Ends this side's stream and waits for the handler's result.
     ///
     /// # Errors
@@ -107,8 +115,13 @@ impl Carrier for CallerCarrier {
             // The call is over; its number may belong to another soon.
             return Err(CallError::new(ringway_protocol::ErrorCode::StreamClosed, "the call is over"));
         }
-        let (inline, leases) =
-            wire::compose(&self.caller.channel, &self.inner.arena, &mut header, &message, &Meta::default())?;
+        let (inline, leases) = wire::compose(
+            &self.caller.channel,
+            &self.caller.memory,
+            &mut header,
+            &message,
+            &Meta::default(),
+        )?;
         self.caller.publish_more(&header, &inline, self.inner.patience_ns()).map_err(|mut error| {
             wire::end_leases(&self.caller.channel, &leases);
             // An item that was not published says nothing about the call that it belongs to.

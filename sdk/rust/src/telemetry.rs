@@ -33,7 +33,8 @@ const KEPT_MAX: usize = 1024;
 
 const _: () = assert!(TELEMETRY_BYTES == layout::INLINE_BYTES);
 
-/// All telemetry of this process, the oldest first: for logs, which belong to no call.
+/// All telemetry of this process, the oldest first: a log belongs to the worker whose handler it came from, and to the
+/// oldest where it came from none.
 static OF_PROCESS: RwLock<Vec<Weak<Telemetry>>> = RwLock::new(Vec::new());
 
 /// Why spans and logs cannot be sent.
@@ -168,9 +169,15 @@ impl Telemetry {
         telemetry
     }
 
-    /// Returns the telemetry of the oldest worker of this process.
-    pub(crate) fn of_process() -> Option<Arc<Self>> {
-        OF_PROCESS.read().iter().find_map(Weak::upgrade)
+    /// Returns the telemetry of a worker of this process, or of the oldest one where there is no such worker.
+    pub(crate) fn of_worker(worker: WorkerId) -> Option<Arc<Self>> {
+        let all = OF_PROCESS.read();
+        let mut living = all.iter().filter_map(Weak::upgrade);
+        let oldest = living.next()?;
+        if oldest.worker == worker || worker.get() == 0 {
+            return Some(oldest);
+        }
+        living.find(|telemetry| telemetry.worker == worker).or(Some(oldest))
     }
 
     /// Makes a ring for the next attach and returns the descriptor that rides with the greeting. About 0.3 ms. Without

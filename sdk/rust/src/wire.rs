@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use ringway_ipc::arena::Arena;
+use ringway_ipc::arena::Loan;
 use ringway_ipc::channel::{Channel, CloseReason, Lead, LeaseGuard, LendError, Payload};
 use ringway_ipc::frame::{DESCRIPTOR_BYTES, DESCRIPTORS_MAX, Descriptor, Header, Inline};
 use ringway_ipc::layout::INLINE_BYTES;
@@ -14,16 +14,18 @@ use ringway_protocol::header::{DType, Encoding, Flags, Role};
 use ringway_protocol::limits::{ATTACHMENTS_MAX, TENSOR_DIMS_MAX};
 use ringway_protocol::{CallError, ErrorCode};
 
+use crate::memory::Memory;
 use crate::message::{Attachment, Body, Message};
 use crate::meta::{Meta, TAG_DIMS};
 
 /// Leases that a composed frame carries, to be ended if the frame is not sent.
 pub(crate) type Leases = Vec<u32>;
 
-/// Fills the size fields of `header` and returns the inline area of a message, lending what travels in blocks.
+/// Fills the size fields of `header` and returns the inline area of a message, lending what travels in blocks. Where the
+/// memory is kept apart, blocks are copied into it first.
 pub(crate) fn compose(
     channel: &Channel,
-    arena: &Arc<Arena>,
+    memory: &Memory,
     header: &mut Header,
     message: &Message,
     meta: &Meta,
@@ -35,7 +37,7 @@ pub(crate) fn compose(
         header.inline_len = len;
         return Ok((*inline, Leases::new()));
     }
-    let mut lender = Lender { channel, arena, leases: Leases::new() };
+    let mut lender = Lender { channel, memory, leases: Leases::new() };
     match lender.compose(header, message, meta) {
         Ok(inline) => Ok((inline, lender.leases)),
         Err(error) => {
@@ -55,7 +57,7 @@ pub(crate) fn end_leases(channel: &Channel, leases: &[u32]) {
 
 struct Lender<'a> {
     channel: &'a Channel,
-    arena: &'a Arc<Arena>,
+    memory: &'a Memory,
     leases: Leases,
 }
 
@@ -132,14 +134,28 @@ impl Lender<'_> {
         Ok(inline)
     }
 
+    fn loan(&self, bytes: usize) -> Result<Loan, CallError> {
+        crate::counters::copied(bytes);
+        self.memory.arena.loan(bytes, 64).map_err(|error| out_of_memory(&error))
+    }
+
     fn copy(&mut self, bytes: &[u8], role: Role) -> Result<Descriptor, CallError> {
-        let mut loan = self.arena.loan(bytes.len(), 64).map_err(|error| out_of_memory(&error))?;
+        let mut loan = self.loan(bytes.len())?;
         loan.copy_from_slice(bytes);
-        crate::counters::copied(bytes.len());
-        self.lend(loan.freeze().into(), role)
+        self.pass(loan.freeze().into(), role)
     }
 
     fn lend(&mut self, payload: Payload, role: Role) -> Result<Descriptor, CallError> {
+        if !self.memory.apart {
+            return self.pass(payload, role);
+        }
+        let bytes = usize::try_from(payload.len()).unwrap_or(usize::MAX);
+        let mut loan = self.loan(bytes)?;
+        payload.copy_to(&mut loan);
+        self.pass(loan.freeze().into(), role)
+    }
+
+    fn pass(&mut self, payload: Payload, role: Role) -> Result<Descriptor, CallError> {
         crate::counters::lent(payload.len());
         let mut descriptor = self.channel.lend(payload).map_err(lend_error)?;
         descriptor.role = role.to_u8();

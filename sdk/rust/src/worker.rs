@@ -6,12 +6,13 @@ mod housekeeping;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::task::Waker;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringway_ipc::arena::{Arena, Loan};
+use ringway_ipc::channel::{Channel, CloseReason};
 use ringway_ipc::clock::now_ns;
 use ringway_ipc::waiter::SpinPolicy;
 use ringway_protocol::control::{
@@ -32,6 +33,7 @@ use crate::error::Failure;
 use crate::executor::{Pool, Spawner};
 use crate::function::{Function, Typed};
 use crate::handle::{Handle, TypedHandle};
+use crate::memory::Zones;
 use crate::message::Message;
 use crate::routes::{Link, Route, Routes};
 use crate::sampler::Sampler;
@@ -59,6 +61,8 @@ pub(crate) struct Inner {
     pub(crate) dispatcher: Dispatcher,
     pub(crate) policy: Arc<SpinPolicy>,
     pub(crate) arena: Arc<Arena>,
+    /// Arenas by zone, of the engine's worker.
+    pub(crate) zones: Option<Zones>,
     pub(crate) pool: Pool,
     pub(crate) spawner: Option<Arc<Spawner>>,
     pub(crate) telemetry: Arc<Telemetry>,
@@ -72,7 +76,11 @@ pub(crate) struct Inner {
     _latency_hold: Option<ringway_ipc::sys::machine::LatencyHold>,
     control: OnceLock<Control>,
     providers: Mutex<HashMap<String, Arc<dyn TriggerProvider>>>,
+    /// Who waits for the answer of a trigger's provider, by the trigger's id.
+    awaited: Mutex<HashMap<String, mpsc::SyncSender<Result<(), CallError>>>>,
     registering: Mutex<Generations>,
+    /// Taken while a channel is given its caller's end.
+    adopting: Mutex<()>,
     draining: AtomicBool,
     panics: AtomicU64,
 }
@@ -130,9 +138,8 @@ impl Inner {
                 return Ok(caller);
             }
             let channel = self.control()?.connect(link.worker, until_ns).map_err(not_started)?;
-            let caller = Arc::new(CallerChannel::new(channel, Arc::clone(&self.policy)));
+            let caller = self.caller_of(channel)?;
             link.caller.store(Some(Arc::clone(&caller)));
-            self.dispatcher.add_caller(&caller);
             if caller.channel.close_reason().is_some() {
                 // It was closed before it was in the list, so nobody has cleared up.
                 self.clear_up(&caller.channel);
@@ -141,11 +148,28 @@ impl Inner {
         })
     }
 
+    /// The caller's end over a channel: one for each channel, although several links may lead to its peer when the catalog
+    /// lost the peer for a moment and the channel did not.
+    fn caller_of(&self, channel: Arc<Channel>) -> Result<Arc<CallerChannel>, CallError> {
+        let _one_at_a_time = self.adopting.lock();
+        let callers = self.dispatcher.callers();
+        if let Some(known) = callers.iter().find(|caller| Arc::ptr_eq(&caller.channel, &channel)) {
+            return Ok(Arc::clone(known));
+        }
+        let memory = self.memory_for(WorkerId::new(channel.peer_worker()))?;
+        let caller = Arc::new(CallerChannel::new(channel, Arc::clone(&self.policy), memory));
+        self.dispatcher.add_caller(&caller);
+        Ok(caller)
+    }
+
     /// Ends what went on over a closed channel.
-    pub(crate) fn clear_up(&self, channel: &Arc<ringway_ipc::channel::Channel>) {
+    pub(crate) fn clear_up(&self, channel: &Arc<Channel>) {
         let (callee, caller) = self.dispatcher.remove(channel);
         if let Some(callee) = callee {
             callee.cancel_all();
+            if let Some(CloseReason::Goodbye | CloseReason::PeerGone) = channel.close_reason() {
+                self.dispatcher.end(callee);
+            }
         }
         if let Some(caller) = caller {
             caller.fail_all();
@@ -153,6 +177,8 @@ impl Inner {
             if link.caller.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, &caller)) {
                 link.caller.store(None);
             }
+            drop(link);
+            self.routes.forget_link(caller.peer());
         }
     }
 
@@ -179,11 +205,11 @@ impl Inner {
         }
         self.dispatcher.stop();
         for caller in self.dispatcher.callers().iter() {
-            caller.channel.close(ringway_ipc::channel::CloseReason::Local);
+            caller.channel.close(CloseReason::Local);
             caller.fail_all();
         }
         for callee in self.dispatcher.callees().iter() {
-            callee.channel.close(ringway_ipc::channel::CloseReason::Local);
+            callee.channel.close(CloseReason::Local);
             callee.cancel_all();
         }
         self.pool.close();
@@ -375,13 +401,26 @@ impl Worker {
         first_refusal(self.inner.control()?.register(message, REGISTRATION_TIMEOUT)?)
     }
 
-    /// Binds a kind of event to a function. Neither need exist yet.
+    /// Binds a kind of event to a function. Neither need exist yet. Where somebody provides the trigger type, this waits for
+    /// the provider to watch for it, at most ten seconds.
     ///
     /// # Errors
-    /// As [`Worker::register`].
+    /// As [`Worker::register`]; the provider's refusal; `deadline_exceeded` when the provider does not answer. In the last
+    /// two cases the trigger stays, parked until another provider comes or it is taken back.
     pub fn register_trigger(&self, trigger: TriggerSpec) -> Result<(), CallError> {
+        let id = trigger.id.clone();
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.inner.awaited.lock().insert(id.clone(), answer);
         let message = Register { triggers: vec![trigger], ..Register::default() };
-        first_refusal(self.inner.control()?.register(message, REGISTRATION_TIMEOUT)?)
+        let registered =
+            self.inner.control().and_then(|control| control.register(message, REGISTRATION_TIMEOUT));
+        let bound = registered.and_then(|results| {
+            let live = results.iter().any(|result| result.outcome == RegistrationOutcome::Registered);
+            first_refusal(results)?;
+            if live { await_provider(&answered, &id) } else { Ok(()) }
+        });
+        self.inner.awaited.lock().remove(&id);
+        bound
     }
 
     /// Takes a trigger back.
@@ -519,6 +558,10 @@ impl Worker {
     /// # Errors
     /// `out_of_memory` names the limit.
     pub fn loan_aligned(&self, bytes: usize, align: usize) -> Result<Loan, CallError> {
+        if self.inner.dispatcher.stopped() {
+            // What this worker sent last may still be read where it lies, so its blocks are not used again.
+            return Err(CallError::new(ErrorCode::WorkerGone, "this worker has left; connect another one"));
+        }
         self.inner.arena.loan(bytes, align).map_err(|error| crate::wire::out_of_memory(&error))
     }
 
@@ -564,23 +607,23 @@ impl Worker {
     /// # Errors
     /// How the call ended otherwise.
     pub fn inspect(&self, worker: WorkerId) -> Result<Value, CallError> {
+        self.inspect_within(worker, Duration::from_secs(5))
+    }
+
+    /// As [`Worker::inspect`], with the time that it may take.
+    ///
+    /// # Errors
+    /// As [`Worker::inspect`].
+    pub fn inspect_within(&self, worker: WorkerId, timeout: Duration) -> Result<Value, CallError> {
+        if worker == self.inner.id {
+            return Ok(crate::inspect::report(&self.inner));
+        }
         let id = FunctionId::new(naming::WORKER_INSPECT)
             .map_err(|error| CallError::new(ErrorCode::InvalidRequest, error.to_string()))?;
-        let function = CatalogFunction {
-            id,
-            namespace: naming::NAMESPACE_DEFAULT.to_owned(),
-            worker,
-            index: 0,
-            generation: 0,
-            encodings: Vec::new(),
-            type_key: None,
-            idempotent: true,
-            streams_in: false,
-            streams_out: false,
-            relay: None,
-        };
-        let route = Route::fixed(function, self.inner.routes.link(worker));
-        let options = CallOptions::new().timeout(Duration::from_secs(5));
+        let function =
+            CatalogFunction { idempotent: true, ..crate::relay::relayed_function(&id, worker, 0, 0) };
+        let route = self.inner.routes.fixed(vec![function]);
+        let options = CallOptions::new().timeout(timeout);
         let mut reply = Received::blank();
         call::call(&self.inner, &route, &options, &Message::empty(), &mut reply).map_err(|error| *error)?;
         read_json(&reply.into_message())
@@ -602,6 +645,19 @@ impl Inner {
 
 /// How long the engine may take to answer a registration.
 const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a provider may take to say whether it watches for a trigger.
+const PROVIDER_TIMEOUT: Duration = Duration::from_secs(10);
+
+fn await_provider(answered: &mpsc::Receiver<Result<(), CallError>>, id: &str) -> Result<(), CallError> {
+    let answer = crate::dispatcher::blocking(|| answered.recv_timeout(PROVIDER_TIMEOUT));
+    answer.unwrap_or_else(|_| {
+        let text = format!(
+            "the provider of trigger `{id}` has not said in {PROVIDER_TIMEOUT:?} whether it watches for it; the trigger stays registered"
+        );
+        Err(CallError::new(ErrorCode::DeadlineExceeded, text))
+    })
+}
 
 fn first_refusal(results: Vec<RegistrationResult>) -> Result<(), CallError> {
     let refused = results.into_iter().find(|result| result.outcome == RegistrationOutcome::Refused);

@@ -181,31 +181,13 @@ fn call(
     let request = Message::json(request).map_err(ringway::Failure::into_error)?;
     let handle = connection.worker.handle(function);
     if void {
-        handle.send(&request, options)?;
-        wait_until_taken(connection, function);
-        return Ok(());
+        return Ok(handle.send(&request, options)?);
     }
     if streams {
         let stream = handle.stream(&request, options)?;
         return show_stream(stream);
     }
     Ok(show(&handle.call_with(&request, options)?)?)
-}
-
-/// Waits until what was sent is in its callee's hands, since this process and its ring end now. A call that follows on the
-/// same channel is answered after what went before it was taken up; that the answer is a refusal does not matter.
-fn wait_until_taken(connection: &Connection, function: &str) {
-    let catalog = connection.worker.catalog();
-    for offered in catalog.functions.iter().filter(|offered| *offered.id == *function) {
-        if let Err(error) = connection.worker.inspect(offered.worker)
-            && matches!(error.code, ErrorCode::WorkerGone | ErrorCode::DeadlineExceeded)
-        {
-            output::note(&format!(
-                "sent, but worker {} did not say that it took it: {error}",
-                offered.worker
-            ));
-        }
-    }
 }
 
 /// Writes each item as it comes, one on a line, and the reply at the end where there is one.

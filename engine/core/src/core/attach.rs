@@ -109,7 +109,6 @@ impl Core {
             epoch: self.epoch,
             attached_at_ns: now_ns,
             heard_at_ns: now_ns,
-            active_invocations: None,
             functions: old.map_or_else(BTreeMap::new, |old| old.functions.clone()),
             triggers: old.map_or_else(BTreeSet::new, |old| old.triggers.clone()),
             trigger_types: old.map_or_else(BTreeSet::new, |old| old.trigger_types.clone()),

@@ -1,5 +1,5 @@
-//! `connect`: a worker wants a channel to another. Nobody gets one who may call nothing at its other end,
-//! and none crosses a zone's border but to the engine.
+//! `connect`: a worker wants a channel to another, or to itself. Nobody gets one who may call nothing at its
+//! other end, and none crosses a zone's border but to the engine.
 
 use ringway_protocol::control::{EngineMessage, RequestId, WorkerStatus};
 use ringway_protocol::error::{CallError, ErrorCode, Started};
@@ -52,9 +52,6 @@ impl Core {
         let gone = |id| CallError::worker_gone(id, Started::No);
         let from = self.catalog.workers.get(&caller).ok_or_else(|| gone(caller))?;
         let to = self.catalog.workers.get(&callee).ok_or_else(|| gone(callee))?;
-        if caller == callee {
-            return Err(CallError::invalid_request("connect", "a worker needs no channel to itself"));
-        }
         if to.status == WorkerStatus::Draining {
             return Err(CallError::draining(&self.catalog.worker_name(callee)));
         }

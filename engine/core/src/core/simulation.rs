@@ -196,7 +196,10 @@ impl World {
                     self.clients[client].attached = false;
                 }
             }
-            Effect::Attached { .. } | Effect::Left { .. } | Effect::Logs { .. } => {}
+            Effect::Attached { .. }
+            | Effect::Left { .. }
+            | Effect::Logs { .. }
+            | Effect::TriggerSettled { .. } => {}
         }
     }
 

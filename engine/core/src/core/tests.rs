@@ -198,7 +198,12 @@ fn channels_are_given_to_those_who_may_call() {
     assert!(
         matches!(&effects[..], [Effect::OpenChannel { permissions, .. }] if permissions[..] == [0, 1 << 6])
     );
-    assert_eq!(refusal(&connect(&mut core, A, A)), Some(ErrorCode::InvalidRequest));
+    assert_eq!(refusal(&connect(&mut core, A, A)), Some(ErrorCode::Forbidden), "nor at itself");
+    let effects = connect(&mut core, B, B);
+    assert!(
+        matches!(&effects[..], [Effect::OpenChannel { permissions, .. }] if permissions[..] == [0, 1 << 6]),
+        "a worker calls itself like any other: {effects:?}"
+    );
     assert_eq!(
         refusal(&connect(&mut core, S, B)),
         Some(ErrorCode::Forbidden),
@@ -368,9 +373,21 @@ fn bindings_wait_for_their_type_and_follow_it() {
         told(&say(&mut core, B, WorkerMessage::Register(provide()))),
         [(1, "trigger_unbind"), (11, "trigger_bind")]
     );
-    assert_eq!(told(&say(&mut core, A, WorkerMessage::Register(bind))), [], "the same binding again");
+    assert_eq!(
+        told(&say(&mut core, A, WorkerMessage::Register(bind.clone()))),
+        [],
+        "nobody has answered yet"
+    );
     let refused = WorkerMessage::TriggerBound { binding: "t".into(), error: Some(CallError::handler("no")) };
     assert_eq!(told(&say(&mut core, A, refused.clone())), [], "only the provider has a say");
+    let accepted = WorkerMessage::TriggerBound { binding: "t".into(), error: None };
+    assert_eq!(told(&say(&mut core, B, accepted.clone())), [(10, "trigger_accepted")]);
+    assert_eq!(told(&say(&mut core, B, accepted)), [], "once");
+    assert_eq!(
+        told(&say(&mut core, A, WorkerMessage::Register(bind.clone()))),
+        [(10, "trigger_accepted")],
+        "the same binding again"
+    );
     assert_eq!(told(&say(&mut core, B, refused)), [(10, "trigger_refused")]);
     assert_eq!(
         told(&say(&mut core, B, WorkerMessage::Goodbye {})),
@@ -387,7 +404,8 @@ fn a_kept_binding_outlives_its_maker_and_stays_in_its_zone() {
     let spec = TriggerSpec::new("kept", "cron", FunctionId::new("a::f").unwrap());
     let (zone, other) = (Zone::from("default"), Zone::from("sandbox"));
     core.check_kept_trigger(&zone, &spec).unwrap();
-    assert_eq!(core.handle(0, Event::TriggerKept { zone: zone.clone(), spec: spec.clone() }), []);
+    let parked = Effect::TriggerSettled { id: "kept".into(), error: None };
+    assert_eq!(core.handle(0, Event::TriggerKept { zone: zone.clone(), spec: spec.clone() }), [parked]);
     assert_eq!(core.check_kept_trigger(&other, &spec).unwrap_err().code, ErrorCode::RegistrationConflict);
     assert_eq!(core.handle(0, Event::TriggerRemoved { zone: other, id: "kept".into() }), []);
     attach(&mut core, A, None);
@@ -456,4 +474,55 @@ fn ten_thousand_functions_on_two_hundred_workers_are_seen_by_all() {
     assert_eq!((view.workers.len(), view.functions.len()), (201, 10_000));
     let bytes = serde_json::to_vec(&view).unwrap().len();
     assert!(bytes < limits::CONTROL_JSON_BYTES_MAX as usize / 16, "{bytes} bytes at attach");
+}
+
+/// Two hundred workers come back to a new engine, in turn, each with its fifty functions: every one of them is told of
+/// each function once, in the greeting or by a change, and what is looked at grows with what changes.
+#[test]
+fn a_fleet_that_returns_is_told_of_each_function_once() {
+    const WORKERS: u64 = 200;
+    const FUNCTIONS: u32 = 50;
+    let mut core = core();
+    let mut told = BTreeMap::<ConnectionId, (usize, usize)>::new();
+    let mut hear = |effects: &[Effect]| {
+        for effect in effects {
+            let (to, functions) = match effect {
+                Effect::Send { to, message: EngineMessage::Welcome(welcome) } => {
+                    (vec![*to], welcome.catalog.functions.len())
+                }
+                Effect::Broadcast { to, message: EngineMessage::CatalogChange { changes, .. } } => {
+                    let added =
+                        changes.iter().filter(|change| matches!(change, Change::FunctionAdded { .. }));
+                    (to.clone(), added.count())
+                }
+                _ => continue,
+            };
+            for to in to {
+                let (messages, entries) = told.entry(to).or_default();
+                *messages += 1;
+                *entries += functions;
+            }
+        }
+    };
+    let visits = crate::view::visits();
+    for number in 0..WORKERS {
+        let id = WorkerId::new(1000 + number);
+        let mut greeting = Hello::new(id, "fleet", 7);
+        greeting.reattach = true;
+        hear(&hello(&mut core, greeting));
+        let functions = (1..=FUNCTIONS).map(|index| function(&format!("fleet::w{number}-f{index}"), index));
+        hear(&offer(&mut core, id, functions.collect()));
+    }
+    let all = WORKERS * u64::from(FUNCTIONS);
+    assert_eq!(
+        crate::view::visits() - visits,
+        2 * all,
+        "each function and its one replica are looked at once"
+    );
+    told.retain(|connection, _| *connection >= 1000);
+    assert_eq!(told.len(), 200);
+    assert!(told.values().all(|(_, entries)| *entries as u64 == all), "{told:?}");
+    let messages: usize = told.values().map(|(messages, _)| messages).sum();
+    // A greeting, one's own functions, and two changes for each who comes later.
+    assert_eq!(messages as u64, WORKERS * (2 + WORKERS - 1));
 }

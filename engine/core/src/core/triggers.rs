@@ -115,9 +115,12 @@ impl Core {
         error: Option<CallError>,
         out: &mut Vec<Effect>,
     ) {
-        let Some(error) = error else { return };
-        if let Some(owner) = self.bindings.refuse(binding, provider) {
-            self.send(owner, EngineMessage::TriggerRefused { id: binding.to_owned(), error }, out);
+        let Some(answered) = self.bindings.answer(binding, provider, error.is_some()) else { return };
+        let id = binding.to_owned();
+        match (answered.owner, error) {
+            (None, error) => out.push(Effect::TriggerSettled { id, error }),
+            (Some(owner), Some(error)) => self.send(owner, EngineMessage::TriggerRefused { id, error }, out),
+            (Some(owner), None) => self.send(owner, EngineMessage::TriggerAccepted { id }, out),
         }
     }
 
@@ -136,8 +139,13 @@ impl Core {
         }
         self.disown(&spec.id);
         let mut notices = Vec::new();
-        self.bindings.add(Binding::new(spec, None, zone.clone(), NAMESPACE_DEFAULT.into()), &mut notices);
+        let id = spec.id.clone();
+        let binding = Binding::new(spec, None, zone.clone(), NAMESPACE_DEFAULT.into());
+        let live = self.bindings.add(binding, &mut notices);
         self.send_all(notices, out);
+        if !live {
+            out.push(Effect::TriggerSettled { id, error: None });
+        }
     }
 
     pub(super) fn remove_kept_trigger(&mut self, zone: &Zone, id: &str, out: &mut Vec<Effect>) {

@@ -55,7 +55,7 @@ impl<'a> Listing<'a> {
             "status": status(worker),
             "function_count": worker.functions.len(),
             "connected_at_ms": self.core.unix_ms(worker.attached_at_ns),
-            "active_invocations": worker.active_invocations,
+            "active_invocations": null,
             "isolation": null,
             "ip_address": null,
             "zone": &*worker.zone,

@@ -9,11 +9,12 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
-use ringway::{CallError, ErrorCode, TriggerProvider, Worker};
+use ringway::{CallError, CallOptions, ErrorCode, Failure, Message, TriggerProvider, Worker};
 use ringway_protocol::control::{Change, TriggerSpec, TriggerTypeSpec};
 use ringway_protocol::naming;
 use serde_json::{Value, json};
 
+use crate::limits;
 use crate::shared::Shared;
 
 /// Which functions are bound to one of the two trigger types, by binding.
@@ -120,7 +121,10 @@ impl Teller {
     fn tell(&self, bound: &Bound, event: &Value) {
         let functions: Vec<String> = bound.lock().values().cloned().collect();
         for function in functions {
-            if let Err(error) = self.worker.send_json(&function, event) {
+            let options = CallOptions::new().timeout(limits::TELL_TIME_MAX);
+            let sent = Message::json(event).map_err(Failure::into_error);
+            let sent = sent.and_then(|message| self.worker.handle(&function).send(&message, &options));
+            if let Err(error) = sent {
                 tracing::debug!(function, %error, "a trigger was not told");
             }
         }

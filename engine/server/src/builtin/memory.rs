@@ -1,4 +1,4 @@
-//! Who holds which memory: every worker is asked for itself.
+//! Who holds which memory: every worker is asked for itself, the engine's own among them.
 
 use std::sync::Arc;
 
@@ -21,6 +21,7 @@ struct Asked {
 pub(super) fn list(shared: &Arc<Shared>) -> Function {
     answer(shared, naming::MEMORY_LIST, |shared, context, _| {
         let workers = workers(shared, context);
+        let pages = shared.counters.report().permission_pages;
         let answers: Vec<Value> = std::thread::scope(|scope| {
             let share = workers.len().div_ceil(ASKED_AT_ONCE).max(1);
             let askers: Vec<_> = workers
@@ -31,17 +32,20 @@ pub(super) fn list(shared: &Arc<Shared>) -> Function {
                 .collect();
             askers.into_iter().filter_map(|asker| asker.join().ok()).flatten().collect()
         });
-        Ok(json!({ "workers": answers }))
+        // What the engine's process maps besides its worker's channels: a page for each channel, a ring for each worker.
+        let engine = json!({ "id": shared.engine_id, "pid": std::process::id(), "permission_pages": pages,
+            "telemetry_rings": shared.core.read().workers().count() });
+        Ok(json!({ "workers": answers, "engine": engine }))
     })
     .description("segments, blocks and leases of all workers")
 }
 
-/// The workers that the caller shares memory with.
+/// The workers of the caller's zone; the engine's own is in the default one.
 fn workers(shared: &Shared, context: &Context) -> Vec<Asked> {
     let core = shared.core.read();
     let zone = core.worker(context.caller()).map(|caller| Arc::clone(&caller.zone));
     core.workers()
-        .filter(|(id, worker)| *id != shared.engine_id && Some(&worker.zone) == zone.as_ref())
+        .filter(|(_, worker)| Some(&worker.zone) == zone.as_ref())
         .map(|(id, worker)| Asked { id, name: worker.hello.name.clone(), pid: worker.credentials.pid })
         .collect()
 }

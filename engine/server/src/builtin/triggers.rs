@@ -1,6 +1,7 @@
 //! Bindings that outlive the connection of whoever asked for them.
 
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 
 use ringway::{Context, Failure, Function, HandlerResult};
 use ringway_engine_core::{Event, Zone};
@@ -10,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{answer, read};
+use crate::limits;
 use crate::shared::{Command, Shared};
 
 #[derive(Deserialize)]
@@ -45,16 +47,40 @@ pub(super) fn register(shared: &Arc<Shared>) -> Function {
                 format!("the caller may not call {}", wanted.function_id),
             ));
         }
-        let id = format!("kept-{:016x}", crate::engine::random());
+        let id = new_id();
         let mut spec = TriggerSpec::new(id.clone(), wanted.trigger_type, wanted.function_id);
         spec.config = wanted.config;
         spec.metadata = wanted.metadata;
         spec.trigger_namespace = wanted.trigger_namespace;
         shared.core.read().check_kept_trigger(&zone, &spec)?;
-        shared.tell(Command::Event(Box::new(Event::TriggerKept { zone, spec })));
+        let (answer, answered) = sync_channel(1);
+        shared.settling.lock().insert(id.clone(), answer);
+        shared.tell(Command::Event(Box::new(Event::TriggerKept { zone: Zone::clone(&zone), spec })));
+        // A provider that says nothing is taken to agree.
+        let refusal = answered.recv_timeout(limits::PROVIDER_TIME_MAX).unwrap_or_default();
+        shared.settling.lock().remove(&id);
+        if let Some(error) = refusal {
+            shared.tell(Command::Event(Box::new(Event::TriggerRemoved { zone, id })));
+            return Err(Failure::with_code("trigger_registration_failed", error.message));
+        }
         Ok(json!({ "id": id }))
     })
     .description("creates a binding that outlives its maker's connection")
+}
+
+/// Draws an id in the form of a random UUID (RFC 9562, version 4).
+fn new_id() -> String {
+    let (high, low) = (crate::engine::random(), crate::engine::random());
+    let high = high & !0xf000 | 0x4000;
+    let low = low & !(0b11 << 62) | 0b10 << 62;
+    format!(
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        high >> 32,
+        high >> 16 & 0xffff,
+        high & 0xffff,
+        low >> 48,
+        low & 0xffff_ffff_ffff
+    )
 }
 
 pub(super) fn unregister(shared: &Arc<Shared>) -> Function {

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use ringway_engine_core::{ConnectionId, Effect};
 use ringway_ipc::packet::PacketError;
-use ringway_protocol::control::{Change, EngineMessage, GoneCause, WorkerMessage};
+use ringway_protocol::control::{CatalogFunction, Change, EngineMessage, GoneCause, WorkerMessage};
 use ringway_protocol::ids::WorkerId;
 use ringway_telemetry::WorkerIdentity;
 
@@ -38,6 +38,11 @@ impl Control {
             Effect::SetPermissions { caller, callee, words } => self.pages.set_words(caller, callee, &words),
             Effect::DropChannel { caller, callee } => self.drop_channel(caller, callee),
             Effect::Logs { worker, records } => self.telemetry.logs(worker, records),
+            Effect::TriggerSettled { id, error } => {
+                if let Some(waiting) = self.shared.settling.lock().remove(&id) {
+                    let _given_up = waiting.send(error);
+                }
+            }
             Effect::Close { connection } => self.close(connection),
             other => tracing::error!(?other, "the engine cannot do what its core wants"),
         }
@@ -48,6 +53,9 @@ impl Control {
             (EngineMessage::Welcome(_), Some(connection)) => std::mem::take(&mut connection.welcome_fds),
             _ => Vec::new(),
         };
+        if let EngineMessage::Welcome(welcome) = message {
+            self.name_relays(welcome.catalog.functions.iter());
+        }
         if let EngineMessage::Refused { error } = message {
             tracing::warn!(connection = to, %error, "a worker is put out");
         }
@@ -179,11 +187,14 @@ impl Control {
 
     /// Tells the store the names of functions that the engine relays.
     fn tell_relay_names(&self, changes: &[Change]) {
-        let relayed = changes.iter().filter_map(|change| match change {
-            Change::FunctionAdded { function } if function.relay.is_some() => Some(function),
+        self.name_relays(changes.iter().filter_map(|change| match change {
+            Change::FunctionAdded { function } => Some(function),
             _ => None,
-        });
-        for function in relayed {
+        }));
+    }
+
+    fn name_relays<'a>(&self, functions: impl Iterator<Item = &'a CatalogFunction>) {
+        for function in functions.filter(|function| function.relay.is_some()) {
             let mut collector = self.shared.collector.lock();
             collector.function_registered(function.worker, function.index, function.id.as_str());
         }

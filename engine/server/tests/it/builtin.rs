@@ -3,8 +3,8 @@
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use ringway::protocol::control::TriggerSpec;
-use ringway::{Function, Worker};
+use ringway::protocol::control::{TriggerSpec, TriggerTypeSpec};
+use ringway::{CallError, Function, TriggerProvider, Worker};
 use ringway_engine::Engine;
 use ringway_protocol::{ErrorCode, FunctionId, naming};
 use serde_json::{Value, json};
@@ -44,6 +44,12 @@ fn listings_tell_who_is_there() {
     for entry in memory["workers"].as_array().unwrap() {
         assert!(entry["memory"].is_object(), "{entry}");
     }
+    let mut names = ids(&memory["workers"], "name");
+    names.sort_unstable();
+    assert_eq!(names, ["caller", "engine", "server"], "the engine's own process holds memory too");
+    assert!(memory["engine"]["permission_pages"].as_u64() >= Some(1), "{memory}");
+    let info = caller.trigger_json(naming::WORKERS_INFO, &json!({ "name": "engine" })).unwrap();
+    assert_eq!(info["worker"]["active_invocations"], 1, "this very call: {info}");
 }
 
 #[test]
@@ -68,6 +74,22 @@ fn a_traced_call_is_found_in_the_store() {
     assert_eq!(trace["root"], "orders::validate");
     let tree = caller.trigger_json(naming::TRACES_TREE, &json!({ "trace_id": trace["trace_id"] })).unwrap();
     assert_eq!((&tree["spans"], tree["rows"].as_array().unwrap().len()), (&json!(2), 1));
+    // As callers that were written for iii read it.
+    let client = &tree["roots"][0];
+    assert_eq!((&client["name"], &client["service_name"]), (&json!("orders::validate"), &json!("caller")));
+    assert_eq!(client["children"][0]["parent_span_id"], client["span_id"]);
+    assert_eq!(client["children"][0]["service_name"], "server");
+    let of_trace = |input: Value| caller.trigger_json(naming::TRACES_LIST, &input).unwrap();
+    let roots = of_trace(json!({ "name": "orders::validate", "service_name": "caller", "status": "ok" }));
+    assert_eq!(roots["spans"][0]["span_id"], client["span_id"], "{roots}");
+    let all = of_trace(json!({ "trace_id": trace["trace_id"] }));
+    assert_eq!((&all["total"], all["spans"].as_array().unwrap().len()), (&json!(1), 2));
+    let none = of_trace(json!({ "name": "orders::validate", "offset": 100_000 }));
+    assert_eq!((&none["spans"], &none["offset"]), (&json!([]), &json!(100_000)));
+    let metrics = caller.trigger_json(naming::METRICS_LIST, &json!({})).unwrap();
+    let engine_metrics = &metrics["engine_metrics"];
+    assert_eq!(engine_metrics["invocations"]["by_function"]["orders::validate"], 1, "{metrics}");
+    assert!(engine_metrics["performance"]["max_duration_ms"].as_f64() > Some(0.0), "{metrics}");
     let error =
         caller.trigger_json(naming::TRACES_TREE, &json!({ "trace_id": "ff".repeat(16) })).unwrap_err();
     assert_eq!(error.code, ErrorCode::NotFound);
@@ -100,6 +122,54 @@ fn a_binding_hears_of_workers_and_functions() {
             seen.1 |= event["event"] == "worker_connected" && event["worker_id"] == json!(other.id);
         }
     }
+}
+
+/// A provider that watches for nothing but what its trigger's configuration allows.
+struct Picky;
+
+impl TriggerProvider for Picky {
+    fn bind(&self, binding: &TriggerSpec) -> Result<(), CallError> {
+        if binding.config["good"] == true {
+            return Ok(());
+        }
+        Err(CallError::invalid_registration("wanted a good configuration"))
+    }
+
+    fn unbind(&self, _id: &str) {}
+}
+
+#[test]
+fn a_provider_s_refusal_is_the_answer() {
+    let engine = client::engine();
+    let (provider, asking) = (worker(&engine, "provider"), worker(&engine, "asking"));
+    let bind = |id: &str, good: bool| {
+        let mut spec = TriggerSpec::new(id, "picky", FunctionId::new("later::f").unwrap());
+        spec.config = json!({ "good": good });
+        asking.register_trigger(spec)
+    };
+    bind("early", false).expect("parked: nobody provides the type yet");
+    let spec = TriggerTypeSpec { id: "picky".into(), ..TriggerTypeSpec::default() };
+    provider.register_trigger_type(spec, Picky).unwrap();
+    let refused = bind("bad", false).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::InvalidRegistration, "{refused}");
+    bind("good", true).unwrap();
+    bind("good", true).expect("the same again is answered too");
+    let keep = |good: bool| {
+        let wanted =
+            json!({ "trigger_type": "picky", "function_id": "later::f", "config": { "good": good } });
+        asking.trigger_json(naming::REGISTER_TRIGGER, &wanted)
+    };
+    let refused = keep(false).unwrap_err();
+    assert_eq!(refused.user_code.as_deref(), Some("trigger_registration_failed"), "{refused}");
+    let id = keep(true).unwrap()["id"].as_str().unwrap().to_owned();
+    let form: Vec<usize> = id.split('-').map(str::len).collect();
+    assert_eq!((form, id.as_bytes()[14]), (vec![8, 4, 4, 4, 12], b'4'), "{id} is no random UUID");
+    let list = asking.trigger_json(naming::REGISTERED_TRIGGERS_LIST, &json!({})).unwrap();
+    let mut bound = ids(&list["registered_triggers"], "id");
+    bound.sort_unstable();
+    let mut expected = ["good", &id];
+    expected.sort_unstable();
+    assert_eq!(bound, expected);
 }
 
 #[test]

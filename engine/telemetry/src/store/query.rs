@@ -141,8 +141,12 @@ fn has_function(spans: &SpanSlab, trace: TraceIndex, wanted: Option<&str>) -> bo
     spans.spans_of(trace).any(|span| matches(&span.name))
 }
 
+pub(super) fn root(spans: &SpanSlab, trace: TraceIndex) -> Option<&Span> {
+    spans.spans_of(trace).min_by_key(|span| (span.parent_id.is_some(), span.start_ns))
+}
+
 fn summarize(spans: &SpanSlab, trace: TraceIndex) -> Option<TraceSummary> {
-    let root = spans.spans_of(trace).min_by_key(|span| (span.parent_id.is_some(), span.start_ns))?;
+    let root = root(spans, trace)?;
     let mut workers: Vec<WorkerId> = spans.spans_of(trace).map(|span| span.worker.id).collect();
     workers.sort_unstable();
     workers.dedup();

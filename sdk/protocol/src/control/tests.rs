@@ -80,6 +80,10 @@ fn engine_messages_read_as_they_are_written() {
         json!({"type": "catalog_change", "revision": 9,
             "changes": [{"change": "worker_gone", "id": "0000000000000002", "cause": "died"}]}),
     );
+    check_engine(
+        &EngineMessage::TriggerAccepted { id: "t1".into() },
+        json!({"type": "trigger_accepted", "id": "t1"}),
+    );
 }
 
 #[test]

@@ -190,11 +190,19 @@ impl Run {
         let Some(peer) = self.channels.peers.get_mut(key) else { return };
         match (&peer.state, watched) {
             (State::Opening(..), Watched::Socket) => self.look_at_opening(key),
-            (State::Opening(..), Watched::Process) => {
-                let worker = peer.worker;
-                self.opening_over(key, CallError::worker_gone(worker, Started::No));
-            }
+            (State::Opening(..), Watched::Process) => self.died_while_opening(key),
             (State::Open(_), watched) => self.look_at_channel(key, watched == Watched::Process),
+        }
+    }
+
+    /// The other end's process is gone. If it had introduced itself before, what it published then still counts.
+    fn died_while_opening(&mut self, key: usize) {
+        self.look_at_opening(key);
+        let Some(peer) = self.channels.peers.get_mut(key) else { return };
+        let worker = peer.worker;
+        match &peer.state {
+            State::Opening(..) => self.opening_over(key, CallError::worker_gone(worker, Started::No)),
+            State::Open(_) => self.look_at_channel(key, true),
         }
     }
 

@@ -52,6 +52,9 @@ impl Run {
             EngineMessage::TriggerUnbind { id } => {
                 self.tell(|events| events.trigger_unbind(&id));
             }
+            EngineMessage::TriggerAccepted { id } => {
+                self.tell(|events| events.trigger_accepted(&id));
+            }
             EngineMessage::TriggerRefused { id, error } => {
                 self.tell(|events| events.trigger_refused(&id, error));
             }

@@ -114,6 +114,8 @@ impl Events for Listener {
     fn trigger_bind(&self, binding: TriggerSpec, _owner: Option<WorkerId>) -> Option<CallError> {
         (binding.id == "bad").then(|| CallError::invalid_registration("bad"))
     }
+    fn trigger_accepted(&self, _id: &str) {}
+    fn trigger_refused(&self, _id: &str, _error: CallError) {}
     fn trigger_unbind(&self, _id: &str) {}
     fn shutdown(&self, _reason: &str, _drain: Duration) {}
     fn kept_channels(&self) -> Vec<KeptChannel> {

@@ -158,3 +158,25 @@ fn long_texts_are_cut() {
             .all(|(_, value)| matches!(value, FieldValue::Text(text) if text.len() == TEXT_BYTES_MAX))
     );
 }
+
+#[test]
+fn a_log_belongs_to_the_worker_whose_handler_it_comes_from() {
+    let (first, second) = (Telemetry::new(WorkerId::new(71)), Telemetry::new(WorkerId::new(72)));
+    let found = |worker: u64| Telemetry::of_worker(WorkerId::new(worker)).expect("there is one");
+    assert!(Arc::ptr_eq(&found(71), &first) && Arc::ptr_eq(&found(72), &second));
+    let oldest = found(0);
+    assert!(Arc::ptr_eq(&found(73), &oldest), "a worker that is gone leaves its logs to the oldest");
+    let mut reader = FakeReader::attach(&second);
+    let subscriber = tracing_subscriber::registry().with(Tracing { telemetry: None });
+    tracing::subscriber::with_default(subscriber, || {
+        let inherited =
+            context::Inherited { worker: WorkerId::new(72), trace: active(3, FLAG_SAMPLED), deadline_ns: 0 };
+        let _in_handler = context::enter(inherited, None);
+        tracing::info!(target: "shop", "of the second");
+        tracing::info_span!(target: "shop", "step").in_scope(|| tracing::info!(target: "shop", "in a step"));
+    });
+    let came = reader.read();
+    let said: Vec<_> =
+        came.iter().filter(|came| matches!(came, Came::Log(_))).map(|came| &*log(came).message).collect();
+    assert_eq!((said, came.len()), (vec!["of the second", "in a step"], 3));
+}

@@ -2,7 +2,7 @@
 //! every lease ends.
 
 use proptest::prelude::*;
-use ringway_ipc::arena::ArenaConfig;
+use ringway_ipc::arena::{Arena, ArenaConfig};
 use ringway_ipc::channel::{ChannelConfig, KIND_RELEASE, Opening, Role as EndRole};
 use ringway_ipc::doorbell::Doorbell;
 use ringway_ipc::sys::socket::seqpacket_pair;
@@ -117,7 +117,7 @@ proptest! {
         let meta = Meta { metadata: metadata.clone(), ..Meta::default() };
         let mut header = Header { kind: 1, invocation: 7, ..Header::default() };
         let sent = message(&plan, &arena);
-        let (inline, leases) = compose(&caller, &arena, &mut header, &sent, &meta).unwrap();
+        let (inline, leases) = compose(&caller, &Memory::shared(&arena), &mut header, &sent, &meta).unwrap();
         drop(sent);
         prop_assert!(header.check());
         caller.send(&header, &inline).unwrap();
@@ -157,7 +157,8 @@ fn a_frame_that_is_not_sent_lends_nothing() {
     for _ in 0..=ATTACHMENTS_MAX {
         message = message.attach(Attachment::bytes(block(&arena, &[1])));
     }
-    let error = compose(&caller, &arena, &mut Header::default(), &message, &Meta::default()).unwrap_err();
+    let error = compose(&caller, &Memory::shared(&arena), &mut Header::default(), &message, &Meta::default())
+        .unwrap_err();
     drop(message);
     assert_eq!(error.code, ErrorCode::PayloadTooLarge);
     assert_eq!((caller.stats().leases, arena.stats().live_blocks), (0, 0));
@@ -171,7 +172,8 @@ fn plain_bytes_may_lie_beside_a_tensor() {
         Plan { body: vec![1], in_block: false, attachments: vec![(false, 2, 1), (true, 2, 1)], metadata: 0 };
     let mut header = Header { kind: 1, ..Header::default() };
     let (inline, _leases) =
-        compose(&caller, &arena, &mut header, &message(&plan, &arena), &Meta::default()).unwrap();
+        compose(&caller, &Memory::shared(&arena), &mut header, &message(&plan, &arena), &Meta::default())
+            .unwrap();
     caller.send(&header, &inline).unwrap();
     let (header, inline) = take(&callee).unwrap();
     let received = read(&callee, header, inline).unwrap().into_message();
@@ -190,4 +192,24 @@ fn a_scalar_has_the_size_of_its_type() {
         let header = Header { kind: 1, inline_len: 32, attachments: 1, ..Header::default() };
         assert_eq!(read(&callee, header, inline).is_ok(), sound);
     }
+}
+
+#[test]
+fn what_is_kept_apart_is_copied() {
+    let (caller, callee) = pair();
+    let (own, apart) = (Arena::new(ArenaConfig::default()), Arena::new(ArenaConfig::default()));
+    let message = Message::from_payload(Encoding::Bytes, block(&own, &[7; 3000]))
+        .attach(Attachment::bytes(block(&own, &[8; 10])))
+        .attach(Attachment::bytes(block(&own, &[])));
+    let memory = Memory { arena: Arc::clone(&apart), apart: true };
+    let mut header = Header { kind: 1, ..Header::default() };
+    let (inline, leases) = compose(&caller, &memory, &mut header, &message, &Meta::default()).unwrap();
+    drop(message);
+    assert_eq!(own.stats().live_blocks, 0, "nothing of the first arena is lent");
+    assert_eq!((apart.stats().live_blocks, leases.len()), (3, 3));
+    caller.send(&header, &inline).unwrap();
+    let (header, inline) = take(&callee).unwrap();
+    let read = self::read(&callee, header, inline).unwrap().into_message();
+    assert_eq!((read.body(), read.attachments().len()), (&[7; 3000][..], 2));
+    assert_eq!(&read.attachments()[0].payload()[..], [8; 10]);
 }

@@ -18,6 +18,7 @@ use crate::callee::FunctionTable;
 use crate::control::{Control, ControlConfig, Events};
 use crate::dispatcher::{self, Dispatcher};
 use crate::executor::{BoxFuture, Pool, Spawner};
+use crate::memory::{ZoneOf, Zones, tell_of_freed_segments};
 use crate::routes::Routes;
 use crate::sampler::Sampler;
 use crate::telemetry::Telemetry;
@@ -54,6 +55,7 @@ pub struct Builder {
     spawner: Option<Arc<Spawner>>,
     runtime: String,
     id: Option<WorkerId>,
+    zone_of: Option<Arc<ZoneOf>>,
     idle_close: Option<Duration>,
 }
 
@@ -89,6 +91,7 @@ impl Builder {
             spawner: None,
             runtime: "rust".to_owned(),
             id: None,
+            zone_of: None,
             idle_close: Some(IDLE_CLOSE),
         }
     }
@@ -237,6 +240,15 @@ impl Builder {
         self
     }
 
+    /// Keeps the zones of its peers apart, for the engine, whose own worker alone talks to several: what is sent to one
+    /// zone never lies in memory that another can read.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn zone_of(mut self, zone_of: impl Fn(WorkerId) -> Option<String> + Send + Sync + 'static) -> Self {
+        self.zone_of = Some(Arc::new(zone_of));
+        self
+    }
+
     /// Attaches.
     ///
     /// # Errors
@@ -266,6 +278,7 @@ impl Builder {
             routes: Routes::default(),
             dispatcher: Dispatcher::new(bell.clone(), Arc::clone(&policy)),
             policy,
+            zones: self.zone_of.map(|zone_of| Zones::new(zone_of, self.arena.clone())),
             arena: Arena::new(self.arena),
             pool: Pool::new("ringway", self.threads),
             spawner: self.spawner,
@@ -280,12 +293,17 @@ impl Builder {
                 .flatten(),
             control: OnceLock::new(),
             providers: Mutex::default(),
+            awaited: Mutex::default(),
+            adopting: Mutex::default(),
             registering: Mutex::new(Generations::default()),
             draining: AtomicBool::new(false),
             panics: AtomicU64::new(0),
         });
         crate::inspect::install(&inner);
-        announce_segments(&inner);
+        tell_of_freed_segments(&inner.arena, Arc::downgrade(&inner));
+        if let Some(zones) = &inner.zones {
+            zones.belong_to(&inner);
+        }
         dispatcher::start(&inner).map_err(failed)?;
         // From here on the worker leaves properly even when attaching fails.
         let leave = Arc::new(Leave(Arc::clone(&inner)));
@@ -333,21 +351,6 @@ impl Builder {
         }
         Ok(Worker { inner, _leave: Some(leave) })
     }
-}
-
-/// Tells open channels of new segments early, so that peers map them before the first payload comes.
-fn announce_segments(inner: &Arc<Inner>) {
-    let weak = Arc::downgrade(inner);
-    inner.arena.on_segment_freed(move |_| {
-        if let Some(inner) = weak.upgrade() {
-            for caller in inner.dispatcher.callers().iter() {
-                caller.channel.retract_freed_segments();
-            }
-            for callee in inner.dispatcher.callees().iter() {
-                callee.channel.retract_freed_segments();
-            }
-        }
-    });
 }
 
 fn random_id() -> WorkerId {

@@ -38,7 +38,15 @@ impl Events for Inner {
         caller_name: String,
         _zone: String,
     ) {
-        self.dispatcher.add_callee(&CalleeChannel::new(channel, permissions, caller_name));
+        match self.memory_for(WorkerId::new(channel.peer_worker())) {
+            Ok(memory) => {
+                self.dispatcher.add_callee(&CalleeChannel::new(channel, permissions, caller_name, memory));
+            }
+            Err(error) => {
+                tracing::debug!(target: "ringway", caller_name, %error, "a caller left before it could call");
+                channel.close(CloseReason::Local);
+            }
+        }
     }
 
     fn channel_closed(&self, channel: &Arc<Channel>, reason: CloseReason) {
@@ -47,7 +55,7 @@ impl Events for Inner {
         }
         self.clear_up(channel);
         let peer = WorkerId::new(channel.peer_worker());
-        if channel.role() == Role::Caller && reason == CloseReason::PeerGone {
+        if channel.role() == Role::Caller && reason == CloseReason::PeerGone && peer != self.id {
             // Known before the engine says so, and also when there is no engine to say so.
             self.routes.forget_worker(peer);
         }
@@ -72,6 +80,19 @@ impl Events for Inner {
         match provider {
             Some(provider) => provider.bind(&binding).err(),
             None => Some(CallError::not_found("trigger type of this worker", &binding.trigger_type)),
+        }
+    }
+
+    fn trigger_accepted(&self, id: &str) {
+        if let Some(waiting) = self.awaited.lock().remove(id) {
+            let _given_up = waiting.send(Ok(()));
+        }
+    }
+
+    fn trigger_refused(&self, id: &str, error: CallError) {
+        tracing::warn!(target: "ringway", id, %error, "a trigger was refused by its provider");
+        if let Some(waiting) = self.awaited.lock().remove(id) {
+            let _given_up = waiting.send(Err(error));
         }
     }
 

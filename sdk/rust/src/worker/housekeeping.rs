@@ -54,6 +54,9 @@ fn look(inner: &Arc<Inner>, before: &Seen) -> Seen {
             seen.channels.insert(place, traffic);
         }
     }
+    if let Some(zones) = &inner.zones {
+        zones.trim(KEEP_BYTES);
+    }
     if seen.loans == before.loans && before.loans > 0 {
         inner.arena.trim(KEEP_BYTES);
     }

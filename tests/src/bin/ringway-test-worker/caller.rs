@@ -52,6 +52,28 @@ pub(super) fn play(address: &str, target: &str, point: &str, orders: &Receiver<S
     Ok(())
 }
 
+/// Sends so often, odd numbers with more bytes than a slot holds, says `sent`, and ends at once: by leaving, by ending the
+/// process, or by being killed.
+#[expect(clippy::exit, reason = "ending without destructors is what is tested")]
+pub(super) fn play_sender(address: &str, function: &str, sends: u64, end: &str) -> Played {
+    let worker = Worker::builder("sender").address(address).connect()?;
+    worker.wait_for(function, Duration::from_secs(60))?;
+    let handle = worker.handle(function);
+    for number in 0..sends {
+        let mut body = vec![u8::try_from(number % 251)?; if number % 2 == 0 { 16 } else { 1000 }];
+        body[..8].copy_from_slice(&number.to_le_bytes());
+        handle.send(&Message::bytes(&body), &CallOptions::new())?;
+    }
+    tell("sent");
+    match end {
+        "leave" => drop((handle, worker)),
+        "die" => die(),
+        _ => {}
+    }
+    // No destructor of what is left runs here.
+    std::process::exit(0)
+}
+
 fn die_within(limit: Duration) {
     let time = Dice::new(now_ns()).time(limit);
     std::thread::spawn(move || {

@@ -25,6 +25,9 @@ fn main() -> Played {
             callee::play_fleet(address, prefix, workers.parse()?, functions.parse()?, &orders())
         }
         ["stage", address, own, next] => callee::play_stage(address, own, next, &orders()),
+        ["sender", address, function, sends, end] => {
+            caller::play_sender(address, function, sends.parse()?, end)
+        }
         ["caller", address, target, point] => caller::play(address, target, point, &orders()),
         _ => Err(format!("no such part: {words:?}").into()),
     }
