@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use ringway_engine::{Engine, Otlp, ZoneSocket, raise_file_limit, run_until_signal};
+use ringway_engine::{Engine, Otlp, StartError, ZoneSocket, raise_file_limit, run_until_signal};
 use tracing_subscriber::EnvFilter;
 
 use self::policy::PolicyFile;
@@ -71,11 +71,7 @@ pub(crate) fn run(place: &Place, arguments: &UpArguments) -> Result<ExitCode, Fa
         output::note(&format!("  zone {zone} attaches at {address}"));
     }
     if let Some(path) = &arguments.policy {
-        output::note(&format!(
-            "  {} from {} decide who may call what",
-            several(rules, "rule"),
-            path.display()
-        ));
+        output::note(&format!("  {} on who may call what, from {}", several(rules, "rule"), path.display()));
     }
     output::note(&connect_words(place, address));
     run_until_signal(&engine, arguments.drain)?;
@@ -98,7 +94,11 @@ fn start(place: &Place, arguments: &UpArguments, policy: PolicyFile) -> Result<E
         builder = builder.zone_socket(zone.clone());
     }
     builder.start().map_err(|error| {
+        let is_taken = matches!(error, StartError::Bind(_));
         let failure = Failure::from(error);
+        if !is_taken {
+            return failure;
+        }
         failure.hint(
             "`--project NAME` runs a second engine beside another; `ringway workers` shows who is attached",
         )
