@@ -36,12 +36,12 @@ impl Arguments {
 fn colour_asked_for(words: &[OsString]) -> ColorChoice {
     let words: Vec<&str> =
         words.iter().map_while(|word| word.to_str()).take_while(|word| *word != "--").collect();
-    let values = words.iter().enumerate().filter_map(|(at, word)| match word.split_once('=') {
+    let mut values = words.iter().enumerate().filter_map(|(at, word)| match word.split_once('=') {
         Some(("--colour" | "--color", value)) => Some(value),
         None if ["--colour", "--color"].contains(word) => words.get(at + 1).copied(),
         _ => None,
     });
-    values.last().and_then(|value| value.parse().ok()).unwrap_or(ColorChoice::Auto)
+    values.next_back().and_then(|value| value.parse().ok()).unwrap_or(ColorChoice::Auto)
 }
 
 /// Which engine is meant.

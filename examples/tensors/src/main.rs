@@ -11,7 +11,9 @@ use ringway_example_stage::{Stage, until_told_to_leave};
 use serde::{Deserialize, Serialize};
 
 /// Rows and columns of the picture: 16 MiB of numbers.
-const SIDE: u64 = 2048;
+const SIDE: usize = 2048;
+/// The same as a tensor's shape says it.
+const SHAPE: [u64; 2] = [SIDE as u64; 2];
 /// Bytes of a number.
 const NUMBER_BYTES: usize = size_of::<f32>();
 
@@ -63,7 +65,7 @@ fn serve_meter(worker: &Worker) -> anyhow::Result<()> {
 fn serve_gate(worker: &Worker) -> anyhow::Result<()> {
     worker.register(Function::raw("picture::check", |context, request| {
         let picture = picture(request.attachments())?;
-        if !numbers(picture.payload()).take(SIDE as usize).any(|number| number > 0.1) {
+        if !numbers(picture.payload()).take(SIDE).any(|number| number > 0.1) {
             return Err(Failure::with_code("too_dark", "the first row is dark"));
         }
         // A clone is another hold on the same bytes. The camera gets its block back when the last hold is gone.
@@ -83,12 +85,12 @@ fn take_picture(worker: &Worker) -> anyhow::Result<()> {
     let check = worker.handle("picture::check");
     let call = |brightness: f32| -> anyhow::Result<Measured> {
         // Written into memory that others may read, before it is known who will.
-        let mut loan = worker.loan(SIDE as usize * SIDE as usize * NUMBER_BYTES)?;
+        let mut loan = worker.loan(SIDE * SIDE * NUMBER_BYTES)?;
         for (place, number) in loan.chunks_exact_mut(NUMBER_BYTES).enumerate() {
-            let column = place as u64 % SIDE;
+            let column = place % SIDE;
             number.copy_from_slice(&(column as f32 / SIDE as f32 * brightness).to_ne_bytes());
         }
-        let picture = Attachment::tensor(loan.freeze().into(), DType::F32, &[SIDE, SIDE]);
+        let picture = Attachment::tensor(loan.freeze().into(), DType::F32, &SHAPE);
         let message = Message::empty().attach(picture.map_err(Failure::into_error)?);
         Ok(serde_json::from_slice(check.call(&message)?.body())?)
     };
@@ -107,8 +109,8 @@ fn take_picture(worker: &Worker) -> anyhow::Result<()> {
 /// Takes the one tensor of a request.
 fn picture(attachments: &[Attachment]) -> HandlerResult<&Attachment> {
     match attachments {
-        [picture] if picture.dtype() == DType::F32 && picture.shape() == [SIDE, SIDE] => Ok(picture),
-        _ => Err(Failure::invalid(format!("wanted one f32 tensor of shape [{SIDE}, {SIDE}]"))),
+        [picture] if picture.dtype() == DType::F32 && picture.shape() == SHAPE => Ok(picture),
+        _ => Err(Failure::invalid(format!("wanted one f32 tensor of shape {SHAPE:?}"))),
     }
 }
 
