@@ -10,7 +10,7 @@ use ringway_protocol::naming;
 use ringway_telemetry::waterfall::{Style, render};
 use serde_json::{Value, json};
 
-use super::{list, number, word};
+use super::{is_question, list, number, word};
 use crate::arguments::{Place, duration};
 use crate::connection::{Connection, Tracing};
 use crate::failure::Failure;
@@ -91,11 +91,6 @@ fn listing(connection: &Connection, arguments: &TracesArguments, limit: usize) -
         }
         asked = asked.saturating_mul(8).min(SEARCHED_MAX);
     }
-}
-
-/// Whether a function is one of the engine's, or the one by which workers are asked what they hold.
-fn is_question(function: &str) -> bool {
-    naming::is_reserved(function) || function.starts_with("function 0 of worker ")
 }
 
 fn question(arguments: &TracesArguments, limit: usize) -> Value {
