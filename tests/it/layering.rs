@@ -34,10 +34,22 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("xtask", &[]),
+    // The engine that lets each example run with one command.
+    ("ringway-example-stage", &["ringway-engine"]),
 ];
 
 /// Packages on which nothing may depend, not even a test; they may name anything.
-const LEAVES: &[&str] = &["ringway-benches", "ringway-tests", "ringway-cli", "xtask"];
+const LEAVES: &[&str] = &[
+    "ringway-benches",
+    "ringway-tests",
+    "ringway-cli",
+    "xtask",
+    "ringway-example-hello",
+    "ringway-example-tokens",
+    "ringway-example-tensors",
+    "ringway-example-replicas",
+    "ringway-example-embedded",
+];
 
 /// Outside crates that only some of ours may name, outside their tests.
 const OUTSIDE: &[(&str, &[&str])] = &[
@@ -60,7 +72,8 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     // Faces.
     ("clap", &["ringway-cli", "ringway-bench"]),
     ("ratatui", &["ringway-cli"]),
-    ("anyhow", &["ringway-cli", "ringway-demo", "ringway-bench"]),
+    ("anyhow", &["ringway-cli", "ringway-demo", "ringway-bench", "ringway-example-stage"]),
+    ("toml", &["ringway-cli"]),
     ("tantivy", &["ringway-demo"]),
 ];
 

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::commands::{demo, doctor, functions, logs, shm, top, traces, trigger, up, workers};
@@ -16,8 +16,32 @@ use crate::commands::{demo, doctor, functions, logs, shm, top, traces, trigger, 
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) place: Place,
+    /// When to use colour; `auto` is on a terminal, unless `NO_COLOR` is set
+    #[arg(long, alias = "color", global = true, value_name = "WHEN", value_enum, default_value_t = ColorChoice::Auto)]
+    pub(crate) colour: ColorChoice,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Arguments {
+    /// Reads the words of a command line, the program's name first. Help and complaints are in colour as the words say.
+    pub(crate) fn read(words: &[OsString]) -> Result<Self, clap::Error> {
+        let command = Self::command().color(colour_asked_for(words));
+        let mut matches = command.try_get_matches_from(words)?;
+        Self::from_arg_matches_mut(&mut matches)
+    }
+}
+
+/// Finds `--colour` in words that may not be understood otherwise, since complaints about them have colours too.
+fn colour_asked_for(words: &[OsString]) -> ColorChoice {
+    let words: Vec<&str> =
+        words.iter().map_while(|word| word.to_str()).take_while(|word| *word != "--").collect();
+    let mut values = words.iter().enumerate().filter_map(|(at, word)| match word.split_once('=') {
+        Some(("--colour" | "--color", value)) => Some(value),
+        None if ["--colour", "--color"].contains(word) => words.get(at + 1).copied(),
+        _ => None,
+    });
+    values.next_back().and_then(|value| value.parse().ok()).unwrap_or(ColorChoice::Auto)
 }
 
 /// Which engine is meant.
@@ -30,10 +54,6 @@ pub(crate) struct Place {
     /// The project, which tells several engines of one user apart [default: `RINGWAY_PROJECT`, else `default`]
     #[arg(long, global = true, value_name = "NAME", help_heading = "Which engine")]
     pub(crate) project: Option<String>,
-    /// When to use colour
-    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = clap::ColorChoice::Auto)]
-    #[arg(help_heading = "Which engine", hide = true)]
-    pub(crate) colour: clap::ColorChoice,
 }
 
 #[derive(Debug, Subcommand)]
@@ -103,9 +123,30 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn colour_is_found_in_any_words() {
+        let check = |line: &str, expected: ColorChoice| {
+            assert_eq!(colour_asked_for(&words(line)), expected, "{line}");
+        };
+        check("ringway functions", ColorChoice::Auto);
+        check("ringway --colour never functions", ColorChoice::Never);
+        check("ringway functons --colour=always", ColorChoice::Always);
+        check("ringway functions --color always", ColorChoice::Always);
+        check("ringway functions --colour", ColorChoice::Auto);
+        check("ringway functions --colour green", ColorChoice::Auto);
+        check("ringway trigger f -- --colour=always", ColorChoice::Auto);
+        assert_eq!(
+            Arguments::read(&words("ringway workers --colour never")).unwrap().colour,
+            ColorChoice::Never
+        );
+        assert!(Arguments::read(&words("ringway workers --colour green")).is_err());
+    }
 
     #[test]
     fn the_arguments_are_consistent() {

@@ -28,6 +28,7 @@ mod inspect;
 
 use std::process::ExitCode;
 
+use ringway_protocol::naming;
 use serde_json::Value;
 
 use crate::arguments::{Arguments, Command};
@@ -51,6 +52,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::DemoWorker { arguments } => demo::work(&arguments),
         Command::Completions { shell } => completions::run(shell),
     }
+}
+
+/// Whether a function is one of the engine's, or the one by which workers are asked what they hold.
+fn is_question(function: &str) -> bool {
+    naming::is_reserved(function) || function.starts_with("function 0 of worker ")
 }
 
 /// Returns the list under a key of an answer; an empty one where there is none.

@@ -63,6 +63,11 @@ impl Connection {
         match self.worker.trigger_json_with(ringway_protocol::naming::FUNCTIONS_INFO, &input, &options) {
             Ok(info) => Ok(Some(info)),
             Err(error) if error.code == ErrorCode::NotFound => Ok(None),
+            // What may not be called is not described either; it is the call that was refused.
+            Err(mut error) if error.code == ErrorCode::Forbidden => {
+                error.function = Some(function.to_owned());
+                Err(error.into())
+            }
             Err(error) => Err(error.into()),
         }
     }

@@ -26,15 +26,17 @@ mod suggest;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use arguments::Arguments;
 
 /// Reads the process's arguments, does what they say, and returns how to exit.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = match arguments::Arguments::try_parse() {
+    let words: Vec<_> = std::env::args_os().collect();
+    let arguments = match Arguments::read(&words) {
         Ok(arguments) => arguments,
         Err(error) => return arguments::refuse(&error),
     };
+    output::use_colour(arguments.colour);
     match commands::run(arguments) {
         Ok(code) => code,
         Err(failure) => failure.report(),

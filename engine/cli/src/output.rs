@@ -5,7 +5,9 @@ pub(crate) mod table;
 pub(crate) mod words;
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 
+use clap::ColorChoice;
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -31,6 +33,15 @@ pub(crate) struct Terminal {
     pub(crate) width: usize,
 }
 
+/// What `--colour` says; `Auto` until it has been read.
+static COLOUR: OnceLock<ColorChoice> = OnceLock::new();
+
+/// Sets when to use colour, once, before anything is written.
+pub(crate) fn use_colour(choice: ColorChoice) {
+    // Whoever asked first keeps what they asked for.
+    let _already = COLOUR.set(choice);
+}
+
 /// Columns where nobody looks.
 const WIDTH_UNLIMITED: usize = 10_000;
 /// Columns of a terminal that does not say.
@@ -46,14 +57,13 @@ impl Terminal {
     }
 
     fn of(interactive: bool) -> Self {
-        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+        let choice = COLOUR.get().copied().unwrap_or(ColorChoice::Auto);
         let width = match ratatui::crossterm::terminal::size() {
             Ok((columns, _)) if interactive => usize::from(columns.max(20)),
             _ if interactive => WIDTH_DEFAULT,
             _ => WIDTH_UNLIMITED,
         };
-        Self { interactive, colour: interactive && !dumb && !set("NO_COLOR"), width }
+        Self { interactive, colour: colour(choice, interactive, &|name| std::env::var(name).ok()), width }
     }
 
     /// Paints a text where colour is used.
@@ -69,6 +79,20 @@ impl Terminal {
             Paint::Green => "32",
         };
         format!("\x1b[{code}m{text}\x1b[0m")
+    }
+}
+
+/// Whether to use colour: what was asked for, else on terminals that can, unless `NO_COLOR` has a value
+/// (<https://no-color.org>).
+fn colour(choice: ColorChoice, interactive: bool, variable: &dyn Fn(&str) -> Option<String>) -> bool {
+    match choice {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        ColorChoice::Auto => {
+            let dumb = variable("TERM").is_some_and(|value| value == "dumb");
+            let unwanted = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
+            interactive && !dumb && !unwanted
+        }
     }
 }
 
@@ -95,4 +119,29 @@ pub(crate) fn json<T: Serialize + ?Sized>(value: &T) -> Result<(), Failure> {
 pub(crate) fn note(text: &str) {
     // Nobody is left to be told when standard error is closed.
     let _closed = writeln!(io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colour_is_used_where_it_is_wanted() {
+        use ColorChoice::{Always, Auto, Never};
+        let check = |choice, interactive, name: &str, value: &str, expected| {
+            let variable = |asked: &str| (asked == name).then(|| value.to_owned());
+            assert_eq!(
+                colour(choice, interactive, &variable),
+                expected,
+                "{choice} {interactive} {name}={value}"
+            );
+        };
+        check(Auto, true, "TERM", "xterm", true);
+        check(Auto, true, "NO_COLOR", "1", false);
+        check(Auto, true, "NO_COLOR", "", true);
+        check(Auto, true, "TERM", "dumb", false);
+        check(Auto, false, "TERM", "xterm", false);
+        check(Always, false, "NO_COLOR", "1", true);
+        check(Never, true, "TERM", "xterm", false);
+    }
 }

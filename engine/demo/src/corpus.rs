@@ -143,7 +143,8 @@ pub enum CorpusError {
     },
     /// No document was in it.
     #[error(
-        "no text documents in {path}: {other_kind} files of other kinds, {binary} binary, {unreadable} unreadable"
+        "wanted a folder with texts (Markdown, source code, …), found none in {path}; files of other kinds: \
+         {other_kind}, binary: {binary}, unreadable: {unreadable}"
     )]
     Empty {
         /// The folder.

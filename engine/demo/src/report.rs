@@ -376,7 +376,19 @@ impl PipelineReport {
                 format!("{}/s", bytes_text(per_second(stage.bytes, busy))),
             ]);
         }
-        table.text("  ")
+        let mut text = table.text("  ");
+        if let [first, second, ..] = self.stages.as_slice()
+            && first.bytes > second.bytes
+        {
+            line(
+                &mut text,
+                format_args!(
+                    "  {} were read twice: what a block leaves over is read again with the next, not copied",
+                    bytes_text(first.bytes - second.bytes)
+                ),
+            );
+        }
+        text
     }
 }
 

@@ -155,6 +155,9 @@ struct Demo<'a> {
     questions: Vec<String>,
     list: FileList,
     // Ended in this order: workers leave while their engine is still there.
+    /// Calls that are timed; sockets trace nothing either.
+    untraced: Worker,
+    /// Calls whose trace is shown.
     worker: Worker,
     processes: Processes,
     engine: Engine,
@@ -175,9 +178,13 @@ pub fn run(options: &DemoOptions) -> Result<Summary, DemoError> {
     let engine = Engine::builder().address(&setup.address).start()?;
     let processes = Processes::start(&options.command, &setup).map_err(DemoError::Start)?;
     tell(&format!("an engine and {} workers, a process each", setup.parts().len()));
-    let connected = Worker::builder("demo").address(&setup.address).sampler(Sampler::always()).connect();
-    let worker = connected.map_err(|error| DemoError::Call { during: "attaching", error })?;
-    let demo = Demo { options, setup, questions, list, worker, processes, engine };
+    let attached = |name: &str, sampler: Sampler| {
+        let connected = Worker::builder(name).address(&setup.address).sampler(sampler).connect();
+        connected.map_err(|error| DemoError::Call { during: "attaching", error })
+    };
+    let worker = attached("demo", Sampler::always())?;
+    let untraced = attached("demo-untraced", Sampler::never())?;
+    let demo = Demo { options, setup, questions, list, untraced, worker, processes, engine };
     demo.wait_for_workers()?;
     let (agents, comparison) = demo.answer_questions()?;
     let trace = demo.last_loop()?;
@@ -274,7 +281,22 @@ impl Demo<'_> {
             let revision = catalog.revision;
             self.worker.wait_until(Duration::from_millis(200), |now| now.revision != revision);
         }
+        self.wait_for_the_same_view()?;
         tell(&format!("all workers are ready after {:.1} s", began.elapsed().as_secs_f64()));
+        Ok(())
+    }
+
+    /// Waits until the worker that makes the timed calls knows all that the other knows: each hears of changes by itself.
+    fn wait_for_the_same_view(&self) -> Result<(), DemoError> {
+        let known = self.worker.catalog().functions;
+        let longest = Duration::from_secs(10);
+        for function in known {
+            self.untraced.wait_for(&function.id, longest).or_else(|error| {
+                // Whoever served it may have died meanwhile.
+                let is_there = self.worker.catalog().functions.iter().any(|now| now.id == function.id);
+                if is_there { Err(self.explain("start-up", error)) } else { Ok(()) }
+            })?;
+        }
         Ok(())
     }
 

@@ -255,8 +255,7 @@ impl Service {
             function
                 .description(description)
                 .schema(schema(schemars::schema_for!(Request)), schema(schemars::schema_for!(Reply)))
-                .idempotent()
-                .pooled(),
+                .idempotent(),
         );
     }
 

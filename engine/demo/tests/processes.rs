@@ -217,7 +217,7 @@ fn both_jobs_are_done_without_a_copy() {
     assert!(trace["workers"].as_u64().unwrap() >= 5, "{trace}");
     assert!(trace["logs"].as_u64().unwrap() >= 5, "{trace}");
     assert_eq!(trace["orphans"], 0, "{trace}");
-    for case in ["bytes_over_ring", "json_over_socket"] {
+    for case in ["bytes_over_ring", "traced_over_ring", "adaptive_over_ring", "json_over_socket"] {
         assert!(summary["latency"][case]["p50_ns"].as_u64().unwrap() > 0, "{case}");
     }
     assert_eq!(summary["deaths"].as_array().unwrap().len(), 0);
@@ -227,7 +227,7 @@ fn a_folder_that_cannot_be_used_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     for (path, words) in [
         (folder.path().join("missing"), "cannot read the folder"),
-        (folder.path().to_owned(), "no text documents"),
+        (folder.path().to_owned(), "wanted a folder with texts"),
     ] {
         let (code, output, said) = Demo::start(&path).end();
         assert_eq!((code, output.as_str()), (Some(2), ""), "{said:#?}");

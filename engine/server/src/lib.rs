@@ -32,4 +32,5 @@ mod service;
 pub use config::{EngineBuilder, Otlp, ZoneSocket};
 pub use counters::CountersReport;
 pub use engine::{Engine, StartError};
+pub use ringway_engine_core::{Action, Pattern, Policy, Rule};
 pub use service::{ServiceError, raise_file_limit, run_until_signal};

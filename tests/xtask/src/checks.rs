@@ -100,6 +100,26 @@ pub(crate) const CHECKS: &[Check] = &[
         sanitized: false,
     },
     Check {
+        verb: "leaks",
+        proves: "attach, call, die: nothing that the engine and the survivors hold grows with rounds",
+        source: "tests/it/leaks.rs",
+        kind: integration(&["leaks::"]),
+        rounds: Some(("RINGWAY_ROUNDS", "200", "10000")),
+        limit_minutes: 5,
+        in_verify: true,
+        sanitized: false,
+    },
+    Check {
+        verb: "instructions",
+        proves: "no step of a call takes more instructions than its budget (callgrind); --update counts anew",
+        source: "benches/budget.txt",
+        kind: Kind::Program { package: "ringway-benches", bin: "instructions", short: &[], full: &[] },
+        rounds: None,
+        limit_minutes: 15,
+        in_verify: true,
+        sanitized: false,
+    },
+    Check {
         verb: "perf",
         proves: "the benchmarks run; figures with their floors in the same run",
         source: "engine/cli/src/main.rs",
@@ -289,6 +309,13 @@ mod tests {
         for check in CHECKS {
             assert!(aliases.contains(&format!("-- {}\"", check.verb)), "no alias for {}", check.verb);
         }
+    }
+
+    #[test]
+    fn a_program_takes_the_words_after_its_verb() {
+        let check = Check::find("instructions").unwrap();
+        let line = check.job(&Runner::Cargo, Effort::Full, &["--update".to_owned()]).line();
+        assert!(line.ends_with("--package ringway-benches --bin instructions -- --update"), "{line}");
     }
 
     #[test]

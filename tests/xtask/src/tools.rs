@@ -168,6 +168,7 @@ const NEEDS: &[Need] = &[
         what_for: "the receiver's own environment",
         package: "python3-venv",
     },
+    Need { probe: &["valgrind", "--version"], what_for: "counting instructions", package: "valgrind" },
     Need { probe: &["kill", "-L"], what_for: "ending checks that hang", package: "procps" },
 ];
 

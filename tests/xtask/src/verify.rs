@@ -89,6 +89,7 @@ fn steps(extent: Extent, runner: &Runner) -> Vec<Step> {
     steps.push(Step::job("tests", tests(runner, "--workspace")));
     steps.push(Step::job("documentation examples", cargo("test --workspace --doc")));
     steps.extend(slow_checks(runner));
+    steps.push(Step::job("benchmarks (each once)", cargo("bench --package ringway-benches -- --test")));
     steps.extend(fuzz());
     steps
 }
@@ -246,6 +247,16 @@ mod tests {
         let names: Vec<String> =
             steps(Extent::Quick, &Runner::Cargo).into_iter().map(|step| step.name).collect();
         assert_eq!(names, ["format", "lints", "layering", "unit tests"]);
+    }
+
+    #[test]
+    fn the_full_run_counts_instructions_and_tries_each_benchmark() {
+        let quick = steps(Extent::Quick, &Runner::Cargo).len();
+        let all: Vec<String> = steps(Extent::All, &Runner::Cargo).into_iter().map(|step| step.name).collect();
+        assert!(all.len() > quick);
+        for name in ["instructions (short)", "leaks (short)", "benchmarks (each once)"] {
+            assert!(all.iter().any(|known| known == name), "{name} is not in {all:?}");
+        }
     }
 
     #[test]

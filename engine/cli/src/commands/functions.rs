@@ -42,6 +42,9 @@ pub(crate) fn run(place: &Place, arguments: &FunctionsArguments) -> Result<ExitC
         "worker": arguments.worker,
         "include_internal": arguments.all,
     });
+    if let Some(worker) = &arguments.worker {
+        known_worker(&connection, worker)?;
+    }
     let answer = connection.ask(naming::FUNCTIONS_LIST, &input)?;
     let functions = list(&answer, "functions");
     if functions.is_empty() {
@@ -55,18 +58,32 @@ pub(crate) fn run(place: &Place, arguments: &FunctionsArguments) -> Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
+/// Makes sure that there is a worker of this name or id, lest an empty list says that it offers nothing.
+fn known_worker(connection: &Connection, wanted: &str) -> Result<(), Failure> {
+    let workers = connection.worker.catalog().workers;
+    if workers.iter().any(|worker| worker.name == wanted || worker.id.to_string() == wanted) {
+        return Ok(());
+    }
+    let failure = Failure::not_found(format_args!("no worker is named `{}`", printable(wanted)));
+    let names = workers.iter().map(|worker| worker.name.as_str());
+    Err(failure.did_you_mean(closest(wanted, names)).hint("`ringway workers` lists them"))
+}
+
 fn none_found(arguments: &FunctionsArguments, ids: &[String]) -> Result<ExitCode, Failure> {
     if let Some(words) = &arguments.search {
         let failure = Failure::not_found(format_args!(
             "no function has `{}` in its id or description",
             printable(words)
         ));
-        return Err(failure.did_you_mean(closest(words, ids.iter().map(String::as_str))));
+        let failure = failure.did_you_mean(closest(words, ids.iter().map(String::as_str)));
+        return Err(failure.hint("`ringway functions` lists them all"));
     }
     if arguments.json {
         output::json(&json!({ "functions": [] }))?;
     } else {
-        output::note("no worker has registered a function; `--all` shows those of the engine");
+        output::note(
+            "no worker offers a function that this command may call; `--all` shows those of the engine",
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -41,6 +41,9 @@ pub(crate) fn run(place: &Place, arguments: &ShmArguments) -> Result<ExitCode, F
             reports.silent.iter().map(|(name, error)| json!({"name": name, "error": error})).collect();
         output::json(&json!({ "workers": reports.workers, "silent": silent }))?;
     } else {
+        if reports.workers.is_empty() && reports.silent.is_empty() {
+            output::note("no worker is attached that could hold anything");
+        }
         output::text(&draw(&reports.workers, &names(&connection), Terminal::of_stdout()))?;
         for (name, error) in &reports.silent {
             output::note(&printable(&format!("{name} did not answer: {error}")));

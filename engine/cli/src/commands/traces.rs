@@ -10,7 +10,7 @@ use ringway_protocol::naming;
 use ringway_telemetry::waterfall::{Style, render};
 use serde_json::{Value, json};
 
-use super::{list, number, word};
+use super::{is_question, list, number, word};
 use crate::arguments::{Place, duration};
 use crate::connection::{Connection, Tracing};
 use crate::failure::Failure;
@@ -34,6 +34,9 @@ pub(crate) struct TracesArguments {
     /// Only traces that began within this time
     #[arg(long, value_name = "TIME", value_parser = duration)]
     since: Option<Duration>,
+    /// Also those that began with a question to the engine, as every command asks some
+    #[arg(long, short)]
+    all: bool,
     /// How many
     #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 20)]
     limit: usize,
@@ -55,7 +58,7 @@ pub(crate) fn run(place: &Place, arguments: &TracesArguments) -> Result<ExitCode
     if let Some(id) = &arguments.id {
         return draw(&connection, &full_id(&connection, id, arguments)?, arguments);
     }
-    let answer = connection.ask(naming::TRACES_LIST, &question(arguments, arguments.limit))?;
+    let answer = listing(&connection, arguments, arguments.limit)?;
     if arguments.json {
         output::json(&answer)?;
         return Ok(ExitCode::SUCCESS);
@@ -63,12 +66,31 @@ pub(crate) fn run(place: &Place, arguments: &TracesArguments) -> Result<ExitCode
     let traces = list(&answer, "traces");
     if traces.is_empty() {
         output::note(
-            "no such traces are held; OTEL_TRACES_SAMPLER=always_on in a caller's environment traces all its calls",
+            "no such traces are held; calls are traced unless OTEL_TRACES_SAMPLER says otherwise where they begin",
         );
     } else {
         output::text(&table(traces).render(Terminal::of_stdout()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Asks for traces; leaves questions to the engine out, unless they are wanted or named.
+fn listing(connection: &Connection, arguments: &TracesArguments, limit: usize) -> Result<Value, Failure> {
+    if arguments.all || arguments.function.is_some() {
+        return connection.ask(naming::TRACES_LIST, &question(arguments, limit));
+    }
+    let mut asked = limit.saturating_mul(4).clamp(100, SEARCHED_MAX);
+    loop {
+        let mut answer = connection.ask(naming::TRACES_LIST, &question(arguments, asked))?;
+        let Some(traces) = answer.get_mut("traces").and_then(Value::as_array_mut) else { return Ok(answer) };
+        let is_everything = traces.len() < asked || asked >= SEARCHED_MAX;
+        traces.retain(|trace| !is_question(word(trace, "root")));
+        if traces.len() >= limit || is_everything {
+            traces.truncate(limit);
+            return Ok(answer);
+        }
+        asked = asked.saturating_mul(8).min(SEARCHED_MAX);
+    }
 }
 
 fn question(arguments: &TracesArguments, limit: usize) -> Value {
@@ -111,7 +133,11 @@ fn full_id(connection: &Connection, id: &str, arguments: &TracesArguments) -> Re
         return Ok(id.to_owned());
     }
     let limit = if id == "last" { 1 } else { SEARCHED_MAX };
-    let answer = connection.ask(naming::TRACES_LIST, &question(arguments, limit))?;
+    let answer = if id == "last" {
+        listing(connection, arguments, limit)?
+    } else {
+        connection.ask(naming::TRACES_LIST, &question(arguments, limit))?
+    };
     pick(list(&answer, "traces"), id)
 }
 
@@ -161,6 +187,15 @@ mod tests {
         assert!(pick(&traces, "ab").unwrap_err().text().contains("2 traces begin with `ab`"));
         assert!(pick(&traces, "77").unwrap_err().text().contains("no trace"));
         assert!(pick(&[], "last").is_err());
+    }
+
+    #[test]
+    fn questions_to_the_engine_are_told_from_work() {
+        let check = |root: &str, expected: bool| assert_eq!(is_question(root), expected, "{root}");
+        check("engine::functions::info", true);
+        check("function 0 of worker 477b259c45955597", true);
+        check("docs::search", false);
+        check("function 3 of worker 477b259c45955597", false);
     }
 
     #[test]

@@ -1,14 +1,21 @@
 //! `ringway up`: an engine in this process, until a signal.
+//!
+//! - `policy`: the file that says who may call what.
 
+mod policy;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use ringway_engine::{Engine, Otlp, ZoneSocket, raise_file_limit, run_until_signal};
+use ringway_engine::{Engine, Otlp, StartError, ZoneSocket, raise_file_limit, run_until_signal};
 use tracing_subscriber::EnvFilter;
 
+use self::policy::PolicyFile;
 use crate::arguments::{Place, duration};
 use crate::failure::Failure;
+use crate::output::words::several;
 use crate::output::{self, Paint, Terminal};
 
 /// The variable that says what the engine logs, in the words of tracing's `EnvFilter`.
@@ -20,6 +27,9 @@ pub(crate) struct UpArguments {
     /// copies and checks every call
     #[arg(long = "zone", value_name = "NAME=ADDRESS", value_parser = zone_socket)]
     zones: Vec<ZoneSocket>,
+    /// Zones, users, and rules on who may call what: a TOML file, described in docs/policy.md
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
     /// How long workers may finish what they have begun when the engine is told to stop
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
     drain: Duration,
@@ -39,10 +49,17 @@ fn zone_socket(text: &str) -> Result<ZoneSocket, String> {
 
 pub(crate) fn run(place: &Place, arguments: &UpArguments) -> Result<ExitCode, Failure> {
     start_logging();
+    let policy = arguments.policy.as_deref().map(PolicyFile::read).transpose()?.unwrap_or_default();
+    let sockets: Vec<(String, String)> = policy
+        .sockets()
+        .chain(arguments.zones.iter().map(|zone| (zone.zone.as_str(), zone.address.as_str())))
+        .map(|(zone, address)| (zone.to_owned(), address.to_owned()))
+        .collect();
+    let rules = policy.rules();
     if let Err(error) = raise_file_limit() {
         tracing::warn!(%error, "cannot raise the limit on open files; many workers may not fit");
     }
-    let engine = start(place, arguments)?;
+    let engine = start(place, arguments, policy)?;
     let terminal = Terminal::of_stderr();
     let address = engine.address();
     output::note(&format!(
@@ -50,8 +67,11 @@ pub(crate) fn run(place: &Place, arguments: &UpArguments) -> Result<ExitCode, Fa
         env!("CARGO_PKG_VERSION"),
         terminal.paint(Paint::Bold, address)
     ));
-    for zone in &arguments.zones {
-        output::note(&format!("  zone {} attaches at {}", zone.zone, zone.address));
+    for (zone, address) in &sockets {
+        output::note(&format!("  zone {zone} attaches at {address}"));
+    }
+    if let Some(path) = &arguments.policy {
+        output::note(&format!("  {} on who may call what, from {}", several(rules, "rule"), path.display()));
     }
     output::note(&connect_words(place, address));
     run_until_signal(&engine, arguments.drain)?;
@@ -59,8 +79,8 @@ pub(crate) fn run(place: &Place, arguments: &UpArguments) -> Result<ExitCode, Fa
     Ok(ExitCode::SUCCESS)
 }
 
-fn start(place: &Place, arguments: &UpArguments) -> Result<Engine, Failure> {
-    let mut builder = Engine::builder();
+fn start(place: &Place, arguments: &UpArguments, policy: PolicyFile) -> Result<Engine, Failure> {
+    let mut builder = policy.apply(Engine::builder());
     // Without an address the engine looks where workers look.
     let address = ringway::address::control_address(place.address.as_deref(), place.project.as_deref());
     builder = builder.address(address.as_str());
@@ -74,7 +94,11 @@ fn start(place: &Place, arguments: &UpArguments) -> Result<Engine, Failure> {
         builder = builder.zone_socket(zone.clone());
     }
     builder.start().map_err(|error| {
+        let is_taken = matches!(error, StartError::Bind(_));
         let failure = Failure::from(error);
+        if !is_taken {
+            return failure;
+        }
         failure.hint(
             "`--project NAME` runs a second engine beside another; `ringway workers` shows who is attached",
         )

@@ -45,6 +45,8 @@ fn functions_are_listed_and_described() {
     );
     contains(&host.run(&["functions", "--all"]), &["engine::functions::list"]);
     host.run(&["functions", "calc::ads"]).fails(3, &["did you mean `calc::add`?"]);
+    host.run(&["functions", "--worker", "testre"]).fails(3, &["did you mean `tester`?"]);
+    contains(&host.run(&["functions", "--worker", "tester"]), &["calc::add"]);
 }
 
 #[test]
@@ -73,6 +75,14 @@ fn a_traced_call_is_listed_and_drawn() {
     contains(&host.run(&["traces", "last", "--ascii", "--function", "calc::add"]), &["calc::add"]);
     assert_eq!(host.run(&["traces", id, "--json"]).json()["trace_id"], id);
     host.run(&["traces", "zz"]).fails(3, &["no trace"]);
+    // The command asked the engine about the function first; that is shown when it is wanted.
+    let roots = |arguments: &[&str]| -> Vec<String> {
+        let found = host.run(arguments).json();
+        let traces = found["traces"].as_array().unwrap();
+        traces.iter().map(|trace| trace["root"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(roots(&["traces", "--json"]), ["calc::add"]);
+    assert!(roots(&["traces", "--json", "--all"]).contains(&"engine::functions::info".to_owned()));
 }
 
 #[test]
@@ -86,6 +96,17 @@ fn memory_is_shown_by_worker() {
     contains(&host.run(&["shm", "tester"]), &["tester", "1.00 MiB in use in 1 block"]);
     drop(loan);
     host.run(&["shm", "nobody"]).fails(3, &["no worker is named `nobody`"]);
+}
+
+#[test]
+fn colour_is_used_when_it_is_asked_for() {
+    let host = Host::start();
+    let is_painted = |ran: &Ran| ran.out.contains('\u{1b}');
+    assert!(!is_painted(&host.run(&["workers"])));
+    assert!(is_painted(&host.run(&["workers", "--colour", "always"])));
+    assert!(!is_painted(&host.run(&["workers", "--colour", "never"])));
+    let complaint = host.run(&["--colour=always", "workers", "--jsno"]);
+    assert!(complaint.code == Some(2) && complaint.err.contains('\u{1b}'), "{}", complaint.err);
 }
 
 #[test]

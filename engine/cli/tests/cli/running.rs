@@ -44,6 +44,42 @@ fn one_engine_runs_at_an_address_until_a_signal() {
 }
 
 #[test]
+fn rules_of_a_file_decide_who_may_call() {
+    let directory = tempfile::tempdir().unwrap();
+    let policy = directory.path().join("policy.toml");
+    let rule =
+        |words: &str| std::fs::write(&policy, format!("[[rule]]\naction = \"deny\"\n{words}\n")).unwrap();
+    rule("caller = \"ringway-cli\"\nfunction = \"vault::*\"");
+    let address = address();
+    let up = |policy: &std::path::Path| {
+        let mut command = ringway();
+        command.args(["--address", &address, "up", "--policy"]).arg(policy);
+        command
+    };
+    let mut engine = Killed(up(&policy).stderr(Stdio::piped()).spawn().unwrap());
+    let mut words = BufReader::new(engine.0.stderr.take().unwrap());
+    let (mut first, mut second) = (String::new(), String::new());
+    words.read_line(&mut first).unwrap();
+    words.read_line(&mut second).unwrap();
+    assert!(second.contains("1 rule on who may call what"), "{first}{second}");
+
+    let worker = |name: &str| ringway::Worker::builder(name).address(&address).connect().unwrap();
+    let (keeper, friend) = (worker("keeper"), worker("friend"));
+    let open = ringway::Function::json("vault::open", |_, (): ()| Ok("open"));
+    let look = ringway::Function::json("door::look", |_, (): ()| Ok("closed"));
+    keeper.register_all(vec![open, look]).unwrap();
+    let trigger = |function: &str| Ran::of(ringway().args(["--address", &address, "trigger", function]));
+    trigger("vault::open").fails(4, &["forbidden", "`vault::open`"]);
+    trigger("door::look").prints("\"closed\"\n");
+    friend.wait_for("vault::open", std::time::Duration::from_secs(10)).unwrap();
+    assert_eq!(friend.trigger_json("vault::open", &serde_json::Value::Null).unwrap(), "open");
+
+    rule("funktion = \"x\"");
+    Ran::of(&mut up(&policy)).fails(2, &["policy.toml", "line 3", "funktion", "docs/policy.md"]);
+    Ran::of(&mut up(&directory.path().join("none.toml"))).fails(2, &["none.toml", "No such file"]);
+}
+
+#[test]
 fn doctor_finds_what_is_there() {
     let ran = Ran::of(ringway().args(["--address", &address(), "doctor", "--json"]));
     let found: serde_json::Value = serde_json::from_str(&ran.out).unwrap();

@@ -36,6 +36,9 @@ fn wrong_requests_exit_with_2() {
     host.run(&["trigger", "calc::add", "a=two", "b=1"])
         .fails(2, &["`a`: wanted integer, found `two`", "--help"]);
     host.run(&["trigger", "calc::add", "a=2"]).fails(2, &["`b` is missing (integer)"]);
+    let wrong = host.run(&["trigger", "calc::add", "a=2", "b=two"]);
+    wrong.fails(2, &["`b`: wanted integer, found `two`"]);
+    assert!(!wrong.err.contains("missing"), "{}", wrong.err);
     host.run(&["trigger", "calc::add", "a=2", "b=1", "noet=x"]).fails(2, &["did you mean `note`?"]);
     // The callee's own check is the one that counts.
     host.run(&["trigger", "calc::add", "--json", r#"{"a":"x"}"#]).fails(2, &["invalid_request"]);

@@ -92,7 +92,7 @@ fn missing_and_empty_folders_say_so() {
     let error = Corpus::folder(&missing, CorpusBudget::default()).unwrap_err();
     assert!(matches!(error, CorpusError::Folder { .. }), "{error}");
     let error = Corpus::folder(folder.path(), CorpusBudget::default()).unwrap_err();
-    assert!(error.to_string().starts_with("no text documents in "), "{error}");
+    assert!(error.to_string().starts_with("wanted a folder with texts"), "{error}");
     let error = Corpus::registry_at(&missing, CorpusBudget::default()).unwrap_err();
     assert!(error.to_string().contains("--input"), "{error}");
     let error = Corpus::registry_at(folder.path(), CorpusBudget::default()).unwrap_err();

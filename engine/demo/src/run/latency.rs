@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringway::{CallError, Failure, Message, Sampler, Worker};
+use ringway::{CallError, Failure, Message, Sampler, WaitMode, Worker};
 use ringway_bench::floors::{FloorOptions, Floors, measure};
 use ringway_bench::machine::Regime;
 use ringway_bench::stats::{Clock, Summary, closed_loop};
@@ -24,10 +24,12 @@ const FLOOR_SHARE: u32 = 5;
 /// Percentiles of a small call, beside the floors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
-    /// 64 bytes there and back over rings, untraced.
+    /// 64 bytes there and back over rings, untraced; the caller spins.
     pub bytes_over_ring: Summary,
     /// The same with every call traced.
     pub traced_over_ring: Summary,
+    /// 64 bytes there and back over rings, untraced, by a caller that waits as all do unless told otherwise.
+    pub adaptive_over_ring: Summary,
     /// A number as JSON there and back over rings.
     pub json_over_ring: Summary,
     /// The same over a Unix socket.
@@ -43,19 +45,20 @@ impl Demo<'_> {
         self.check(DURING)?;
         tell("measuring a small call beside the machine's floors");
         let explain = |error: CallError| self.explain(DURING, error);
-        let untraced = Worker::builder("demo-latency")
-            .address(&self.setup.address)
-            .sampler(Sampler::never())
-            .connect()
-            .map_err(explain)?;
         let clock = Clock::calibrate();
         let time = self.options.latency_time;
-        let bytes_over_ring = ping_bytes(&clock, time, &untraced).map_err(explain)?;
-        let traced_over_ring = ping_bytes(&clock, time, &self.worker).map_err(explain)?;
-        let json_over_ring = ping_json(&clock, time, &RingCalls::new(&untraced)).map_err(explain)?;
+        // Each gone before the next is there, so that they do not spin against one another.
+        let spinning = |sampler: Sampler| {
+            let worker = Worker::builder("demo-latency").address(&self.setup.address).sampler(sampler);
+            let worker = worker.wait_mode(WaitMode::Latency).connect()?;
+            ping_bytes(&clock, time, &worker)
+        };
+        let bytes_over_ring = spinning(Sampler::never()).map_err(explain)?;
+        let traced_over_ring = spinning(Sampler::always()).map_err(explain)?;
+        let adaptive_over_ring = ping_bytes(&clock, time, &self.untraced).map_err(explain)?;
+        let json_over_ring = ping_json(&clock, time, &RingCalls::new(&self.untraced)).map_err(explain)?;
         let socket = SocketCalls::new(socket_servers(&self.setup));
         let json_over_socket = ping_json(&clock, time, &socket).map_err(explain)?;
-        drop(untraced);
         self.check(DURING)?;
         let arguments = self.options.command.arguments.iter().cloned();
         let options = FloorOptions {
@@ -65,7 +68,15 @@ impl Demo<'_> {
         };
         let floors = measure(&options, &clock)?;
         let regime = Regime::of(floors.cache_line.summary.p50_ns).name().to_owned();
-        Ok(Latency { bytes_over_ring, traced_over_ring, json_over_ring, json_over_socket, floors, regime })
+        Ok(Latency {
+            bytes_over_ring,
+            traced_over_ring,
+            adaptive_over_ring,
+            json_over_ring,
+            json_over_socket,
+            floors,
+            regime,
+        })
     }
 }
 

@@ -98,7 +98,7 @@ impl Summary {
         text.push_str(&self.comparison.text());
         heading(&mut text, "Duplicate data");
         text.push_str(&self.pipeline.text());
-        heading(&mut text, "The trace of the last loop");
+        heading(&mut text, "The trace of one loop");
         text.push_str(&self.trace.text);
         heading(&mut text, "A small call");
         text.push_str(&self.latency.text());
@@ -159,7 +159,8 @@ impl Comparison {
         line(
             &mut text,
             format_args!(
-                "  {} calls, medians of {}, taking turns; same processes, same handlers, same JSON",
+                "  {} calls, medians of {}, taking turns; same processes, same handlers, same JSON, neither traced.\n  \
+                 Most of a loop is the tools' own work; what is compared is the rest.",
                 count_text(self.calls),
                 self.repeats
             ),
@@ -188,7 +189,7 @@ impl Latency {
             ("p99", Align::Right),
             ("p99.9", Align::Right),
             ("max", Align::Right),
-            ("of the floor", Align::Right),
+            ("p50 / floor", Align::Right),
         ]);
         let mut row = |name: String, of: &Percentiles| {
             let time = |ns| duration_text(Duration::from_nanos(ns));
@@ -205,8 +206,9 @@ impl Latency {
         };
         row("floor: a cache line".to_owned(), &self.floors.cache_line.summary);
         row("floor: a bare stamp ring".to_owned(), &self.floors.stamp_ring.summary);
-        row(format!("call, {PING_LENGTH} bytes"), &self.bytes_over_ring);
-        row(format!("call, {PING_LENGTH} bytes, traced"), &self.traced_over_ring);
+        row(format!("call, {PING_LENGTH} bytes, caller spins"), &self.bytes_over_ring);
+        row(format!("call, {PING_LENGTH} bytes, caller spins, traced"), &self.traced_over_ring);
+        row(format!("call, {PING_LENGTH} bytes"), &self.adaptive_over_ring);
         row("call, JSON".to_owned(), &self.json_over_ring);
         row("floor: a bare event counter".to_owned(), &self.floors.eventfd.summary);
         row("floor: a bare Unix socket".to_owned(), &self.floors.unix_socket.summary);
@@ -215,7 +217,8 @@ impl Latency {
         line(
             &mut text,
             format_args!(
-                "  the floors ran on two pinned cores ({}), the calls wherever the system put them",
+                "  the floors ran on two pinned cores ({}), the calls wherever the system put them; who does not spin\n  \
+                 waits as long as a sleep costs and then sleeps; `ringway bench` measures all of it pinned and at length",
                 self.regime
             ),
         );

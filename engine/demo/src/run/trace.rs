@@ -18,8 +18,9 @@ const ARRIVAL_TIME_MAX: Duration = Duration::from_secs(5);
 const QUIET_TIME: Duration = Duration::from_millis(50);
 
 impl Demo<'_> {
-    /// Fetches the trace of the last loop over rings, once all its spans are there.
+    /// Traces a loop over rings and fetches its trace, once all its spans are there.
     pub(super) fn last_loop(&self) -> Result<TracePicture, DemoError> {
+        self.trace_a_loop()?;
         let until = Instant::now() + ARRIVAL_TIME_MAX;
         let mut spans_before = 0;
         loop {

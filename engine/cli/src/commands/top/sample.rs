@@ -7,7 +7,7 @@ use ringway_protocol::naming;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::commands::{inspect, list, number, word};
+use crate::commands::{inspect, is_question, list, number, word};
 use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::output::words::unix_ms;
@@ -176,7 +176,8 @@ fn per_second(count: u64, seconds: f64) -> f64 {
 /// Gathers traces by the function that began them, the most frequent first.
 fn calls(traces: &[Value]) -> Vec<CallLine> {
     let mut gathered: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
-    for trace in traces {
+    // What this command and its like ask is most of what happens on a quiet engine, and nobody's work.
+    for trace in traces.iter().filter(|trace| !is_question(word(trace, "root"))) {
         gathered.entry(word(trace, "root")).or_default().push(trace);
     }
     let mut lines: Vec<CallLine> = gathered
@@ -227,6 +228,7 @@ mod tests {
                 json!({"root": "docs::search", "duration_ns": 300, "errors": 0, "live": 0}),
                 json!({"root": "docs::search", "duration_ns": 100, "errors": 1, "live": 0}),
                 json!({"root": "docs::search", "duration_ns": 200, "errors": 0, "live": 0}),
+                json!({"root": "engine::functions::info", "duration_ns": 9, "errors": 0, "live": 0}),
                 json!({"root": "a::b", "duration_ns": 5, "errors": 0, "live": 1}),
             ],
             store: json!({"spans_received": spans, "spans": 7, "traces": 4}),

@@ -106,7 +106,14 @@ fn call_table(sample: &Sample) -> Table<'static> {
         Constraint::Length(7),
     ];
     let names = ["function that began a trace", "traces/s", "p50", "max", "failed", "running"];
-    let title = format!("Traced calls of the last {} s", WINDOW_MS / 1000);
+    let seconds = WINDOW_MS / 1000;
+    let title = if sample.calls.is_empty() {
+        format!(
+            "No traced calls in the last {seconds} s (all calls are counted above; callers choose what is traced)"
+        )
+    } else {
+        format!("Traced calls of the last {seconds} s (all calls, traced or not, are counted above)")
+    };
     Table::new(rows, widths).header(header(names, &[0])).block(Block::new().title(title).title_style(bold()))
 }
 
@@ -177,8 +184,12 @@ mod tests {
     }
 
     fn drawn(width: u16, height: u16) -> String {
+        drawn_of(&sample(), width, height)
+    }
+
+    fn drawn_of(sample: &Sample, width: u16, height: u16) -> String {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-        terminal.draw(|frame| draw(frame, &sample())).unwrap();
+        terminal.draw(|frame| draw(frame, sample)).unwrap();
         let buffer = terminal.backend().buffer();
         let lines = buffer.content().chunks(usize::from(width));
         let line = |cells: &[ratatui::buffer::Cell]| {
@@ -203,6 +214,12 @@ mod tests {
             assert!(found.contains(expected), "{expected} is not in\n{found}");
         }
         assert!(!found.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn calls_that_are_not_traced_are_not_missed_silently() {
+        let found = drawn_of(&Sample { calls: Vec::new(), ..sample() }, 120, 12);
+        assert!(found.contains("No traced calls in the last 10 s (all calls are counted above"), "{found}");
     }
 
     #[test]

@@ -38,15 +38,20 @@ pub(super) fn request(arguments: &[String], schema: Option<Schema<'_>>) -> Resul
         }
         _ => {}
     }
-    let mut problems = Vec::new();
+    let (mut problems, mut named) = (Vec::new(), Vec::new());
     let mut request = Value::Object(Map::new());
     for argument in arguments {
         if let Err(problem) = assign(&mut request, argument, schema) {
             problems.push(problem);
+            named.extend(argument.split_once('=').map(|(name, _)| format!("`{name}` is missing")));
         }
     }
     if let Some(schema) = schema {
-        missing(&request, schema, &mut Vec::new(), &mut problems);
+        let mut absent = Vec::new();
+        missing(&request, schema, &mut Vec::new(), &mut absent);
+        // A field that was given and is wrong is not missing as well.
+        absent.retain(|Problem(text)| !named.iter().any(|name| text.starts_with(name)));
+        problems.append(&mut absent);
     }
     if problems.is_empty() { Ok(request) } else { Err(problems) }
 }
