@@ -6,8 +6,8 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use ringway_protocol::CallError;
 use ringway_protocol::header::Encoding;
+use ringway_protocol::{CallError, ErrorCode};
 use rkyv::rancor::Error as RkyvError;
 
 use crate::call::{self, CallOptions, Pending, named, takes_archive};
@@ -125,10 +125,24 @@ impl Handle {
             inner: Arc::clone(self.inner()),
             invocation,
         });
+        if let Some(deadline_ns) = call::deadline_of(options) {
+            self.inner().schedule(deadline_ns, end_at_deadline(&inbox));
+        }
         let reader = StreamReader { inbox: Arc::clone(&inbox), carrier: carrier.clone(), invocation };
         let writer = StreamWriter { inbox, carrier, invocation, finished: false };
         Ok(StreamCall::new(pending, reader, writer))
     }
+}
+
+/// Ends a stream whose time is up: a reader or writer that waits for the other side waits no longer.
+fn end_at_deadline(inbox: &Arc<Inbox>) -> Box<dyn FnOnce() + Send> {
+    let inbox = Arc::downgrade(inbox);
+    Box::new(move || {
+        if let Some(inbox) = inbox.upgrade() {
+            let text = "the stream did not end in the time allowed";
+            inbox.end(Some(CallError::new(ErrorCode::DeadlineExceeded, text)));
+        }
+    })
 }
 
 /// A typed function: archived bytes where both sides' types have the same layout, JSON otherwise.
