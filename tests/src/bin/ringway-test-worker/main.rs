@@ -25,6 +25,7 @@ fn main() -> Played {
             callee::play_fleet(address, prefix, workers.parse()?, functions.parse()?, &orders())
         }
         ["stage", address, own, next] => callee::play_stage(address, own, next, &orders()),
+        ["victim", address, prefix, target] => callee::play_victim(address, prefix, target, &orders()),
         ["caller", address, target, point] => caller::play(address, target, point, &orders()),
         _ => Err(format!("no such part: {words:?}").into()),
     }
