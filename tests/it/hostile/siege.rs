@@ -220,7 +220,7 @@ impl Siege {
             ("blocks", &report["arena"]["live_blocks"]),
             ("threads that wait", &report["threads"]["blocked"]),
         ] {
-            if *count != Value::from(0) {
+            if count.as_u64() != Some(0) {
                 held.push(format!("{count} {what}"));
             }
         }
