@@ -675,3 +675,28 @@ fn hops_of(engine: &Engine, function: &str, wanted: usize) {
         std::thread::sleep(Duration::from_millis(10));
     }
 }
+
+/// Whoever waits for an item, or for leave to send one, waits no longer than the call may take.
+#[test]
+fn a_stream_ends_at_its_deadline() {
+    let pair = pair();
+    serve(
+        &pair,
+        Function::stream("slow::stream", |context, _, _, _| {
+            while !context.is_cancelled() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Ok(Message::empty())
+        }),
+    );
+    let handle = pair.caller.handle("slow::stream");
+    let options = CallOptions::new().timeout(Duration::from_millis(50));
+    let call = handle.stream(&Message::empty(), &options).unwrap();
+    assert_eq!(call.recv().unwrap_err().code, ErrorCode::DeadlineExceeded);
+    let call = handle.stream(&Message::empty(), &options).unwrap();
+    let sent = (0..1000).map(|_| call.send(Message::bytes(b"x"))).find_map(Result::err);
+    assert_eq!(sent.map(|error| error.code), Some(ErrorCode::DeadlineExceeded));
+    let call = handle.stream(&Message::empty(), &options).unwrap();
+    let received = futures_lite::future::block_on(call.recv_async());
+    assert_eq!(received.unwrap_err().code, ErrorCode::DeadlineExceeded);
+}

@@ -1,10 +1,14 @@
-//! A peer that scribbles on everything it may write, between any two steps of its victim. The victim is the code that
-//! ships. Run in full with `cargo hostile 10000000`, under
+//! A peer that scribbles on everything it may write, between any two steps of its victim: of a channel, and of a whole
+//! worker that others call meanwhile. The victim is the code that ships. Run in full with `cargo hostile 10000000`, under
 //! `AddressSanitizer`; every failure prints the seed that repeats it.
 
 mod attacker;
 mod choices;
 mod end;
+
+mod aim;
+mod siege;
+mod worker;
 
 use ringway_ipc::channel::Role;
 use ringway_tests::effort;
@@ -76,4 +80,30 @@ fn a_channel_survives_a_peer_that_never_stops() {
         victim.over(reason, &mut tally);
     }
     println!("{tally:#?}");
+}
+
+/// Steps of a lying worker for each of the channel tests' steps: every one of them costs its victim a call.
+const STEPS_PER_CALL: u64 = 8;
+
+#[test]
+fn a_worker_survives_a_lying_worker() {
+    let (steps, seed) = (effort::rounds(300_000) / STEPS_PER_CALL, effort::seed());
+    println!("seed {seed}");
+    siege::Siege::here().stand(steps, seed);
+}
+
+#[test]
+fn a_workers_process_survives_a_lying_worker() {
+    let (steps, seed) = (effort::rounds(300_000) / STEPS_PER_CALL, effort::seed());
+    println!("seed {seed}");
+    siege::Siege::elsewhere().stand(steps, seed);
+}
+
+/// A correct caller has 4,096 calls in flight at most. What a caller piles up beyond that is refused, and others notice
+/// nothing; of streams, which hold a thread each, one caller may have half.
+#[test]
+fn a_caller_cannot_pile_up_calls() {
+    let siege = siege::Siege::here();
+    siege.pile_up("never", 6000, 4096);
+    siege.pile_up("stream", 1100, 1024);
 }

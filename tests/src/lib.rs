@@ -15,3 +15,4 @@ pub mod load;
 pub mod local;
 pub mod member;
 pub mod service;
+pub mod victim;

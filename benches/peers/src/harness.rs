@@ -3,6 +3,7 @@
 //! A callee says `ready` and one line of its own on standard output, serves until its standard input ends, then leaves in
 //! an orderly way, so that rivals with files in `/dev/shm` or `/tmp` can take them away.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -14,7 +15,7 @@ use anyhow::{Context, bail, ensure};
 use ringway_bench::floors::{FloorOptions, Floors, SpinName};
 use ringway_bench::machine::{allowed_cpus, pin_current_thread};
 use ringway_bench::report::{CaseResult, Cost, FloorName, Load};
-use ringway_bench::stats::{Clock, CpuMeter, Run, Runs, closed_loop};
+use ringway_bench::stats::{Clock, CpuMeter, Recorder, Run, Runs, closed_loop};
 
 /// Bytes of a small request, and of every response.
 pub(crate) const SMALL: usize = 64;
@@ -24,6 +25,8 @@ pub(crate) const LARGE: usize = 16 << 20;
 pub(crate) const IN_FLIGHT: usize = ringway_bench::floors::IN_FLIGHT;
 /// How long a callee may take to start, to answer or to leave.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// Of so many requests in flight one is timed.
+const TIMED_OF: u64 = 64;
 /// Polls between two looks at the clock.
 const POLLS_PER_CHECK: u32 = 1 << 16;
 
@@ -156,19 +159,24 @@ impl Bench<'_> {
             })
         });
         let (runs, cost) = measured?;
-        let name = format!("peer/{}{variant}/{bytes}", self.rival);
+        let name = case_name(&format!("{}{variant}", self.rival), bytes);
         let result = CaseResult::new(&name, bytes as u64, Load::Closed, &runs, cost);
         Ok(result.against(FloorName::CacheLine, self.floors))
     }
 
-    /// Times `pump`, which keeps [`IN_FLIGHT`] requests under way for the time it is given.
-    pub(crate) fn in_flight(
+    /// Keeps [`IN_FLIGHT`] small requests under way from one thread: `start` sends the one with this number, `end` waits
+    /// for its response and checks it. Responses are taken in the order of the requests.
+    pub(crate) fn in_flight<P>(
         &self,
         helpers: &[u32],
-        pump: impl FnMut(Duration) -> anyhow::Result<Run>,
+        mut start: impl FnMut(u64) -> anyhow::Result<P>,
+        mut end: impl FnMut(P, u64) -> anyhow::Result<()>,
     ) -> anyhow::Result<CaseResult> {
-        let (runs, cost) = self.runs(helpers, pump)?;
-        let name = format!("peer/{}/{SMALL}/inflight{IN_FLIGHT}", self.rival);
+        let mut sequence = 0;
+        pump(self.clock, self.options.run_time / 10, &mut sequence, &mut start, &mut end)?;
+        let (runs, cost) =
+            self.runs(helpers, |run_time| pump(self.clock, run_time, &mut sequence, &mut start, &mut end))?;
+        let name = in_flight_name(self.rival);
         let load = Load::InFlight { calls: IN_FLIGHT as u64 };
         Ok(CaseResult::new(&name, SMALL as u64, load, &runs, cost).against(FloorName::StampRing, self.floors))
     }
@@ -186,6 +194,50 @@ impl Bench<'_> {
         // None of these transports counts the bytes that it copies.
         Ok((runs, Cost { cpu_s: meter.used()?.as_secs_f64(), bytes_copied: None }))
     }
+}
+
+/// Names the case of one request at a time.
+pub(crate) fn case_name(rival: &str, bytes: usize) -> String {
+    format!("peer/{rival}/{bytes}")
+}
+
+/// Names the case of many small requests under way.
+pub(crate) fn in_flight_name(rival: &str) -> String {
+    format!("{}/inflight{IN_FLIGHT}", case_name(rival, SMALL))
+}
+
+/// One run with [`IN_FLIGHT`] requests under way. The clock is looked at once in [`TIMED_OF`] requests, so that reading
+/// it is no part of the figure.
+fn pump<P>(
+    clock: &Clock,
+    run_time: Duration,
+    sequence: &mut u64,
+    start: &mut impl FnMut(u64) -> anyhow::Result<P>,
+    end: &mut impl FnMut(P, u64) -> anyhow::Result<()>,
+) -> anyhow::Result<Run> {
+    let mut pending = VecDeque::with_capacity(IN_FLIGHT);
+    let (mut latencies, mut not_counted, mut over) = (Recorder::new(), 0, false);
+    let started = Instant::now();
+    loop {
+        if !over && pending.len() < IN_FLIGHT {
+            *sequence += 1;
+            let mut asked = None;
+            if sequence.is_multiple_of(TIMED_OF) {
+                over = started.elapsed() >= run_time;
+                asked = Some(clock.now());
+            }
+            pending.push_back((*sequence, asked, start(*sequence)?));
+            continue;
+        }
+        let Some((number, asked, request)) = pending.pop_front() else { break };
+        end(request, number)?;
+        not_counted += 1;
+        if let Some(asked) = asked {
+            latencies.record_many(clock.since(asked), std::mem::take(&mut not_counted));
+        }
+    }
+    // A run ends with a request that is timed, so every one of it is counted.
+    Ok(Run { latencies, elapsed: started.elapsed() })
 }
 
 /// The callee's process; asked to leave when dropped, and ended if it does not.
@@ -268,7 +320,35 @@ pub(crate) fn stop_flag() -> Arc<AtomicBool> {
 
 #[cfg(test)]
 mod tests {
-    use super::{LARGE, SMALL, answer, check, poll, stamp};
+    use std::cell::{Cell, RefCell};
+    use std::time::Duration;
+
+    use ringway_bench::stats::Clock;
+
+    use super::{IN_FLIGHT, LARGE, SMALL, TIMED_OF, answer, check, poll, pump, stamp};
+
+    #[test]
+    fn a_pump_keeps_so_many_under_way_and_counts_each() {
+        let (under_way, most, ended) = (Cell::new(0), Cell::new(0), RefCell::new(Vec::new()));
+        let mut sequence = 0;
+        let mut start = |number| {
+            under_way.set(under_way.get() + 1);
+            most.set(most.get().max(under_way.get()));
+            Ok(number)
+        };
+        let mut end = |request: u64, number| {
+            assert_eq!(request, number);
+            under_way.set(under_way.get() - 1);
+            ended.borrow_mut().push(number);
+            Ok(())
+        };
+        let run =
+            pump(&Clock::calibrate(), Duration::from_millis(1), &mut sequence, &mut start, &mut end).unwrap();
+        let ended = ended.into_inner();
+        assert_eq!((under_way.get(), most.get()), (0, IN_FLIGHT));
+        assert_eq!(ended, (1..=sequence).collect::<Vec<_>>());
+        assert!(sequence.is_multiple_of(TIMED_OF) && run.latencies.count() == sequence, "{sequence}");
+    }
 
     #[test]
     fn an_answer_proves_that_both_ends_were_read() {

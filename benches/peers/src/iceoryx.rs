@@ -1,15 +1,12 @@
 //! iceoryx2 request-response, both processes polling: loaned memory, fixed-size payloads where they are small, one client,
 //! one server, nothing that could wake anybody.
 
-use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use anyhow::bail;
 use iceoryx2::prelude::*;
 use iceoryx2::service::port_factory::request_response::PortFactory;
 use ringway_bench::report::CaseResult;
-use ringway_bench::stats::{Recorder, Run};
 
 use crate::harness::{
     Bench, IN_FLIGHT, LARGE, Response, SMALL, answer, check, poll, ready, relax, stamp, stop_flag,
@@ -44,29 +41,15 @@ fn in_flight(bench: &Bench<'_>) -> anyhow::Result<CaseResult> {
     bench.pin_caller()?;
     let node = NodeBuilder::new().create::<ipc::Service>()?;
     let client = small_service(&node, &name)?.client_builder().create()?;
-    let (mut sequence, mut pending) = (0_u64, VecDeque::with_capacity(IN_FLIGHT));
-    bench.in_flight(&[callee.pid()], |run_time| {
-        let (mut latencies, started) = (Recorder::new(), Instant::now());
-        loop {
-            let full = pending.len() == IN_FLIGHT;
-            let over = started.elapsed() >= run_time;
-            if !full && !over {
-                sequence += 1;
-                let mut request = [0; SMALL];
-                stamp(&mut request, sequence);
-                let sent = client.loan_uninit()?.write_payload(request).send()?;
-                pending.push_back((sequence, bench.clock.now(), sent));
-                continue;
-            }
-            let Some((oldest, asked, waiting)) = pending.front() else { break };
-            let response = poll(|| Ok(waiting.receive()?))?;
-            check(response.payload(), *oldest)?;
-            latencies.record(bench.clock.since(*asked));
-            drop(response);
-            pending.pop_front();
-        }
-        Ok(Run { latencies, elapsed: started.elapsed() })
-    })
+    bench.in_flight(
+        &[callee.pid()],
+        |sequence| {
+            let mut request = [0; SMALL];
+            stamp(&mut request, sequence);
+            Ok(client.loan_uninit()?.write_payload(request).send()?)
+        },
+        |pending, sequence| check(poll(|| Ok(pending.receive()?))?.payload(), sequence),
+    )
 }
 
 fn large(bench: &Bench<'_>) -> anyhow::Result<CaseResult> {

@@ -1,14 +1,16 @@
-//! The same work over other transports: a 64-byte request and a 64-byte response between two pinned processes, and a
-//! 16 MiB request where that makes sense. Clocks, statistics, floors and reports are those of `ringway bench`. Each rival
+//! The same work over Ringway and over other transports: a 64-byte request and a 64-byte response between two pinned
+//! processes, many of them at once where a rival is built for it, and a 16 MiB request where that makes sense. Clocks, statistics, floors and reports are those of `ringway bench`. Each rival
 //! is a module with the same two halves, `measure` (the caller) and `serve` (the callee, this executable again); what is
 //! special about its configuration stands in `README.md`.
 
+mod against;
 mod harness;
 
 #[cfg(feature = "aeron")]
 mod aeron;
 mod iceoryx;
 mod nats;
+mod ringway;
 mod tonic_uds;
 mod unix_socket;
 mod zeromq;
@@ -45,6 +47,7 @@ const RIVALS: &[Rival] = &[
     Rival { name: "iceoryx2", measure: iceoryx::measure, serve: iceoryx::serve },
     #[cfg(feature = "aeron")]
     Rival { name: "aeron", measure: aeron::measure, serve: aeron::serve },
+    Rival { name: "ringway", measure: ringway::measure, serve: ringway::serve },
 ];
 
 /// Measures other transports the way `ringway bench` measures Ringway.
@@ -137,6 +140,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             Err(_) => failed.push(format!("{}: panicked", rival.name)),
         }
     }
+    report.claims = against::claims(&report);
     write(arguments, &report)?;
     if failed.is_empty() { Ok(()) } else { bail!("not measured: {}", failed.join("; ")) }
 }
@@ -149,9 +153,14 @@ fn write(arguments: &Arguments, report: &Report) -> anyhow::Result<()> {
         Some(file) if file.as_os_str() == "-" => println!("{}", report.to_json()?),
         Some(file) => {
             std::fs::write(file, report.to_json()?).context("the JSON could not be written")?;
-            println!("{}", report.to_table());
+            print_tables(report);
         }
-        None => println!("{}", report.to_table()),
+        None => print_tables(report),
     }
     Ok(())
+}
+
+fn print_tables(report: &Report) {
+    println!("{}", report.to_table());
+    print!("{}", against::table(report));
 }

@@ -238,6 +238,11 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// The moment that a call with these options must end at, if it names one or inherits one.
+pub(crate) fn deadline_of(options: &CallOptions) -> Option<u64> {
+    explicit_deadline(options, &context::inherited())
+}
+
 #[inline]
 fn explicit_deadline(options: &CallOptions, inherited: &Inherited) -> Option<u64> {
     let by_timeout = options.timeout.map(|timeout| now_ns().saturating_add(nanos(timeout)));

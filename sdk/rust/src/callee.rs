@@ -1,10 +1,11 @@
 //! The callee's end of a channel: checking requests, running handlers, publishing replies.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context as TaskContext, Poll, Waker};
 
@@ -24,10 +25,12 @@ use ringway_protocol::{CallError, ErrorCode, SpanId, TraceContext, TraceId, Work
 
 use crate::context::{CancelToken, Context, Inherited};
 use crate::error::HandlerResult;
+use crate::executor::{JOBS_MAX, THREADS_MAX};
 use crate::function::{BoxReply, Handler, Placement};
 use crate::memory::Memory;
 use crate::message::Message;
 use crate::meta::Meta;
+use crate::pending::PENDING_MAX;
 use crate::stream::{Carrier, Inbox, Need, StreamReader, StreamWriter};
 use crate::wire::{self, Received};
 use crate::worker::{Inner, Worker};
@@ -40,6 +43,15 @@ const LONG_NS: u64 = 200_000;
 
 /// Short runs in a row after which an adaptive function runs inline.
 const SHORT_RUNS: u32 = 8;
+
+/// Calls of one caller that run or are queued away from the dispatcher's thread. A correct caller never has more in flight.
+const CALLS_MAX: usize = PENDING_MAX;
+
+/// The same for its sends, which it may forget; half of what the pool takes from all callers.
+const SENDS_MAX: usize = JOBS_MAX / 2;
+
+/// Of its calls, those that hold a thread for as long as their caller streams; half of the pool's threads.
+const STREAMS_MAX: usize = THREADS_MAX / 2;
 
 /// Inline runs between two that are timed.
 const TIMED_EVERY: u32 = 16;
@@ -73,6 +85,11 @@ impl Registered {
             Placement::Pooled => false,
             Placement::Adaptive => self.short_runs.load(Ordering::Relaxed) >= SHORT_RUNS,
         }
+    }
+
+    /// Whether a call holds a thread of the pool for as long as its caller likes.
+    fn streams_on_thread(&self) -> bool {
+        matches!(self.handler, Handler::Stream(_))
     }
 
     fn learn(&self, run_ns: u64) {
@@ -203,6 +220,10 @@ pub(crate) struct CalleeChannel {
     /// Where the payloads that are sent lie.
     memory: Memory,
     running: Mutex<HashMap<u64, Running>>,
+    /// Sends that run or are queued.
+    sends: AtomicUsize,
+    /// Of the calls, those that stream on a thread of the pool.
+    streams: AtomicUsize,
 }
 
 /// What a span of a call needs when the call ends.
@@ -230,6 +251,8 @@ impl CalleeChannel {
             caller_name,
             memory,
             running: Mutex::default(),
+            sends: AtomicUsize::new(0),
+            streams: AtomicUsize::new(0),
         })
     }
 
@@ -286,6 +309,43 @@ impl CalleeChannel {
             _ => {
                 self.channel.violation(CloseReason::Nonsense);
             }
+        }
+    }
+
+    /// Takes a call or a send into account. An error: the caller has as many under way as it may.
+    fn begin(&self, header: &Header, call: Running, on_thread: bool) -> Result<(), CallError> {
+        if header.kind != Kind::Call.to_u8() {
+            if self.sends.fetch_add(1, Ordering::Relaxed) < SENDS_MAX {
+                return Ok(());
+            }
+            self.sends.fetch_sub(1, Ordering::Relaxed);
+            return Err(too_many(SENDS_MAX, "sends"));
+        }
+        let mut running = self.running.lock();
+        if running.len() >= CALLS_MAX {
+            return Err(too_many(CALLS_MAX, "calls"));
+        }
+        if on_thread && self.streams.load(Ordering::Relaxed) >= STREAMS_MAX {
+            return Err(too_many(STREAMS_MAX, "streams"));
+        }
+        match running.entry(header.invocation) {
+            // Its number belongs to another call that still runs, which stays as it is.
+            Entry::Occupied(_) => Err(wire::closed(self.channel.violation(CloseReason::Nonsense))),
+            Entry::Vacant(place) => {
+                self.streams.fetch_add(usize::from(on_thread), Ordering::Relaxed);
+                place.insert(call);
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends what [`CalleeChannel::begin`] began. A send is not in the table, whatever number it bears.
+    fn over(&self, header: &Header, on_thread: bool) {
+        if header.kind == Kind::Call.to_u8() {
+            self.running.lock().remove(&header.invocation);
+            self.streams.fetch_sub(usize::from(on_thread), Ordering::Relaxed);
+        } else {
+            self.sends.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -421,14 +481,21 @@ impl CalleeChannel {
             flags |= SPAN_FLAG_RELAYED;
         }
         let inbox = streaming.then(Inbox::new);
+        if let Some(inbox) = inbox.as_ref().filter(|_| header.kind == Kind::Send.to_u8()) {
+            // A send has no number that items could name: nothing comes in, and there is nobody to stream to.
+            inbox.end(None);
+        }
         let mut context = Context { cancel: Some(token.clone()), ..context.clone() };
         context.worker = Worker::internal(Arc::clone(inner));
-        if header.kind == Kind::Call.to_u8() {
-            let call = Running { cancel: token.clone(), stream: inbox.clone() };
-            if self.running.lock().insert(header.invocation, call).is_some() {
-                self.channel.violation(CloseReason::Nonsense);
-                return;
-            }
+        let call = Running { cancel: token.clone(), stream: inbox.clone() };
+        if let Err(error) = self.begin(&header, call, function.streams_on_thread()) {
+            let guard = guard_of(&received);
+            drop(received);
+            return self.finish(inner, &header, guard, Err(&error), trace);
+        }
+        if self.channel.close_reason().is_some() {
+            // `cancel_all` may have gone over the table before this call was in it.
+            self.cancel(header.invocation);
         }
         let trace = trace.map(|span| ServerSpan { flags, ..span });
         if let Some(span) = &trace {
@@ -551,6 +618,11 @@ impl CalleeChannel {
     }
 }
 
+#[cold]
+fn too_many(limit: usize, what: &str) -> CallError {
+    CallError::new(ErrorCode::Busy, format!("{limit} {what} of this caller are under way already"))
+}
+
 fn error_message(error: &CallError) -> Message {
     Message::from_vec(Encoding::Json, serde_json::to_vec(error).unwrap_or_default())
 }
@@ -634,7 +706,7 @@ struct Job {
 
 impl Job {
     fn end(&self, header: &Header, guard: Option<Arc<LeaseGuard>>, result: Result<Message, CallError>) {
-        self.channel.running.lock().remove(&header.invocation);
+        self.channel.over(header, self.function.streams_on_thread());
         self.channel.finish(&self.inner, header, guard, result.as_ref(), self.trace);
     }
 
@@ -650,7 +722,7 @@ impl Job {
         let (header, guard) = (received.header, guard_of(&received));
         let pool = self.inner.pool.clone();
         let (channel, inner, trace) = (Arc::clone(&self.channel), Arc::clone(&self.inner), self.trace);
-        let refused_guard = guard.clone();
+        let (refused_guard, on_thread) = (guard.clone(), self.function.streams_on_thread());
         let job = move || {
             if self.context.is_cancelled() {
                 drop(received);
@@ -676,7 +748,7 @@ impl Job {
             self.end(&header, guard, result.map(|()| reply));
         };
         if pool.run(job).is_err() {
-            channel.running.lock().remove(&header.invocation);
+            channel.over(&header, on_thread);
             let text = "every thread of the worker is taken and its queue is full";
             let error = CallError::new(ErrorCode::Busy, text);
             channel.finish(&inner, &header, refused_guard, Err(&error), trace);

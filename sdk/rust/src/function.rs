@@ -138,7 +138,9 @@ impl Function {
         Self { id: id.to_owned(), handler, placement: Placement::default(), spec }
     }
 
-    /// A typed function that reads its archived request in place. Serves archived bytes and JSON.
+    /// A typed function that reads its request as an archive, without deserializing it. Serves archived bytes and JSON. A
+    /// request that does not fit the slot (192 bytes) is copied out of the caller's block once, because an archive is only
+    /// sound while nobody can change it; what is to be read where it lies travels as bytes, tensor or attachment.
     #[must_use]
     pub fn typed<Req: Typed, Resp: Typed>(
         id: &str,
@@ -147,7 +149,8 @@ impl Function {
         let call = move |context: &Context, request: &Received, reply: &mut Message| match request.encoding()
         {
             Encoding::Rkyv => {
-                let archived = access::<Req>(request.body())?;
+                let archive = request.archive();
+                let archived = access::<Req>(archive.bytes())?;
                 archive_into(&handler(context, View { archived, _type: PhantomData })?, reply)
             }
             Encoding::Json => {

@@ -6,9 +6,10 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use ringway_protocol::CallError;
 use ringway_protocol::header::Encoding;
+use ringway_protocol::{CallError, ErrorCode};
 use rkyv::rancor::Error as RkyvError;
+use rkyv::util::AlignedVec;
 
 use crate::call::{self, CallOptions, Pending, Request, takes_archive};
 use crate::error::Failure;
@@ -18,7 +19,7 @@ use crate::pipeline::{Pipeline, TypedPipeline};
 use crate::routes::{Route, Target};
 use crate::stream::{Inbox, StreamReader, StreamWriter};
 use crate::stream_call::{CallerCarrier, StreamCall};
-use crate::wire::Received;
+use crate::wire::{Archive, Received};
 use crate::worker::{Inner, Worker};
 
 /// A function of whole messages.
@@ -144,10 +145,24 @@ impl Handle {
             inner: Arc::clone(self.inner()),
             invocation,
         });
+        if let Some(deadline_ns) = call::deadline_of(options) {
+            self.inner().schedule(deadline_ns, end_at_deadline(&inbox));
+        }
         let reader = StreamReader { inbox: Arc::clone(&inbox), carrier: carrier.clone(), invocation };
         let writer = StreamWriter { inbox, carrier, invocation, finished: false };
         Ok(StreamCall::new(pending, reader, writer))
     }
+}
+
+/// Ends a stream whose time is up: a reader or writer that waits for the other side waits no longer.
+fn end_at_deadline(inbox: &Arc<Inbox>) -> Box<dyn FnOnce() + Send> {
+    let inbox = Arc::downgrade(inbox);
+    Box::new(move || {
+        if let Some(inbox) = inbox.upgrade() {
+            let text = "the stream did not end in the time allowed";
+            inbox.end(Some(CallError::new(ErrorCode::DeadlineExceeded, text)));
+        }
+    })
 }
 
 /// A typed function: archived bytes where both sides' types have the same layout, JSON otherwise.
@@ -307,23 +322,33 @@ impl<Resp: Typed> Future for PendingReply<Resp> {
 #[derive(Debug)]
 pub struct Reply<T> {
     received: Received,
+    /// An archive that came in a block: see [`Received::archive`].
+    copied: Option<Box<AlignedVec>>,
     _type: PhantomData<fn() -> T>,
 }
 
 impl<T: Typed> Reply<T> {
     #[inline]
     pub(crate) fn check(received: Received) -> Result<Self, CallError> {
+        let mut copied = None;
         if received.encoding() == Encoding::Rkyv {
-            access::<T>(received.body()).map_err(Failure::into_error)?;
+            let archive = received.archive();
+            access::<T>(archive.bytes()).map_err(Failure::into_error)?;
+            if let Archive::Copied(bytes) = archive {
+                copied = Some(bytes);
+            }
         }
-        Ok(Self { received, _type: PhantomData })
+        Ok(Self { received, copied, _type: PhantomData })
     }
 
-    /// The archived value, where the callee sent one: no copy, no allocation.
+    /// The archived value, where the callee sent one: nothing is copied or allocated for it here.
     #[must_use]
     pub fn archived(&self) -> Option<&T::Archived> {
         match self.received.encoding() {
-            Encoding::Rkyv => access::<T>(self.received.body()).ok(),
+            Encoding::Rkyv => {
+                let bytes = self.copied.as_ref().map_or_else(|| self.received.body(), |copied| copied);
+                access::<T>(bytes).ok()
+            }
             _ => None,
         }
     }

@@ -14,6 +14,8 @@ use ringway_protocol::header::{DType, Encoding, Flags, Role};
 use ringway_protocol::limits::{ATTACHMENTS_MAX, TENSOR_DIMS_MAX};
 use ringway_protocol::{CallError, ErrorCode};
 
+use rkyv::util::AlignedVec;
+
 use crate::memory::Memory;
 use crate::message::{Attachment, Body, Message};
 use crate::meta::{Meta, TAG_DIMS};
@@ -193,6 +195,32 @@ pub(crate) struct Received {
     pub(crate) blocks: Option<Box<Blocks>>,
 }
 
+/// The bytes of an archive, in memory of this process.
+#[derive(Debug)]
+pub(crate) enum Archive<'a> {
+    Here(&'a [u8]),
+    Copied(Box<AlignedVec>),
+}
+
+impl Archive<'_> {
+    #[cold]
+    pub(crate) fn copy_of(body: &Payload) -> Self {
+        let mut bytes = AlignedVec::new();
+        bytes.resize(body.len().try_into().unwrap_or(usize::MAX), 0);
+        body.copy_to(&mut bytes);
+        crate::counters::copied(bytes.len());
+        Self::Copied(Box::new(bytes))
+    }
+
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Here(bytes) => bytes,
+            Self::Copied(bytes) => bytes,
+        }
+    }
+}
+
 /// What a frame brought in blocks.
 #[derive(Debug)]
 pub(crate) struct Blocks {
@@ -243,6 +271,13 @@ impl Received {
         let front = usize::from(self.header.attachments) * DESCRIPTOR_BYTES;
         let end = usize::from(self.header.inline_len) - usize::from(self.header.meta_len);
         &self.inline.bytes()[front..end]
+    }
+
+    /// The body of an archive, where nobody else can change it: in the copy of the slot, or copied out of its block here.
+    /// An archive leads from place to place, so one that its sender changes after it was checked would lead anywhere.
+    pub(crate) fn archive(&self) -> Archive<'_> {
+        let body = self.blocks.as_ref().and_then(|blocks| blocks.body.as_ref());
+        body.map_or_else(|| Archive::Here(self.body()), Archive::copy_of)
     }
 
     /// The metadata's bytes.

@@ -187,7 +187,7 @@ impl Inner {
         Some(control.schedule(at_ns, Box::new(move || waker.wake())))
     }
 
-    fn schedule(&self, at_ns: u64, task: Box<dyn FnOnce() + Send>) {
+    pub(crate) fn schedule(&self, at_ns: u64, task: Box<dyn FnOnce() + Send>) {
         if let Ok(control) = self.control() {
             let _never_cancelled = control.schedule(at_ns, task);
         }

@@ -2,6 +2,7 @@
 //! harness is that of `tests/it/hostile`, whose seeds become bytes here.
 #![no_main]
 
+#[expect(dead_code, reason = "a lying worker does more with it")]
 #[path = "../../it/hostile/attacker.rs"]
 mod attacker;
 #[expect(dead_code, reason = "seeds are for the tests")]

@@ -57,7 +57,9 @@ pub(crate) struct Attacker {
     segments: Vec<(u32, u64)>,
     next_key: u32,
     seen: VecDeque<Header>,
+    fresh: Vec<Header>,
     leases: Vec<u32>,
+    hung_up: bool,
 }
 
 /// What the victim has handed over.
@@ -93,7 +95,9 @@ impl Attacker {
             segments: Vec::new(),
             next_key: 0,
             seen: VecDeque::new(),
+            fresh: Vec::new(),
             leases: Vec::new(),
+            hung_up: false,
         };
         let fd = segment.fd().expect("a memfd has a descriptor");
         if attacker.lies(choices) {
@@ -125,7 +129,7 @@ impl Attacker {
         if choices.once_in(4) { self.babble(choices) } else { self.say(1, 0, &fds) }
     }
 
-    fn lies(&self, choices: &mut Choices<'_>) -> bool {
+    pub(crate) fn lies(&self, choices: &mut Choices<'_>) -> bool {
         self.lie_once_in != 0 && choices.once_in(self.lie_once_in)
     }
 
@@ -136,6 +140,14 @@ impl Attacker {
             place.copy_from_slice(&word.to_le_bytes());
         }
         let _refused = socket::send(&self.socket, &[IoSlice::new(&bytes)], fds);
+    }
+
+    /// Says that it closes the channel, as a correct peer does before it hangs up.
+    pub(crate) fn leave(&mut self) {
+        // What is left unread would reset the socket, and the goodbye be lost.
+        self.listen();
+        self.say(4, 2, &[]);
+        socket::hang_up(&self.socket);
     }
 
     /// Sends what is no message.
@@ -157,7 +169,8 @@ impl Attacker {
     pub(crate) fn listen(&mut self) {
         let (mut bytes, mut fds) = ([0; 64], Vec::new());
         while let Ok(received) = socket::receive(&self.socket, &mut [IoSliceMut::new(&mut bytes)], &mut fds) {
-            if received.bytes == 0 {
+            if received.bytes == 0 || bytes[0] == 4 {
+                self.hung_up = true;
                 break;
             }
             if bytes[0] == 1 && self.victim.is_none() {
@@ -173,6 +186,8 @@ impl Attacker {
             self.leases.truncate(64);
             self.seen.push_front(header);
             self.seen.truncate(32);
+            self.fresh.push(header);
+            self.fresh.truncate(256);
         }
     }
 
@@ -200,7 +215,32 @@ impl Attacker {
         }
     }
 
-    fn has_room(&self) -> bool {
+    /// Whether the victim has closed the channel.
+    pub(crate) fn hung_up(&self) -> bool {
+        self.hung_up
+    }
+
+    /// Frames of the victim that nobody has asked for yet, the oldest first.
+    pub(crate) fn take_fresh(&mut self) -> Vec<Header> {
+        std::mem::take(&mut self.fresh)
+    }
+
+    /// One of the last frames of the victim.
+    pub(crate) fn seen_before(&self, choices: &mut Choices<'_>) -> Option<Header> {
+        let seen: Vec<Header> = self.seen.iter().copied().collect();
+        choices.pick(&seen)
+    }
+
+    /// Publishes a frame if there is room for it, and says whether there was.
+    pub(crate) fn deliver(&mut self, header: &Header, inline: &Inline) -> bool {
+        let room = self.has_room();
+        if room {
+            self.publish(header, inline);
+        }
+        room
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
         let taken = self.victim.as_ref().map_or(0, |victim| victim.memory.consumed());
         self.next.wrapping_sub(taken) < u64::from(SLOTS)
     }
@@ -255,7 +295,7 @@ impl Attacker {
         (header, inline)
     }
 
-    fn descriptor(&mut self, choices: &mut Choices<'_>) -> Descriptor {
+    pub(crate) fn descriptor(&mut self, choices: &mut Choices<'_>) -> Descriptor {
         let (segment, bytes) = choices.pick(&self.segments).unwrap_or((0, 4096));
         let offset = choices.below(bytes) & !63;
         let role = choices.pick(&[0u8, 0, 0, 1, 2]).unwrap_or_default();
@@ -270,7 +310,7 @@ impl Attacker {
         }
     }
 
-    fn announce(&mut self, choices: &mut Choices<'_>) {
+    pub(crate) fn announce(&mut self, choices: &mut Choices<'_>) {
         if self.segments.len() < 4 {
             let bytes = 4096 * (1 + choices.below(3));
             let fd = memfd(bytes, true);
@@ -283,7 +323,7 @@ impl Attacker {
         }
     }
 
-    fn release(&mut self, choices: &mut Choices<'_>, falsely: bool) {
+    pub(crate) fn release(&mut self, choices: &mut Choices<'_>, falsely: bool) {
         let lease = if falsely {
             Some(choices.word().to_le_bytes())
         } else {
@@ -296,7 +336,7 @@ impl Attacker {
     }
 
     /// Does what no correct peer does.
-    fn lie(&mut self, choices: &mut Choices<'_>) {
+    pub(crate) fn lie(&mut self, choices: &mut Choices<'_>) {
         let page = self.own.own_page().expect("made here");
         match choices.below(16) {
             0 => page.consumed.word.store(choices.awkward(), Ordering::Release),

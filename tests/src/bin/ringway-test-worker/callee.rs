@@ -1,10 +1,12 @@
 //! Workers that serve. It must not know who calls.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use ringway::{Context, Function, Sampler, Worker};
 use ringway_tests::service::{deaths, functions, tell};
+use ringway_tests::victim;
 use serde_json::{Value, json};
 use tracing_subscriber::layer::SubscriberExt as _;
 
@@ -19,6 +21,36 @@ pub(super) fn play(address: &str, prefix: &str, orders: &Receiver<String>) -> Pl
     tell(&format!("ready {}", worker.id()));
     wait_for_the_end(orders);
     Ok(())
+}
+
+/// Serves what a victim serves. From the order `call SEED` to the order `rest` it calls the functions of `target`, and then
+/// tells what came of it.
+pub(super) fn play_victim(address: &str, prefix: &str, target: &str, orders: &Receiver<String>) -> Played {
+    let worker = Worker::builder(prefix).address(address).threads(8).connect()?;
+    worker.register_all(victim::functions(prefix))?;
+    tell(&format!("ready {}", worker.id()));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let mut calling = None;
+        for order in orders {
+            match order.split_once(' ') {
+                Some(("call", seed)) => {
+                    let seed = seed.parse()?;
+                    stop.store(false, Ordering::Relaxed);
+                    let (worker, stop) = (&worker, &stop);
+                    calling = Some(scope.spawn(move || victim::keep_calling(worker, target, seed, stop)));
+                }
+                _ => {
+                    stop.store(true, Ordering::Relaxed);
+                    if let Some(calls) = calling.take().and_then(|calling| calling.join().ok()) {
+                        tell(&format!("calls {}", json!(calls)));
+                    }
+                }
+            }
+        }
+        wait_for_the_end(orders);
+        Ok(())
+    })
 }
 
 /// Attaches many workers of so many functions each, and registers one more, `PREFIX::new-N`, at every order `new N`.

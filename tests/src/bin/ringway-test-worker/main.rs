@@ -28,6 +28,7 @@ fn main() -> Played {
         ["sender", address, function, sends, end] => {
             caller::play_sender(address, function, sends.parse()?, end)
         }
+        ["victim", address, prefix, target] => callee::play_victim(address, prefix, target, &orders()),
         ["caller", address, target, point] => caller::play(address, target, point, &orders()),
         _ => Err(format!("no such part: {words:?}").into()),
     }
