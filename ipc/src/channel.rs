@@ -12,6 +12,7 @@ mod opening;
 mod payload;
 
 use std::collections::{HashMap, VecDeque};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -458,10 +459,25 @@ impl Channel {
         self.retract_dead(&mut outgoing);
         let key = outgoing.next_key;
         let fd = payload.segment_fd().ok_or(LendError::Segment)?;
-        Message::Segment { key }.send(&self.socket, &[fd]).map_err(|_| LendError::Segment)?;
+        if let Err(error) = (Message::Segment { key }).send(&self.socket, &[fd]) {
+            drop(outgoing);
+            return Err(self.not_announced(&error));
+        }
         outgoing.next_key = outgoing.next_key.wrapping_add(1);
         outgoing.announced.insert(identity, (key, payload.announced_segment()));
         Ok(key)
+    }
+
+    /// Why the peer could not be told: most often because it died a moment ago and nobody has noticed yet.
+    #[cold]
+    fn not_announced(&self, error: &std::io::Error) -> LendError {
+        if matches!(
+            error.kind(),
+            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::NotConnected
+        ) {
+            self.close(CloseReason::PeerGone);
+        }
+        self.close_reason().map_or(LendError::Segment, LendError::Closed)
     }
 
     /// Announces a segment before anything in it is lent, so that the peer can map and populate it in good time.

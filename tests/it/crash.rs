@@ -140,7 +140,12 @@ impl Scene {
             let allowed = Census { threads: base.threads + THREADS_SPARE, fds, shared, ..base };
             let now = Census::settle(pid, &allowed, PATIENCE).unwrap();
             println!("{who}: before {base:?}, after {now:?}");
-            assert!(now.fits(&allowed), "{who} holds more than before: {:#?}", Census::descriptors(pid));
+            assert!(
+                now.fits(&allowed),
+                "{who} holds more than before: {:#?}\n{:#}",
+                Census::descriptors(pid),
+                self.inspection()
+            );
         }
         let until = std::time::Instant::now() + PATIENCE;
         while self.live_bytes() > base.live_bytes && std::time::Instant::now() < until {

@@ -340,7 +340,7 @@ pub(crate) fn call<R: Request>(
         },
     };
     plan.record(reference(&target.function), &ended, reply);
-    sole.remember();
+    route.keep_sole(sole);
     ended
 }
 

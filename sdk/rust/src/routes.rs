@@ -3,13 +3,13 @@
 //! A [`Route`] is one function id and lives as long as anybody holds it; its list of targets is swapped whole when the
 //! catalog changes. So a resolved handle never goes stale, and a call reads one pointer.
 
-use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::{Condvar, Mutex, RwLock};
+use ringway_ipc::lock::SpinLock;
 use ringway_ipc::waiter::Expectation;
 use ringway_protocol::WorkerId;
 use ringway_protocol::control::{Catalog, CatalogFunction, CatalogWorker, Change, WorkerStatus};
@@ -42,8 +42,10 @@ pub(crate) struct Route {
     /// How long a reply usually takes.
     pub(crate) expected: Expectation,
     turn: AtomicU32,
-    /// Names this route with these targets, and no other ever.
+    /// Rises with every change of the targets.
     version: AtomicU64,
+    /// Taken by a call and put back: saves the thread that calls most the counting which a shared list costs.
+    sole: SpinLock<Option<Box<Sole>>>,
 }
 
 /// The only replica of a route, and the channel to it.
@@ -54,40 +56,11 @@ pub(crate) struct Sole {
     pub(crate) caller: Arc<CallerChannel>,
 }
 
-/// Routes that a thread remembers, a power of two. Two that fall together replace each other.
-const REMEMBERED: usize = 8;
-
-thread_local! {
-    /// Saves the quick way the counting that sharing a list costs. What a thread remembers of a channel that was closed
-    /// since, it keeps until it remembers something else in that place, or ends.
-    static SOLE: [Cell<Option<Box<Sole>>>; REMEMBERED] = const { [const { Cell::new(None) }; REMEMBERED] };
-}
-
 impl Sole {
     #[inline]
     pub(crate) fn target(&self) -> &Target {
         &self.targets[0]
     }
-
-    /// Keeps it for this thread's next call.
-    #[inline]
-    pub(crate) fn remember(self: Box<Self>) {
-        let place = place_of(self.version);
-        // A thread that is ending remembers nothing.
-        let _kept = SOLE.try_with(|places| places[place].set(Some(self)));
-    }
-}
-
-#[inline]
-fn place_of(version: u64) -> usize {
-    #[expect(clippy::cast_possible_truncation, reason = "only the low bits are used")]
-    let place = version as usize & (REMEMBERED - 1);
-    place
-}
-
-fn new_version() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Route {
@@ -108,26 +81,45 @@ impl Route {
             targets: ArcSwap::from_pointee(targets),
             expected: Expectation::default(),
             turn: AtomicU32::new(0),
-            version: AtomicU64::new(new_version()),
+            version: AtomicU64::new(0),
+            sole: SpinLock::leaning(None),
         }
     }
 
     fn set_targets(&self, targets: Vec<Target>) {
         self.targets.store(Arc::new(targets));
         // Only now: who reads the new version finds targets that are no older.
-        self.version.store(new_version(), Ordering::Release);
+        self.version.fetch_add(1, Ordering::Release);
+        self.forget_sole();
     }
 
-    /// The only replica, when there is just one and its channel is set up: as this thread remembers it, which costs a look
-    /// at one number, or looked up. Whoever has used it gives it back with [`Sole::remember`].
+    /// The only replica, when there is just one and its channel is set up. Whoever has used it puts it back with
+    /// [`Route::keep_sole`]; who comes meanwhile looks it up again.
     #[inline]
     pub(crate) fn sole(&self) -> Option<Box<Sole>> {
         let version = self.version.load(Ordering::Acquire);
-        let remembered = SOLE.try_with(|places| places[place_of(version)].take()).ok().flatten();
-        match remembered {
+        let kept = self.sole.lock().take();
+        match kept {
             Some(sole) if sole.version == version => Some(sole),
             _ => self.look_sole_up(version),
         }
+    }
+
+    /// Keeps it for the next call, while its channel is open and the targets are the same.
+    #[inline]
+    pub(crate) fn keep_sole(&self, sole: Box<Sole>) {
+        let mut place = self.sole.lock();
+        // Looked at under the lock: who closes a channel or changes the targets comes here afterwards, to let go of it.
+        let same = sole.version == self.version.load(Ordering::Acquire);
+        let open = sole.caller.channel.close_reason().is_none();
+        let not_needed = if same && open { place.replace(sole) } else { Some(sole) };
+        drop(place);
+        drop(not_needed);
+    }
+
+    fn forget_sole(&self) {
+        let forgotten = self.sole.lock().take();
+        drop(forgotten);
     }
 
     #[cold]
@@ -282,6 +274,17 @@ impl Routes {
             state.apply(change, &mut touched);
         }
         self.publish(&state, touched);
+    }
+
+    /// A channel to a worker is closed: nobody keeps it.
+    pub(crate) fn let_go_of(&self, worker: WorkerId) {
+        let state = self.state.lock();
+        let by_name = self.by_name.read();
+        for (space, id) in state.by_worker.get(&worker).into_iter().flatten() {
+            if let Some(route) = by_name.get(space).and_then(|routes| routes.get(id)) {
+                route.forget_sole();
+            }
+        }
     }
 
     /// A worker's channel is closed for good and the catalog does not have it: its functions go.

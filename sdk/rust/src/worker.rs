@@ -177,6 +177,7 @@ impl Inner {
             if link.caller.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, &caller)) {
                 link.caller.store(None);
             }
+            self.routes.let_go_of(caller.peer());
             drop(link);
             self.routes.forget_link(caller.peer());
         }
