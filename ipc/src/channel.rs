@@ -15,7 +15,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -25,7 +25,7 @@ use crate::frame::{Descriptor, Header, Inline};
 use crate::layout;
 use crate::lease::LeaseTable;
 use crate::lock::{SpinGuard, SpinLock};
-use crate::ring::{Consumer, EndMemory, Producer, PushError, RingViolation, SleepFence};
+use crate::ring::{Answered, Consumer, EndMemory, Producer, PushError, RingViolation, SleepFence};
 use crate::segment::SegmentView;
 
 pub use message::MessageError;
@@ -144,8 +144,7 @@ pub struct Channel {
     own_bell: Doorbell,
     peer_worker_bell: Doorbell,
     peer_channel_bell: Option<Doorbell>,
-    /// The last request for a bell that was answered.
-    rung: AtomicU64,
+    answered: Answered,
     overflowing: AtomicBool,
     socket: OwnedFd,
     socket_reader: Mutex<()>,
@@ -379,8 +378,7 @@ impl Channel {
 
     #[cold]
     fn ring_bell(&self, attention: crate::ring::Attention) {
-        // Every request is distinct, so one ring answers it; see `Attention`.
-        if self.rung.swap(attention.0, Ordering::Relaxed) == attention.0 {
+        if !self.answered.is_new(attention) {
             return;
         }
         match &self.peer_channel_bell {

@@ -38,7 +38,7 @@ use std::sync::Arc;
 use crate::frame::{Header, Inline};
 use crate::layout::{self, EndPage, Facts, LayoutError, SLOTS_OFFSET, Slot};
 use crate::segment::{Segment, SegmentView};
-use crate::sync::{Ordering, fence};
+use crate::sync::{AtomicU64, Ordering, fence};
 
 /// One end's segment, seen as page and slots.
 #[derive(Debug, Clone)]
@@ -233,7 +233,9 @@ pub enum RingViolation {
 }
 
 /// A consumer's attention line: which doorbell it asks for, in the low two bits, and above them how often it has
-/// asked. The count makes every request distinct, so a producer that has rung for one need not ring again for it.
+/// asked. The count makes every request distinct, so a producer that has rung for one need not ring again for it
+/// ([`Answered`]). A consumer that was woken must therefore ask anew before it sleeps again, also where nothing had come:
+/// the ring may have been for a frame that it had taken before it asked, and the next frame would ring for nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attention(pub u64);
 
@@ -243,6 +245,20 @@ impl Attention {
     #[must_use]
     pub fn bell(self) -> u64 {
         self.0 & 3
+    }
+}
+
+/// The last request for a bell that a producer has answered; shared by the threads that publish.
+#[derive(Debug, Default)]
+pub struct Answered(AtomicU64);
+
+impl Answered {
+    /// Whether a request is still to be answered; whoever hears yes rings.
+    #[inline]
+    #[must_use]
+    pub fn is_new(&self, request: Attention) -> bool {
+        // An exchange, so that of several threads only one rings. What orders the frame before the ring is the system call.
+        self.0.swap(request.0, Ordering::Relaxed) != request.0
     }
 }
 

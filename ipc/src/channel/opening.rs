@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -12,7 +12,7 @@ use crate::doorbell::Doorbell;
 use crate::layout::{self, FACT_BARRIER_BEFORE_SLEEP, Facts, LayoutError};
 use crate::lease::LeaseTable;
 use crate::lock::SpinLock;
-use crate::ring::{Consumer, EndMemory, Producer, SleepFence};
+use crate::ring::{Answered, Consumer, EndMemory, Producer, SleepFence};
 use crate::segment::{Segment, SegmentError, SegmentView};
 
 /// What an end brings to a channel.
@@ -156,7 +156,7 @@ impl Opening {
             own_bell: self.own_bell,
             peer_worker_bell: worker_bell,
             peer_channel_bell: channel_bell,
-            rung: AtomicU64::new(u64::MAX),
+            answered: Answered::default(),
             overflowing: AtomicBool::new(false),
             socket: self.socket,
             socket_reader: Mutex::new(()),

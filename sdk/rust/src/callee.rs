@@ -859,10 +859,9 @@ impl CalleeChannel {
         self.channel.try_lead()
     }
 
-    /// Whether a frame waits.
-    #[inline]
+    /// Whether a frame waits, on a channel that is open.
     pub(crate) fn ready(&self) -> bool {
-        self.channel.try_lead().is_some_and(|lead| lead.ready())
+        self.channel.close_reason().is_none() && self.channel.try_lead().is_some_and(|lead| lead.ready())
     }
 
     /// Says that the dispatcher polls this channel.

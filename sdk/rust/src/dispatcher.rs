@@ -16,7 +16,7 @@ use ringway_ipc::channel::Channel;
 use ringway_ipc::clock::now_ns;
 use ringway_ipc::doorbell::Doorbell;
 use ringway_ipc::layout::ATTENTION_WORKER_BELL;
-use ringway_ipc::waiter::{Expectation, SpinPolicy, Spun, WaitMode};
+use ringway_ipc::waiter::{EAGER_POLLS, Expectation, SpinPolicy, Spun, WaitMode};
 
 use crate::callee::{CalleeChannel, Polled, Server};
 use crate::caller::CallerChannel;
@@ -28,6 +28,9 @@ const TURN: usize = 64;
 /// How often the ring of the only busy channel is looked at before anything else is: a look is one load, and what is
 /// between two delays what comes meanwhile.
 const LOOKS_AT_ONE: u32 = 16;
+
+/// Rounds over the busy channels before a spin reads the clock.
+const EAGER_ROUNDS: u32 = EAGER_POLLS / LOOKS_AT_ONE;
 
 /// Longest sleep. News comes with a bell; the bound limits what a peer that steals one can do.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
@@ -367,7 +370,7 @@ impl<'a> Round<'a> {
     }
 
     fn ready(&self) -> bool {
-        self.hot.iter().any(|polled| polled.callee.ready())
+        self.callees.iter().any(|callee| callee.ready())
             || self
                 .callers
                 .iter()
@@ -394,7 +397,7 @@ impl<'a> Round<'a> {
         let polled = !self.hot.is_empty() || self.callers.iter().any(|caller| caller.has_tasks());
         let mut spin_ns = if polled { policy.plan(expected.ns()) } else { 0 };
         let start = if spin_ns > 0 {
-            match policy.spin(spin_ns.min(BELL_EVERY_NS), || self.serve()) {
+            match policy.spin_after(EAGER_ROUNDS, spin_ns.min(BELL_EVERY_NS), || self.serve()) {
                 Spun::AtOnce => return expected.learn(1_000),
                 Spun::After(ns) => return expected.learn(ns),
                 Spun::InVain => now_ns() - spin_ns.min(BELL_EVERY_NS),
@@ -413,7 +416,7 @@ impl<'a> Round<'a> {
                 return;
             }
             spin_ns -= BELL_EVERY_NS;
-            if policy.spin(spin_ns.min(BELL_EVERY_NS), || self.serve()) != Spun::InVain {
+            if policy.spin_after(EAGER_ROUNDS, spin_ns.min(BELL_EVERY_NS), || self.serve()) != Spun::InVain {
                 return expected.learn(now_ns() - start);
             }
             if self.dispatcher.stopped() {
@@ -424,12 +427,13 @@ impl<'a> Round<'a> {
         self.sleep(start);
     }
 
-    /// The sleep handshake over every ring: ask on each, one fence for all, look at each again.
+    /// The sleep handshake over every ring: ask on each, one fence for all, look at each again. Also where a request is
+    /// open already: it may have been answered, and whoever answered it does not ring for it again.
     fn sleep(&mut self, start: u64) {
         let overflowing = self.overflowing();
         let mut busy = false;
-        for polled in &self.hot {
-            match polled.callee.try_lead() {
+        for callee in self.callees.iter() {
+            match callee.try_lead() {
                 Some(mut lead) => lead.post_request(ATTENTION_WORKER_BELL),
                 None => busy = true,
             }
@@ -446,6 +450,7 @@ impl<'a> Round<'a> {
         }
         if busy || self.ready() || self.dispatcher.stopped() {
             self.hot.iter().for_each(|polled| polled.callee.stop_bell());
+            self.look_everywhere();
             return;
         }
         let timeout = if overflowing { SLEEP_OVERFLOWING } else { SLEEP_MAX };
