@@ -191,13 +191,16 @@ fn one_ring_answers_one_request() {
     for _ in 0..4 {
         caller.send(&Header::default(), &Inline::default()).unwrap();
     }
-    let rung = caller.rung.load(Ordering::Relaxed);
+    let asked = || caller.peer_memory.attention(caller.sleep_fence);
+    let first = asked();
+    assert!(!caller.answered.is_new(first), "the first frame rang");
     while take(&callee).is_some() {}
     let mut lead = callee.try_lead().unwrap();
     assert!(lead.ask_for_bell(layout::ATTENTION_WORKER_BELL));
     drop(lead);
+    assert_ne!(asked(), first, "every request is a new one");
     caller.send(&Header::default(), &Inline::default()).unwrap();
-    assert_ne!(caller.rung.load(Ordering::Relaxed), rung, "a new request is answered anew");
+    assert!(!caller.answered.is_new(asked()), "a new request is answered anew");
 }
 
 #[test]

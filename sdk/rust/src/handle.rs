@@ -346,7 +346,10 @@ impl<T: Typed> Reply<T> {
     pub fn archived(&self) -> Option<&T::Archived> {
         match self.received.encoding() {
             Encoding::Rkyv => {
-                let bytes = self.copied.as_ref().map_or_else(|| self.received.body(), |copied| copied);
+                let bytes = match &self.copied {
+                    Some(copied) => copied,
+                    None => self.received.body(),
+                };
                 access::<T>(bytes).ok()
             }
             _ => None,
