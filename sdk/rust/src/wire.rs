@@ -70,6 +70,14 @@ impl Lender<'_> {
             let text = format!("{found} attachments; one message carries at most {ATTACHMENTS_MAX}");
             return Err(CallError::new(ErrorCode::PayloadTooLarge, text));
         }
+        if let Body::Block(payload) = &message.body
+            && message.attachments.is_empty()
+            && meta.is_empty()
+        {
+            // One payload and nothing else, as large calls mostly are: no list is needed.
+            let descriptor = self.lend(payload.clone(), Role::Body)?;
+            return self.fill(header, Flags::BODY_IN_BLOCK.bits(), &[descriptor], &[], &[]);
+        }
         let mut flags = 0;
         let mut descriptors = Vec::with_capacity(message.attachments.len() + 2);
         let mut meta_bytes = meta.encode(&message.attachments);
@@ -332,6 +340,16 @@ fn read_blocks(channel: &Arc<Channel>, header: &Header, inline: &Inline) -> Resu
     let nonsense = || channel.violation(CloseReason::Nonsense);
     let count = usize::from(header.attachments);
     let flags = Flags::from_bits(header.flags).map_err(|_| nonsense())?;
+    let first = inline.descriptor(0);
+    if (count, first.role) == (1, Role::Body.to_u8())
+        && flags.contains(Flags::BODY_IN_BLOCK)
+        && !flags.contains(Flags::DESCRIPTORS_IN_BLOCK)
+    {
+        // One payload and nothing else: no lists to go through.
+        let guard = LeaseGuard::new(Arc::clone(channel), vec![first.lease]);
+        let body = Some(channel.resolve(&first, &guard)?);
+        return Ok(Box::new(Blocks { body, meta: None, attachments: Vec::new(), guard }));
+    }
     let mut descriptors: Vec<Descriptor> =
         (0..count.min(DESCRIPTORS_MAX)).map(|at| inline.descriptor(at)).collect();
     let mut leases: Vec<u32> = descriptors.iter().map(|descriptor| descriptor.lease).collect();
