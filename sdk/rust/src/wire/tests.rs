@@ -213,3 +213,22 @@ fn what_is_kept_apart_is_copied() {
     assert_eq!((read.body(), read.attachments().len()), (&[7; 3000][..], 2));
     assert_eq!(&read.attachments()[0].payload()[..], [8; 10]);
 }
+
+#[test]
+fn an_archive_in_a_block_is_copied_before_it_is_read() {
+    for (encoding, copied) in [(Encoding::Rkyv, true), (Encoding::Bytes, false)] {
+        let (caller, callee) = pair();
+        let arena = Arena::new(ArenaConfig::default());
+        let message = Message::from_payload(encoding, block(&arena, &[7; 3000]));
+        let mut header = Header { kind: 1, ..Header::default() };
+        let (inline, _leases) =
+            compose(&caller, &Memory::shared(&arena), &mut header, &message, &Meta::default()).unwrap();
+        caller.send(&header, &inline).unwrap();
+        let (header, inline) = take(&callee).unwrap();
+        let received = read(&callee, header, inline).unwrap();
+        let archive = received.archive();
+        assert_eq!(archive.bytes(), [7; 3000]);
+        let lent = received.blocks.as_ref().unwrap().body.as_ref().unwrap();
+        assert_ne!(copied, std::ptr::eq(archive.bytes().as_ptr(), lent.as_ptr()), "{encoding}");
+    }
+}
