@@ -93,7 +93,7 @@ fn tiles(report: &Report) -> String {
         &time_text(floor.p50_ns),
         &format!("p99 {}", time_text(floor.p99_ns)),
     );
-    let closed = report.cases.iter().filter(|case| case.load == Load::Closed);
+    let closed = report.cases.iter().filter(|case| case.load == Load::Closed && charts::is_call(case));
     if let Some(best) = closed.min_by_key(|case| case.latency.p50_ns) {
         let note = format!("{} · p99 {}", ratio_text(best), time_text(best.latency.p99_ns));
         tile(&best.name, &time_text(best.latency.p50_ns), &note);

@@ -12,7 +12,7 @@ const PERCENTILES: [f64; 7] = [0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 99.999];
 /// Height of one row of a plot that has rows.
 const ROW: f64 = 24.0;
 /// Left edge of the drawing area where names stand beside it.
-const NAMES: f64 = 330.0;
+const NAMES: f64 = 400.0;
 /// Floors that stand in every plot of latencies, as dashed lines.
 const REFERENCES: [FloorName; 3] = [FloorName::CacheLine, FloorName::Eventfd, FloorName::UnixSocket];
 
@@ -83,6 +83,11 @@ fn size(bytes: f64) -> String {
     size_text(whole)
 }
 
+/// Whether a case is one of round trips of a caller, and no count, share or crowd.
+pub(super) fn is_call(case: &CaseResult) -> bool {
+    case.name.starts_with("call/")
+}
+
 fn is_queued(case: &CaseResult) -> bool {
     matches!(case.load, Load::InFlight { .. })
 }
@@ -91,7 +96,8 @@ fn is_queued(case: &CaseResult) -> bool {
 fn glance(report: &Report) -> Option<String> {
     let floors = [FloorName::CacheLine, FloorName::StampRing, FloorName::Eventfd, FloorName::UnixSocket];
     let floors = floors.iter().map(|name| (name.key(), &report.floors.get(*name).summary, "floor"));
-    let cases = report.cases.iter().filter(|case| !is_queued(case));
+    // What took no time, as the idle case, is no round trip.
+    let cases = report.cases.iter().filter(|case| !is_queued(case) && case.latency.p50_ns > 1);
     let rows: Vec<(&str, &Summary, &str)> =
         floors.chain(cases.map(|case| (case.name.as_str(), &case.latency, "c0"))).collect();
     let area = Area { left: NAMES, top: 26.0, right: WIDTH - 20.0, bottom: 26.0 + ROW * row(rows.len()) };
@@ -131,7 +137,8 @@ fn curves(report: &Report) -> Option<String> {
         let below_max = curve.iter().filter(|(percentile, _)| *percentile < 100.0);
         below_max.map(|(percentile, ns)| (nines(*percentile), float(*ns))).collect()
     };
-    let closed = || report.cases.iter().filter(|case| !is_queued(case) && case.curve.len() > 1);
+    let closed =
+        || report.cases.iter().filter(|case| !is_queued(case) && is_call(case) && case.curve.len() > 1);
     let smallest = closed().map(|case| case.payload_bytes).min()?;
     // The fastest ones, if there are more than can be told apart: they are what the page is about.
     let mut chosen: Vec<&CaseResult> = closed().filter(|case| case.payload_bytes == smallest).collect();
