@@ -549,8 +549,11 @@ fn a_pipeline_says_of_each_call_how_it_ended_and_finds_the_next_replica() {
     let engine = engine_at();
     let connect = |name: &str| Worker::builder(name).address(engine.address()).connect().unwrap();
     let caller = connect("caller");
-    let held = || {
-        Function::json("orders::held", |context: &ringway::Context, ()| {
+    let (began, begun) = mpsc::channel();
+    let held = move || {
+        let began = parking_lot::Mutex::new(began);
+        Function::json("orders::held", move |context: &ringway::Context, ()| {
+            let _counted = began.lock().send(());
             while !context.is_cancelled() {
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -566,11 +569,13 @@ fn a_pipeline_says_of_each_call_how_it_ended_and_finds_the_next_replica() {
     for _ in 0..10 {
         pipeline.submit(&Message::empty()).unwrap();
     }
+    begun.recv_timeout(Duration::from_secs(10)).unwrap();
     first.shut_down();
-    for _ in 0..10 {
+    for call in 0..10 {
         let error = pipeline.recv().unwrap().unwrap_err();
-        assert_eq!((error.code, error.started), (ErrorCode::WorkerGone, Some(Started::Maybe)), "{error}");
-        assert_eq!(error.function.as_deref(), Some("orders::held"));
+        assert_eq!((error.code, error.function.as_deref()), (ErrorCode::WorkerGone, Some("orders::held")));
+        // The first had begun; of the others each says whether it may have.
+        assert!(error.started.is_some() && (call > 0 || error.started == Some(Started::Maybe)), "{error}");
     }
 
     let function = caller.function::<Order, Total>("orders::total");
@@ -699,4 +704,38 @@ fn a_stream_ends_at_its_deadline() {
     let call = handle.stream(&Message::empty(), &options).unwrap();
     let received = futures_lite::future::block_on(call.recv_async());
     assert_eq!(received.unwrap_err().code, ErrorCode::DeadlineExceeded);
+}
+
+/// A callee that lives and reads nothing is an error after the default timeout, also for a call that names none.
+#[test]
+fn a_full_ring_is_an_error_in_time() {
+    let engine = engine_at();
+    let connect = |name: &str| {
+        let builder = Worker::builder(name).address(engine.address()).sampler(Sampler::never());
+        builder.default_timeout(Some(Duration::from_millis(300))).connect().unwrap()
+    };
+    let (callee, caller) = (connect("callee"), connect("caller"));
+    let (release, held) = mpsc::channel::<()>();
+    let held = parking_lot::Mutex::new(held);
+    // Blocks the thread that reads the ring, as an inline handler must not.
+    let stuck = Function::raw("stuck::call", move |_, _| {
+        let _released = held.lock().recv();
+        Ok(Message::empty())
+    });
+    callee.register(stuck.inline()).unwrap();
+    caller.wait_for("stuck::call", Duration::from_secs(10)).unwrap();
+    let handle = caller.handle("stuck::call");
+    let mut pending = Vec::new();
+    let error = loop {
+        match handle.start(&Message::empty(), &CallOptions::new()) {
+            Ok(call) => pending.push(call),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.code, ErrorCode::Busy, "{error}");
+    assert!(pending.len() > 200, "only {} calls fitted the ring", pending.len());
+    drop(release);
+    for call in pending {
+        call.wait().unwrap();
+    }
 }

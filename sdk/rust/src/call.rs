@@ -190,7 +190,9 @@ impl<'a> Plan<'a> {
         {
             self.header.inline_len = len;
             self.header.encoding = message.encoding.to_u8();
-            return caller.publish(invocation, &self.header, inline, wire::Leases::new(), self.wait_until_ns);
+            let (inner, until) = (self.inner, self.wait_until_ns);
+            let patience = || patience_ns(inner, until);
+            return caller.publish(invocation, &self.header, inline, wire::Leases::new(), patience);
         }
         self.send_slowly(caller, invocation, message)
     }
@@ -204,7 +206,10 @@ impl<'a> Plan<'a> {
     ) -> Result<(), CallError> {
         let mut header = self.header;
         match wire::compose(&caller.channel, &caller.memory, &mut header, message, self.meta()) {
-            Ok((inline, leases)) => caller.publish(invocation, &header, &inline, leases, self.wait_until_ns),
+            Ok((inline, leases)) => {
+                let patience = || patience_ns(self.inner, self.wait_until_ns);
+                caller.publish(invocation, &header, &inline, leases, patience)
+            }
             Err(error) => {
                 caller.end_open(invocation);
                 Err(error)
@@ -497,7 +502,7 @@ pub(crate) fn send(
             wire::compose(&caller.channel, &caller.memory, &mut header, message, plan.meta())
                 .map_err(not_started)?;
         caller
-            .publish_more(&header, &inline, patience_ns(inner, plan.wait_until_ns))
+            .publish_more(&header, &inline, || patience_ns(inner, plan.wait_until_ns))
             .inspect_err(|_| wire::end_leases(&caller.channel, &leases))
             .map_err(not_started)
     });

@@ -79,7 +79,8 @@ impl CallerChannel {
         self.pending.find(invocation)
     }
 
-    /// Publishes the request of an open call. While the ring is full it waits until `deadline_ns`.
+    /// Publishes the request of an open call. While the ring is full it waits until the moment that `patience` gives (0:
+    /// for ever), which is asked only then.
     #[inline]
     pub(crate) fn publish(
         &self,
@@ -87,7 +88,7 @@ impl CallerChannel {
         header: &Header,
         inline: &Inline,
         leases: wire::Leases,
-        deadline_ns: u64,
+        patience: impl FnOnce() -> u64,
     ) -> Result<(), CallError> {
         let entry = self.pending.find(invocation);
         if let Some(entry) = entry {
@@ -95,7 +96,7 @@ impl CallerChannel {
             entry.keep_leases(leases);
         }
         let sent = match self.channel.send(header, inline) {
-            Err(SendError::Full) => self.publish_slowly(header, inline, deadline_ns),
+            Err(SendError::Full) => self.publish_slowly(header, inline, patience()),
             sent => sent.map_err(send_error),
         };
         match (sent, entry) {
@@ -116,10 +117,10 @@ impl CallerChannel {
         &self,
         header: &Header,
         inline: &Inline,
-        deadline_ns: u64,
+        patience: impl FnOnce() -> u64,
     ) -> Result<(), CallError> {
         match self.channel.send(header, inline) {
-            Err(SendError::Full) => self.publish_slowly(header, inline, deadline_ns).map(drop),
+            Err(SendError::Full) => self.publish_slowly(header, inline, patience()).map(drop),
             sent => sent.map(drop).map_err(send_error),
         }
     }

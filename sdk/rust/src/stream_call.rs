@@ -122,7 +122,7 @@ impl Carrier for CallerCarrier {
             &message,
             &Meta::default(),
         )?;
-        self.caller.publish_more(&header, &inline, self.inner.patience_ns()).map_err(|mut error| {
+        self.caller.publish_more(&header, &inline, || self.inner.patience_ns()).map_err(|mut error| {
             wire::end_leases(&self.caller.channel, &leases);
             // An item that was not published says nothing about the call that it belongs to.
             if error.code == ringway_protocol::ErrorCode::WorkerGone {
