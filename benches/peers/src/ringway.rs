@@ -1,6 +1,7 @@
 //! Ringway itself: a typed call by handle through an embedded engine, both workers in `latency` mode, so that both poll.
 //! Calls are not traced. The engine is a part of the caller's process; its threads sleep, since it is not on the path.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -81,10 +82,14 @@ fn small(bench: &Bench<'_>, echo: &Echo, callee: u32) -> anyhow::Result<CaseResu
 
 /// Many calls under way from one thread.
 fn in_flight(bench: &Bench<'_>, echo: &Echo, callee: u32) -> anyhow::Result<CaseResult> {
+    let pipeline = RefCell::new(echo.pipeline());
     bench.in_flight(
         &[callee],
-        |sequence| Ok(echo.start(&Small::request(sequence))?),
-        |pending, sequence| check_small(&pending.wait()?, sequence),
+        |sequence| Ok(pipeline.borrow_mut().submit(&Small::request(sequence))?),
+        |(), sequence| {
+            let reply = pipeline.borrow_mut().recv().context("nothing is in flight")??;
+            check_small(&reply, sequence)
+        },
     )
 }
 

@@ -89,7 +89,7 @@ fn steps(extent: Extent, runner: &Runner) -> Vec<Step> {
     steps.push(Step::job("tests", tests(runner, "--workspace")));
     steps.push(Step::job("documentation examples", cargo("test --workspace --doc")));
     steps.extend(slow_checks(runner));
-    steps.push(Step::job("benchmarks (each once)", cargo("bench --package ringway-benches -- --test")));
+    steps.push(Step::job("benchmarks (each once)", cargo("test --package ringway-benches --benches")));
     steps.extend(fuzz());
     steps
 }
