@@ -18,7 +18,8 @@ mod real {
 
     use super::Ordering;
 
-    /// Set before the first heavy fence without a light one to pair with; see [`super::light`].
+    /// Whether light sides leave the fence to the heavy one. Relaxed is enough: a thread that reads the old value fences
+    /// for itself, and one that reads the new value finds the process registered, which every heavy side asks for first.
     pub(super) static ASYMMETRIC: AtomicBool = AtomicBool::new(false);
 
     pub(super) fn register() -> bool {
@@ -53,13 +54,15 @@ pub fn light() {
 }
 
 /// The side that runs seldom. A few microseconds.
+///
+/// # Panics
+/// When the kernel refuses the barrier that it registered this process for: going on would break whoever relies on it.
 #[cold]
 pub fn heavy() {
     // Both kinds of light side pair with it: the real fence by this one, the compiler's by the barrier.
     fence(Ordering::SeqCst);
     #[cfg(not(loom))]
     if real::register() {
-        // Registered, so it cannot fail.
-        let _issued = crate::sys::barrier::in_process();
+        crate::sys::barrier::in_process().expect("the process is registered for the barrier");
     }
 }

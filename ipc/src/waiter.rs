@@ -166,9 +166,10 @@ impl SpinPolicy {
         self.pressure.load(Ordering::Relaxed)
     }
 
-    /// The longest spin of `balanced`. The wake-up of a parked thread takes about as long again as the park, on both sides of a
-    /// call, so a spin of four parks is never more than twice as dear as the better choice (Karlin, Li, Manasse and
-    /// Owicki, "Empirical Studies of Competitive Spinning", SOSP 1991); the budget bounds what vain ones cost together.
+    /// The longest spin of `balanced`: four parks, so that work of a few parks between two calls is waited out. A spin of one
+    /// park would never cost more than twice the better choice (Karlin, Li, Manasse and Owicki, "Empirical Studies of
+    /// Competitive Spinning", SOSP 1991); this one may cost five times, which what was learned keeps rare and the budget
+    /// bounds.
     fn spin_max_ns(&self) -> u64 {
         (4 * self.park_ns).max(SPIN_MIN_NS)
     }

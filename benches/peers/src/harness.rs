@@ -253,6 +253,10 @@ impl Callee {
     }
 
     /// Returns what it said when it was ready.
+    #[cfg_attr(
+        not(feature = "aeron"),
+        expect(dead_code, reason = "only Aeron's driver says more than `ready`")
+    )]
     pub(crate) fn said(&self) -> &str {
         &self.said
     }

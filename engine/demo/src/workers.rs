@@ -8,7 +8,7 @@ mod pipeline;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -146,16 +146,7 @@ fn serve(part: Part, setup: &Setup) -> Result<(), WorkerError> {
 
 /// Sleeps until the process that holds the other end of standard input closes it.
 fn wait_for_end_of_input() -> io::Result<()> {
-    let mut input = io::stdin().lock();
-    let mut bytes = [0; 64];
-    loop {
-        match input.read(&mut bytes) {
-            Ok(0) => return Ok(()),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    io::copy(&mut io::stdin().lock(), &mut io::sink()).map(drop)
 }
 
 fn describe(part: Part) -> &'static str {

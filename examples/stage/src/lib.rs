@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::{self, Read};
+use std::io;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use ringway_engine::{Engine, Otlp};
@@ -93,14 +93,5 @@ impl Drop for Actor {
 /// # Errors
 /// When standard input cannot be read.
 pub fn until_told_to_leave() -> io::Result<()> {
-    let mut input = io::stdin().lock();
-    let mut bytes = [0; 64];
-    loop {
-        match input.read(&mut bytes) {
-            Ok(0) => return Ok(()),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    io::copy(&mut io::stdin().lock(), &mut io::sink()).map(drop)
 }

@@ -543,7 +543,11 @@ impl CalleeChannel {
         if request.kind == Kind::Call.to_u8() {
             self.reply(request, guard, result);
         } else if let Err(error) = result {
-            tracing::debug!(target: "ringway", %error, "a send failed; its caller does not hear of it");
+            if error.code == ErrorCode::Busy {
+                tracing::warn!(target: "ringway", caller = self.caller_name, %error, "a send was dropped");
+            } else {
+                tracing::debug!(target: "ringway", %error, "a send failed; its caller does not hear of it");
+            }
         }
         if let Some(span) = trace {
             inner.telemetry.span(&SpanRecord {
