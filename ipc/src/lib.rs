@@ -38,6 +38,8 @@ pub mod layout;
 
 pub mod frame;
 
+pub mod plain;
+
 pub mod ring;
 
 pub mod fence;

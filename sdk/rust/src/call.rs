@@ -10,7 +10,7 @@ use ringway_ipc::clock::now_ns;
 use ringway_ipc::frame::Header;
 use ringway_protocol::baggage::Baggage;
 use ringway_protocol::control::CatalogFunction;
-use ringway_protocol::header::{Encoding, Flags, Kind};
+use ringway_protocol::header::{Flags, Kind};
 use ringway_protocol::telemetry::{FunctionRef, SpanKind, SpanName, SpanRecord, SpanStart};
 use ringway_protocol::{CallError, ErrorCode, InvocationId, SpanId, Started, TraceContext, WorkerId};
 use serde_json::Value;
@@ -688,11 +688,4 @@ impl Drop for Pending {
             self.over(&ended, &Received::blank());
         }
     }
-}
-
-/// Whether a callee takes archived bytes of these types.
-#[inline]
-pub(crate) fn takes_archive(target: &Target, type_key: &str) -> bool {
-    target.function.type_key.as_deref() == Some(type_key)
-        && target.function.encodings.contains(&Encoding::Rkyv)
 }

@@ -331,8 +331,10 @@ impl CallerChannel {
                 continue;
             }
             let left = time_left(until_ns)?;
+            // Before asking; what was rung for meanwhile is looked at below, after asking.
+            let _woken_before = self.channel.own_bell().settle();
             if lead.ask_for_bell(ATTENTION_CHANNEL_BELL) && !done() && self.channel.close_reason().is_none() {
-                let _rung = self.channel.own_bell().wait(left);
+                let _rung = self.channel.own_bell().doze(left);
             }
             lead.stop_bell();
         }

@@ -391,6 +391,10 @@ impl<'a> Round<'a> {
 
     /// Spins, serving what comes at once, then sleeps until there is something to do.
     fn wait(&mut self) {
+        if self.dispatcher.bell.settle() {
+            // Somebody of this process may have rung since the last look, for a change of the channels or to stop.
+            return self.look_everywhere();
+        }
         let policy = &self.dispatcher.policy;
         let expected = &self.dispatcher.expected;
         // With no channel to poll all news comes by the bell, and a spin could only be in vain.
@@ -454,7 +458,7 @@ impl<'a> Round<'a> {
             return;
         }
         let timeout = if overflowing { SLEEP_OVERFLOWING } else { SLEEP_MAX };
-        let rung = self.dispatcher.bell.wait(timeout);
+        let rung = self.dispatcher.bell.doze(timeout);
         let now = now_ns();
         self.woke_ns = if rung { now } else { 0 };
         self.dispatcher.expected.learn(now.saturating_sub(start));

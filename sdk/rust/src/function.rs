@@ -6,11 +6,13 @@
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::marker::PhantomData;
+use std::num::NonZeroU64;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use ringway_protocol::control::FunctionSpec;
+use ringway_ipc::plain;
+use ringway_protocol::control::{CatalogFunction, FunctionSpec};
 use ringway_protocol::header::Encoding;
 use ringway_protocol::{CallError, ErrorCode, FunctionId};
 use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
@@ -401,6 +403,15 @@ pub(crate) fn access<T: Typed>(body: &[u8]) -> HandlerResult<&T::Archived> {
 #[inline]
 pub(crate) fn archive_into<T: Typed>(value: &T, message: &mut Message) -> HandlerResult<()> {
     if let Body::Inline { bytes, len } = &mut message.body
+        && let Some(plain) = plain::bytes_of(value)
+        && let Some(place) = bytes.bytes_mut().get_mut(..plain.len())
+    {
+        place.copy_from_slice(plain);
+        *len = u16::try_from(plain.len()).unwrap_or(u16::MAX);
+        message.encoding = Encoding::Rkyv;
+        return Ok(());
+    }
+    if let Body::Inline { bytes, len } = &mut message.body
         && let Ok(buffer) =
             rkyv::api::high::to_bytes_in::<_, RkyvError>(value, Buffer::from(bytes.bytes_mut()))
     {
@@ -435,7 +446,28 @@ pub(crate) fn type_key<Req: Typed, Resp: Typed>() -> String {
     }
     (size_of::<Req::Archived>(), align_of::<Req::Archived>()).hash(&mut hasher);
     (size_of::<Resp::Archived>(), align_of::<Resp::Archived>()).hash(&mut hasher);
-    format!("rkyv-0.8:{:016x}", hasher.finish())
+    format!("{ARCHIVE_PREFIX}{:016x}", hasher.finish())
+}
+
+/// What every type key of ours begins with.
+const ARCHIVE_PREFIX: &str = "rkyv-0.8:";
+
+/// A type key as a number, compared at every call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ArchiveKey(NonZeroU64);
+
+impl ArchiveKey {
+    /// `None` for the key of another format.
+    pub(crate) fn parse(type_key: &str) -> Option<Self> {
+        let hash = u64::from_str_radix(type_key.strip_prefix(ARCHIVE_PREFIX)?, 16).ok()?;
+        NonZeroU64::new(hash).map(Self)
+    }
+
+    /// The key of the archives that a function takes; `None` where it takes none.
+    pub(crate) fn of(function: &CatalogFunction) -> Option<Self> {
+        let takes_any = function.encodings.contains(&Encoding::Rkyv);
+        function.type_key.as_deref().filter(|_| takes_any).and_then(Self::parse)
+    }
 }
 
 /// Removes what describes and does not shape. The names of properties are kept whatever they are.

@@ -11,9 +11,9 @@ use ringway_protocol::{CallError, ErrorCode};
 use rkyv::rancor::Error as RkyvError;
 use rkyv::util::AlignedVec;
 
-use crate::call::{self, CallOptions, Pending, Request, takes_archive};
+use crate::call::{self, CallOptions, Pending, Request};
 use crate::error::Failure;
-use crate::function::{Typed, access, archive_into, type_key};
+use crate::function::{ArchiveKey, Typed, access, archive_into, type_key};
 use crate::message::Message;
 use crate::pipeline::{Pipeline, TypedPipeline};
 use crate::routes::{Route, Target};
@@ -169,19 +169,19 @@ fn end_at_deadline(inbox: &Arc<Inbox>) -> Box<dyn FnOnce() + Send> {
 #[derive(Debug)]
 pub struct TypedHandle<Req, Resp> {
     handle: Handle,
-    type_key: Arc<str>,
+    archive_key: Option<ArchiveKey>,
     _types: PhantomData<fn(Req) -> Resp>,
 }
 
 impl<Req, Resp> Clone for TypedHandle<Req, Resp> {
     fn clone(&self) -> Self {
-        Self { handle: self.handle.clone(), type_key: Arc::clone(&self.type_key), _types: PhantomData }
+        Self { handle: self.handle.clone(), archive_key: self.archive_key, _types: PhantomData }
     }
 }
 
 impl<Req: Typed, Resp: Typed> TypedHandle<Req, Resp> {
     pub(crate) fn new(handle: Handle) -> Self {
-        Self { handle, type_key: type_key::<Req, Resp>().into(), _types: PhantomData }
+        Self { handle, archive_key: ArchiveKey::parse(&type_key::<Req, Resp>()), _types: PhantomData }
     }
 
     /// The same function without types.
@@ -191,7 +191,7 @@ impl<Req: Typed, Resp: Typed> TypedHandle<Req, Resp> {
     }
 
     pub(crate) fn say<'a>(&'a self, request: &'a Req) -> TypedRequest<'a, Req> {
-        TypedRequest { value: request, type_key: &self.type_key }
+        TypedRequest { value: request, archive_key: self.archive_key }
     }
 
     /// Calls and waits; the reply is read where it arrived.
@@ -261,13 +261,13 @@ impl<Req: Typed, Resp: Typed> TypedHandle<Req, Resp> {
 /// A typed request: archived for a callee whose types have the same layout, JSON for any other.
 pub(crate) struct TypedRequest<'a, Req> {
     value: &'a Req,
-    type_key: &'a str,
+    archive_key: Option<ArchiveKey>,
 }
 
 impl<Req: Typed> Request for TypedRequest<'_, Req> {
     #[inline]
     fn message<'m>(&'m self, target: &Target, place: &'m mut Message) -> Result<&'m Message, Box<CallError>> {
-        let built = if takes_archive(target, self.type_key) {
+        let built = if self.archive_key.is_some() && target.archive_key == self.archive_key {
             archive_into(self.value, place)
         } else {
             Message::json(self.value).map(|message| *place = message)

@@ -42,7 +42,8 @@ struct Flight {
     invocation: InvocationId,
     target: FunctionRef,
     wait_until_ns: u64,
-    span: Option<ClientSpan>,
+    /// Boxed to keep small what is moved for every call.
+    span: Option<Box<ClientSpan>>,
 }
 
 impl<'a> Pipeline<'a> {
@@ -96,7 +97,13 @@ impl<'a> Pipeline<'a> {
             if let Ok(invocation) = plan.publish(target, &self.lanes[lane], message, None) {
                 let target = reference(&target.function);
                 let Plan { wait_until_ns, span, .. } = plan;
-                self.flights.push_back(Flight { lane, invocation, target, wait_until_ns, span });
+                self.flights.push_back(Flight {
+                    lane,
+                    invocation,
+                    target,
+                    wait_until_ns,
+                    span: span.map(Box::new),
+                });
                 return Ok(());
             }
         }
@@ -118,7 +125,7 @@ impl<'a> Pipeline<'a> {
             }
         };
         let Plan { wait_until_ns, span, .. } = plan;
-        self.flights.push_back(Flight { lane, invocation, target, wait_until_ns, span });
+        self.flights.push_back(Flight { lane, invocation, target, wait_until_ns, span: span.map(Box::new) });
         Ok(())
     }
 

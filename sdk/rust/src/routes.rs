@@ -15,14 +15,23 @@ use ringway_protocol::WorkerId;
 use ringway_protocol::control::{Catalog, CatalogFunction, CatalogWorker, Change, WorkerStatus};
 
 use crate::caller::CallerChannel;
+use crate::function::ArchiveKey;
 
 /// Where a function can be called: one replica.
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) function: CatalogFunction,
+    /// Of the archives that it takes.
+    pub(crate) archive_key: Option<ArchiveKey>,
     /// The worker takes no new calls.
     pub(crate) draining: bool,
     pub(crate) link: Arc<Link>,
+}
+
+impl Target {
+    fn new(function: CatalogFunction, draining: bool, link: Arc<Link>) -> Self {
+        Self { archive_key: ArchiveKey::of(&function), function, draining, link }
+    }
 }
 
 /// This worker's way to another worker, shared by all routes that lead there.
@@ -209,7 +218,7 @@ impl Routes {
         let id = functions.first().map(|function| function.id.as_str().to_owned()).unwrap_or_default();
         let targets = functions.into_iter().map(|function| {
             let link = state.link(function.worker);
-            Target { function, draining: false, link }
+            Target::new(function, false, link)
         });
         let turn = AtomicU32::new(TURN.fetch_add(0x9E37_79B9, Ordering::Relaxed));
         Arc::new(Route { turn, ..Route::new(id, targets.collect()) })
@@ -360,7 +369,7 @@ impl State {
             let status = self.workers.get(&function.worker).map(|worker| worker.status);
             let link = self.links.get(&function.worker)?;
             let draining = status == Some(WorkerStatus::Draining);
-            Some(Target { function: function.clone(), draining, link: Arc::clone(link) })
+            Some(Target::new(function.clone(), draining, Arc::clone(link)))
         };
         functions.iter().filter_map(target).collect()
     }
