@@ -128,7 +128,9 @@ impl CallerChannel {
     #[cold]
     fn publish_slowly(&self, header: &Header, inline: &Inline, deadline_ns: u64) -> Result<u64, CallError> {
         let mut pause = Duration::from_micros(1);
-        crate::executor::blocking(|| {
+        // Also on the dispatcher's thread, which hands its role over: the peer may leave our ring alone until what it runs
+        // for us has ended, and that may be calling this worker.
+        crate::dispatcher::blocking(|| {
             loop {
                 // The peer may be waiting for room in *its* ring before it reads ours.
                 if let Some(mut lead) = self.channel.try_lead() {
