@@ -261,7 +261,7 @@ impl<Req: Typed, Resp: Typed> TypedHandle<Req, Resp> {
 /// A typed request: archived for a callee whose types have the same layout, JSON for any other.
 pub(crate) struct TypedRequest<'a, Req> {
     value: &'a Req,
-    type_key: &'a str,
+    type_key: &'a Arc<str>,
 }
 
 impl<Req: Typed> Request for TypedRequest<'_, Req> {
@@ -276,6 +276,10 @@ impl<Req: Typed> Request for TypedRequest<'_, Req> {
             Ok(()) => Ok(place),
             Err(failure) => Err(Box::new(failure.into_error())),
         }
+    }
+
+    fn type_key(&self) -> Option<&Arc<str>> {
+        Some(self.type_key)
     }
 }
 
