@@ -459,9 +459,7 @@ impl<'a> Round<'a> {
         }
         for caller in self.callers.iter().filter(|caller| caller.has_tasks()) {
             // Where a thread leads, it asks for the bell when it leaves.
-            if let Some(mut lead) = caller.try_lead() {
-                lead.post_request(ATTENTION_WORKER_BELL);
-            }
+            caller.post_request();
         }
         fence(Ordering::SeqCst);
         if self.inner.barrier_before_sleep {
