@@ -122,7 +122,11 @@ impl Gated {
         // One that ran twice would show a little later.
         std::thread::sleep(Duration::from_millis(50));
         let runs = |times: u8| self.ran.iter().filter(|ran| ran.load(Ordering::Relaxed) == times).count();
-        assert_eq!((runs(0), runs(1)), (0, self.ran.len()), "of the sends, so many never ran, and so many once");
+        assert_eq!(
+            (runs(0), runs(1)),
+            (0, self.ran.len()),
+            "of the sends, so many never ran, and so many once"
+        );
     }
 }
 
@@ -160,7 +164,10 @@ fn more_than_the_callee_takes_make_the_sender_wait() {
         // Others are not held back, neither calls nor their own sends.
         let quick = other.handle("gated::quick");
         for number in 0..1000u64 {
-            assert_eq!(quick.call(&Message::bytes(&number.to_le_bytes())).unwrap().body(), number.to_le_bytes());
+            assert_eq!(
+                quick.call(&Message::bytes(&number.to_le_bytes())).unwrap().body(),
+                number.to_le_bytes()
+            );
         }
         let options = CallOptions::new().timeout(Duration::from_millis(50));
         let refused = flooding.handle("gated::note").send(&Message::bytes(&[0; 8]), &options).unwrap_err();

@@ -659,7 +659,9 @@ pub(crate) fn start(
     let mut plan = Plan::new(inner, Kind::Call, options);
     let (published, again) = match inbox {
         Some(_) => (publish(&mut plan, route, inbox, request)?, None),
-        None => publish_and_keep(&mut plan, route, request).map(|(published, again)| (published, Some(again)))?,
+        None => {
+            publish_and_keep(&mut plan, route, request).map(|(published, again)| (published, Some(again)))?
+        }
     };
     let Published { caller, invocation, target } = published;
     Ok(Pending {
@@ -701,7 +703,9 @@ impl Pending {
     #[cold]
     fn may_start_again(&mut self, error: Box<CallError>) -> Ended {
         let worker = self.target.worker;
-        let Some(again) = self.again.as_mut().filter(|again| again.attempts_left > 0) else { return Err(error) };
+        let Some(again) = self.again.as_mut().filter(|again| again.attempts_left > 0) else {
+            return Err(error);
+        };
         let Some(avoid) = retry_on(&error, again.idempotent, worker) else { return Err(error) };
         again.attempts_left -= 1;
         // A stale handle: the news is on its way.
@@ -740,14 +744,15 @@ impl Pending {
             span: self.span,
         };
         let attempts = Attempts::new(&self.inner, &self.route, &again.options, plan.wait_until_ns);
-        let published = Attempts { avoid, last: CallError::clone(&error), ..attempts }.run(|target, caller| {
-            if !again.fits(target) {
-                return Err(CallError::clone(&error));
-            }
-            let invocation = plan.publish(target, caller, &again.message, None)?;
-            let target = reference(&target.function);
-            Ok(Published { caller: Arc::clone(caller), invocation, target })
-        })?;
+        let published =
+            Attempts { avoid, last: CallError::clone(&error), ..attempts }.run(|target, caller| {
+                if !again.fits(target) {
+                    return Err(CallError::clone(&error));
+                }
+                let invocation = plan.publish(target, caller, &again.message, None)?;
+                let target = reference(&target.function);
+                Ok(Published { caller: Arc::clone(caller), invocation, target })
+            })?;
         let Plan { wait_until_ns, span, .. } = plan;
         if self.state == Watching::ByTask {
             self.caller.task_left();
@@ -766,7 +771,8 @@ impl Pending {
         {
             let routes = &self.inner.routes;
             let until = self.end_of_wait(failed.news_by_ns);
-            let _either_way = crate::dispatcher::blocking(|| routes.wait_for(until, || routes.version() != *version));
+            let _either_way =
+                crate::dispatcher::blocking(|| routes.wait_for(until, || routes.version() != *version));
         }
         self.start_again()
     }

@@ -324,13 +324,7 @@ impl CalleeChannel {
 
     /// Takes a call or a send into account. An error: the caller has as many calls under way as it may. A send too many
     /// is no error: nobody would hear of it, so the frames after it stay in the ring.
-    fn begin(
-        &self,
-        inner: &Inner,
-        header: &Header,
-        call: Running,
-        on_thread: bool,
-    ) -> Result<(), CallError> {
+    fn begin(&self, inner: &Inner, header: &Header, call: Running, on_thread: bool) -> Result<(), CallError> {
         if header.kind != Kind::Call.to_u8() {
             self.sends.fetch_add(1, Ordering::SeqCst);
             if self.sends_are_full(&inner.pool) {
