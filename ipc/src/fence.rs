@@ -3,7 +3,7 @@
 //! (membarrier(2), `PRIVATE_EXPEDITED`), a few microseconds. As if both were `fence(SeqCst)`: of two threads that store, fence
 //! and look at what the other stored, one sees the other, provided that at least one of them used the heavy side.
 //!
-//! Used where a call path meets a thread that is about to sleep ([`crate::lock`], the waiting of a caller). A fence
+//! Used where a call path meets a thread that is about to sleep ([`crate::lock`], [`crate::turns`]). A fence
 //! on that path would wait until the frame that was just stored has reached the cache, whose lines the peer holds.
 //!
 //! Where the kernel lacks it, and under the model checker, both sides are `fence(SeqCst)`.

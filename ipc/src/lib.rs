@@ -46,6 +46,8 @@ pub mod fence;
 
 pub mod lock;
 
+pub mod turns;
+
 #[cfg(target_os = "linux")]
 pub mod clock;
 #[cfg(target_os = "linux")]

@@ -7,4 +7,5 @@ pub mod event;
 pub mod machine;
 pub mod memory;
 pub mod process;
+mod ringer;
 pub mod socket;

@@ -11,10 +11,12 @@ use crate::foreign::ForeignBytes;
 use crate::lease::LeaseBytes;
 use crate::segment::{Segment, SegmentView};
 
-/// Returns the leases of one received frame when the last payload of that frame is dropped.
+/// Returns the leases of one received frame when the last payload of that frame is dropped. It does not keep the channel: a
+/// closed one has no leases, and a payload of a peer that is gone should hold the memory it lies in and nothing else. Whoever
+/// drops an open channel gives up what it reads.
 #[derive(Debug)]
 pub struct LeaseGuard {
-    channel: Arc<Channel>,
+    channel: Weak<Channel>,
     leases: Vec<u32>,
     armed: AtomicBool,
 }
@@ -22,8 +24,8 @@ pub struct LeaseGuard {
 impl LeaseGuard {
     /// A guard for the leases that a frame from `channel` carried.
     #[must_use]
-    pub fn new(channel: Arc<Channel>, leases: Vec<u32>) -> Arc<Self> {
-        Arc::new(Self { channel, leases, armed: AtomicBool::new(true) })
+    pub fn new(channel: &Arc<Channel>, leases: Vec<u32>) -> Arc<Self> {
+        Arc::new(Self { channel: Arc::downgrade(channel), leases, armed: AtomicBool::new(true) })
     }
 
     /// Leaves the return to somebody else: to the reply, which implies it.
@@ -34,8 +36,10 @@ impl LeaseGuard {
 
 impl Drop for LeaseGuard {
     fn drop(&mut self) {
-        if self.armed.load(Ordering::Relaxed) {
-            self.channel.return_leases(&self.leases);
+        if self.armed.load(Ordering::Relaxed)
+            && let Some(channel) = self.channel.upgrade()
+        {
+            channel.return_leases(&self.leases);
         }
     }
 }

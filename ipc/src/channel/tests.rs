@@ -49,7 +49,7 @@ fn lend(from: &Arc<Channel>, payload: Payload) -> Descriptor {
 fn receive(at: &Arc<Channel>) -> Payload {
     let (_, inline) = take(at).unwrap();
     let descriptor = inline.descriptor(0);
-    let guard = LeaseGuard::new(Arc::clone(at), vec![descriptor.lease]);
+    let guard = LeaseGuard::new(at, vec![descriptor.lease]);
     at.resolve(&descriptor, &guard).unwrap()
 }
 
@@ -139,12 +139,14 @@ fn a_dead_peer_ends_its_leases() {
     let arena = Arena::new(ArenaConfig::default());
     lend(&caller, block(&arena, &[1; 300]));
     let payload = receive(&callee);
+    let end = Arc::downgrade(&callee);
     drop(callee);
-    // The payload's guard keeps the callee's end alive, as in a process that still reads.
-    assert_eq!(caller.read_socket(), Ok(()));
-    drop(payload);
+    // What is still read keeps the memory it lies in, and nothing else of the channel.
+    assert_eq!((end.strong_count(), payload.len()), (0, 300));
     assert_eq!(caller.read_socket(), Err(CloseReason::Goodbye));
     assert_eq!(arena.stats().live_blocks, 0);
+    assert!(payload.iter().all(|byte| *byte == 1));
+    drop(payload);
     assert_eq!(
         caller.send(&Header::default(), &Inline::default()),
         Err(SendError::Closed(CloseReason::Goodbye))
@@ -164,7 +166,7 @@ fn lies_close_the_channel() {
         let arena = Arena::new(ArenaConfig::default());
         let mut descriptor = lend(&caller, block(&arena, &[1; 300]));
         lie(&mut descriptor);
-        let guard = LeaseGuard::new(Arc::clone(&callee), vec![]);
+        let guard = LeaseGuard::new(&callee, vec![]);
         assert_eq!(callee.resolve(&descriptor, &guard).unwrap_err(), CloseReason::Range);
         assert_eq!(callee.close_reason(), Some(CloseReason::Range));
     }

@@ -10,7 +10,7 @@ use ringway_ipc::clock::now_ns;
 use ringway_ipc::frame::Header;
 use ringway_protocol::baggage::Baggage;
 use ringway_protocol::control::CatalogFunction;
-use ringway_protocol::header::{Flags, Kind};
+use ringway_protocol::header::{Encoding, Flags, Kind};
 use ringway_protocol::telemetry::{FunctionRef, SpanKind, SpanName, SpanRecord, SpanStart};
 use ringway_protocol::{CallError, ErrorCode, InvocationId, SpanId, Started, TraceContext, WorkerId};
 use serde_json::Value;
@@ -19,7 +19,8 @@ use crate::callee::span_to_u64;
 use crate::caller::{CallerChannel, Ended, kept};
 use crate::context::{self, Inherited};
 use crate::control::TimerId;
-use crate::message::Message;
+use crate::function::ArchiveKey;
+use crate::message::{Body, Message};
 use crate::meta::Meta;
 use crate::pending::Outcome;
 use crate::routes::{Route, Target};
@@ -32,6 +33,12 @@ const LIVE_AFTER_NS: u64 = 10_000_000;
 
 /// How often a call is tried on another replica, or with a fresh route, before its error is final.
 const ATTEMPTS_MAX: usize = 8;
+
+/// How long the news of a function that was registered anew may take to come here.
+const NEWS_MAX_NS: u64 = 100_000_000;
+
+/// How often a task looks whether they have.
+const NEWS_EVERY_NS: u64 = 1_000_000;
 
 /// How a call is made: its time, and what travels beside its body.
 #[derive(Debug, Clone, Default)]
@@ -96,6 +103,11 @@ impl CallOptions {
 pub(crate) trait Request {
     /// The message, in `place` or wherever it is already. `place` is empty.
     fn message<'m>(&'m self, target: &Target, place: &'m mut Message) -> Result<&'m Message, Box<CallError>>;
+
+    /// What names the layout of its types, for a request that may be archived.
+    fn archive_key(&self) -> Option<ArchiveKey> {
+        None
+    }
 }
 
 impl Request for Message {
@@ -338,7 +350,7 @@ pub(crate) fn call<R: Request>(
     };
     let ended = match error {
         None => Ok(()),
-        Some(error) => match retry_on(&error, options, &target.function) {
+        Some(error) => match retry_on(&error, is_idempotent(options, target), target.function.worker) {
             // What failed is not remembered.
             Some(avoid) => return call_slowly(plan, route, request, avoid, *error, reply),
             None => Err(error),
@@ -383,20 +395,17 @@ fn wait_showing(
 /// Whether an error is worth another attempt, and which worker to avoid then.
 #[cold]
 #[expect(clippy::option_option, reason = "no retry; retry anywhere; retry elsewhere")]
-fn retry_on(
-    error: &CallError,
-    options: &CallOptions,
-    function: &CatalogFunction,
-) -> Option<Option<WorkerId>> {
-    let idempotent = options.idempotent || function.idempotent;
+fn retry_on(error: &CallError, idempotent: bool, worker: WorkerId) -> Option<Option<WorkerId>> {
     match (error.code, error.started) {
-        (ErrorCode::WorkerGone, Some(Started::No)) | (ErrorCode::Draining, None) => {
-            Some(Some(function.worker))
-        }
-        (ErrorCode::WorkerGone, Some(Started::Maybe)) if idempotent => Some(Some(function.worker)),
+        (ErrorCode::WorkerGone, Some(Started::No)) | (ErrorCode::Draining, None) => Some(Some(worker)),
+        (ErrorCode::WorkerGone, Some(Started::Maybe)) if idempotent => Some(Some(worker)),
         (ErrorCode::StaleHandle, None) => Some(None),
         _ => None,
     }
+}
+
+fn is_idempotent(options: &CallOptions, target: &Target) -> bool {
+    options.idempotent || target.function.idempotent
 }
 
 /// A call's way from replica to replica until an attempt succeeds, or fails in a way that another would not mend.
@@ -442,13 +451,13 @@ impl<'a> Attempts<'a> {
                 Ok(done) => return Ok(done),
                 Err(error) => self.last = error,
             }
-            match retry_on(&self.last, self.options, &target.function) {
+            match retry_on(&self.last, is_idempotent(self.options, target), target.function.worker) {
                 Some(elsewhere) => self.avoid = elsewhere,
                 None => break,
             }
             if self.avoid.is_none() {
                 // A stale handle: the news is on its way.
-                let soon = now_ns() + 100_000_000;
+                let soon = now_ns() + NEWS_MAX_NS;
                 let until = if self.wait_until_ns == 0 { soon } else { soon.min(self.wait_until_ns) };
                 self.inner.routes.wait_for(until, || self.inner.routes.version() != version);
             }
@@ -511,6 +520,82 @@ pub(crate) fn send(
     sent.map_err(|error| *error)
 }
 
+/// What is kept of a call in flight, so that it can be made again on another replica when its own is gone and has
+/// certainly not begun with it.
+#[derive(Debug)]
+struct Again {
+    /// As it was said: a copy of what fits a slot, and a reference to what does not.
+    message: Message,
+    archive_key: Option<ArchiveKey>,
+    options: CallOptions,
+    meta: Option<Meta>,
+    header: Header,
+    idempotent: bool,
+    attempts_left: usize,
+    /// The catalog's version when the call was published.
+    version: u64,
+    /// How the last attempt ended, whom to avoid in the next, and until when to wait for a newer catalog before it.
+    failed: Option<Failed>,
+}
+
+#[derive(Debug)]
+struct Failed {
+    error: Box<CallError>,
+    avoid: Option<WorkerId>,
+    news_by_ns: u64,
+}
+
+impl Again {
+    /// Whether a callee can read the request as it was said.
+    fn fits(&self, target: &Target) -> bool {
+        self.message.encoding != Encoding::Rkyv || target.takes_archive(self.archive_key)
+    }
+}
+
+/// Publishes a call on a replica that takes it, and keeps what it takes to do so again.
+fn publish_and_keep(
+    plan: &mut Plan<'_>,
+    route: &Route,
+    request: &impl Request,
+) -> Result<(Published, Box<Again>), CallError> {
+    let version = plan.inner.routes.version();
+    let mut tried = FunctionRef::NONE;
+    let attempts = Attempts::new(plan.inner, route, plan.options, plan.wait_until_ns);
+    let published = attempts.run(|target, caller| {
+        tried = reference(&target.function);
+        let mut place = Message::empty();
+        let message = request.message(target, &mut place).map_err(|error| *error)?;
+        let message = to_keep(plan.inner, message)?;
+        let invocation = plan.publish(target, caller, &message, None)?;
+        let again = Again {
+            message,
+            archive_key: request.archive_key(),
+            options: plan.options.clone(),
+            meta: plan.meta.clone(),
+            header: plan.header,
+            idempotent: is_idempotent(plan.options, target),
+            attempts_left: ATTEMPTS_MAX - 1,
+            version,
+            failed: None,
+        };
+        Ok((Published { caller: Arc::clone(caller), invocation, target: tried }, Box::new(again)))
+    });
+    published.map_err(|error| {
+        plan.record(tried, &Err(Box::new(error.clone())), &Received::blank());
+        error.with_function(route.id.as_str())
+    })
+}
+
+/// A message that can be kept at no cost: what would be copied into a block to be sent is in one already.
+fn to_keep(inner: &Inner, message: &Message) -> Result<Message, CallError> {
+    let Body::Heap(bytes) = &message.body else { return Ok(message.clone()) };
+    let mut loan = inner.arena.loan(bytes.len(), 64).map_err(|error| wire::out_of_memory(&error))?;
+    crate::counters::copied(bytes.len());
+    loan.copy_from_slice(bytes);
+    let attachments = message.attachments.clone();
+    Ok(Message { encoding: message.encoding, body: Body::Block(loan.freeze().into()), attachments })
+}
+
 /// A call that was published: where its reply will come.
 pub(crate) struct Published {
     pub(crate) caller: Arc<CallerChannel>,
@@ -552,6 +637,8 @@ pub struct Pending {
     span: Option<ClientSpan>,
     state: Watching,
     timer: Option<TimerId>,
+    /// What it takes to make the call again; not for one with streams, whose items may be on their way.
+    again: Option<Box<Again>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -570,7 +657,13 @@ pub(crate) fn start(
     request: &impl Request,
 ) -> Result<Pending, CallError> {
     let mut plan = Plan::new(inner, Kind::Call, options);
-    let Published { caller, invocation, target } = publish(&mut plan, route, inbox, request)?;
+    let (published, again) = match inbox {
+        Some(_) => (publish(&mut plan, route, inbox, request)?, None),
+        None => {
+            publish_and_keep(&mut plan, route, request).map(|(published, again)| (published, Some(again)))?
+        }
+    };
+    let Published { caller, invocation, target } = published;
     Ok(Pending {
         inner: Arc::clone(inner),
         route: Arc::clone(route),
@@ -581,6 +674,7 @@ pub(crate) fn start(
         span: plan.span,
         state: Watching::Fresh,
         timer: None,
+        again,
     })
 }
 
@@ -588,15 +682,99 @@ impl Pending {
     /// Waits for the reply, which is put into `reply`.
     #[inline]
     pub(crate) fn wait_into(mut self, reply: &mut Received) -> Ended {
-        let ended = match self.caller.wait_quickly(self.invocation, &self.route.expected, reply) {
-            Some(ended) => ended,
-            None => {
-                let until = patience_ns(&self.inner, self.wait_until_ns);
-                kept(self.caller.wait(self.invocation, &self.route.expected, until), reply)
+        let ended = loop {
+            let ended = match self.caller.wait_quickly(self.invocation, &self.route.expected, reply) {
+                Some(ended) => ended,
+                None => {
+                    let until = patience_ns(&self.inner, self.wait_until_ns);
+                    kept(self.caller.wait(self.invocation, &self.route.expected, until), reply)
+                }
+            };
+            let Err(error) = ended else { break Ok(()) };
+            if let Err(error) = self.wait_and_start_again(error) {
+                break Err(error);
             }
         };
         self.over(&ended, reply);
         ended
+    }
+
+    /// Whether the call may be made again after it ended so; an error if not.
+    #[cold]
+    fn may_start_again(&mut self, error: Box<CallError>) -> Ended {
+        let worker = self.target.worker;
+        let Some(again) = self.again.as_mut().filter(|again| again.attempts_left > 0) else {
+            return Err(error);
+        };
+        let Some(avoid) = retry_on(&error, again.idempotent, worker) else { return Err(error) };
+        again.attempts_left -= 1;
+        // A stale handle: the news is on its way.
+        let news_by_ns = if avoid.is_none() { now_ns() + NEWS_MAX_NS } else { 0 };
+        again.failed = Some(Failed { error, avoid, news_by_ns });
+        Ok(())
+    }
+
+    /// Whether the next attempt waits for a newer catalog; none where there is no attempt to make.
+    fn awaits_news(&self) -> Option<bool> {
+        let again = self.again.as_ref()?;
+        let failed = again.failed.as_ref()?;
+        let newer = failed.news_by_ns == 0 || self.inner.routes.version() != again.version;
+        Some(!newer && now_ns() < self.end_of_wait(failed.news_by_ns))
+    }
+
+    fn end_of_wait(&self, by_ns: u64) -> u64 {
+        if self.wait_until_ns == 0 { by_ns } else { by_ns.min(self.wait_until_ns) }
+    }
+
+    /// Makes a call again that has failed. Blocks as [`start`] does, where a channel has to be set up.
+    ///
+    /// # Errors
+    /// How it ended for good.
+    #[cold]
+    fn start_again(&mut self) -> Ended {
+        let Some(again) = self.again.as_mut() else { return Ok(()) };
+        let Some(Failed { error, avoid, .. }) = again.failed.take() else { return Ok(()) };
+        again.version = self.inner.routes.version();
+        let mut plan = Plan {
+            inner: &self.inner,
+            options: &again.options,
+            header: again.header,
+            meta: again.meta.clone(),
+            wait_until_ns: patience_ns(&self.inner, self.wait_until_ns),
+            span: self.span,
+        };
+        let attempts = Attempts::new(&self.inner, &self.route, &again.options, plan.wait_until_ns);
+        let published =
+            Attempts { avoid, last: CallError::clone(&error), ..attempts }.run(|target, caller| {
+                if !again.fits(target) {
+                    return Err(CallError::clone(&error));
+                }
+                let invocation = plan.publish(target, caller, &again.message, None)?;
+                let target = reference(&target.function);
+                Ok(Published { caller: Arc::clone(caller), invocation, target })
+            })?;
+        let Plan { wait_until_ns, span, .. } = plan;
+        if self.state == Watching::ByTask {
+            self.caller.task_left();
+        }
+        Published { caller: self.caller, invocation: self.invocation, target: self.target } = published;
+        (self.wait_until_ns, self.span, self.state) = (wait_until_ns, span, Watching::Fresh);
+        Ok(())
+    }
+
+    /// Makes a call again that ended so, after the news that it waits for.
+    #[cold]
+    fn wait_and_start_again(&mut self, error: Box<CallError>) -> Ended {
+        self.may_start_again(error)?;
+        if let Some(Again { version, failed: Some(failed), .. }) = self.again.as_deref()
+            && failed.news_by_ns != 0
+        {
+            let routes = &self.inner.routes;
+            let until = self.end_of_wait(failed.news_by_ns);
+            let _either_way =
+                crate::dispatcher::blocking(|| routes.wait_for(until, || routes.version() != *version));
+        }
+        self.start_again()
     }
 
     /// Waits for the reply.
@@ -631,17 +809,37 @@ impl Pending {
                 "the call was over before",
             ))));
         }
-        let ended = match self.look(cx, reply) {
-            Some(ended) => ended,
-            None if self.wait_until_ns != 0 && now_ns() >= self.wait_until_ns => {
-                self.caller.abandon(self.invocation);
-                Err(Box::new(crate::caller::out_of_time()))
-            }
-            None => {
-                if self.wait_until_ns != 0 && self.timer.is_none() {
-                    self.timer = self.inner.schedule_wake(self.wait_until_ns, cx.waker().clone());
+        let ended = loop {
+            match self.awaits_news() {
+                None => {}
+                Some(true) => {
+                    let soon = now_ns() + NEWS_EVERY_NS;
+                    let _never_cancelled = self.inner.schedule_wake(soon, cx.waker().clone());
+                    return Poll::Pending;
                 }
-                return Poll::Pending;
+                Some(false) => {
+                    if let Err(error) = self.start_again() {
+                        break Err(error);
+                    }
+                }
+            }
+            match self.look(cx, reply) {
+                Some(Ok(())) => break Ok(()),
+                Some(Err(error)) => {
+                    if let Err(error) = self.may_start_again(error) {
+                        break Err(error);
+                    }
+                }
+                None if self.wait_until_ns != 0 && now_ns() >= self.wait_until_ns => {
+                    self.caller.abandon(self.invocation);
+                    break Err(Box::new(crate::caller::out_of_time()));
+                }
+                None => {
+                    if self.wait_until_ns != 0 && self.timer.is_none() {
+                        self.timer = self.inner.schedule_wake(self.wait_until_ns, cx.waker().clone());
+                    }
+                    return Poll::Pending;
+                }
             }
         };
         self.over(&ended, reply);

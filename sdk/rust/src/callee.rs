@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context as TaskContext, Poll, Waker};
 
@@ -25,7 +25,7 @@ use ringway_protocol::{CallError, ErrorCode, SpanId, TraceContext, TraceId, Work
 
 use crate::context::{CancelToken, Context, Inherited};
 use crate::error::HandlerResult;
-use crate::executor::{JOBS_MAX, THREADS_MAX};
+use crate::executor::{JOBS_MAX, Pool, THREADS_MAX};
 use crate::function::{BoxReply, Handler, Placement};
 use crate::memory::Memory;
 use crate::message::Message;
@@ -47,8 +47,15 @@ const SHORT_RUNS: u32 = 8;
 /// Calls of one caller that run or are queued away from the dispatcher's thread. A correct caller never has more in flight.
 const CALLS_MAX: usize = PENDING_MAX;
 
-/// The same for its sends, which it may forget; half of what the pool takes from all callers.
-const SENDS_MAX: usize = JOBS_MAX / 2;
+/// The same for its sends, which it may forget. With so many under way its ring is not read until some are done: the ring
+/// fills, and the caller waits for room.
+const SENDS_MAX: usize = JOBS_MAX / 8;
+
+/// Sends that a caller may have under way also when the sends of others fill the pool's queue.
+const SENDS_SURE: usize = 64;
+
+/// Jobs in the pool's queue from which on callers may have no more sends than are sure; what is above is for calls.
+const QUEUED_SENDS_MAX: usize = JOBS_MAX / 4 * 3;
 
 /// Of its calls, those that hold a thread for as long as their caller streams; half of the pool's threads.
 const STREAMS_MAX: usize = THREADS_MAX / 2;
@@ -222,6 +229,8 @@ pub(crate) struct CalleeChannel {
     running: Mutex<HashMap<u64, Running>>,
     /// Sends that run or are queued.
     sends: AtomicUsize,
+    /// The ring is not read until enough of them are done.
+    held: AtomicBool,
     /// Of the calls, those that stream on a thread of the pool.
     streams: AtomicUsize,
 }
@@ -252,6 +261,7 @@ impl CalleeChannel {
             memory,
             running: Mutex::default(),
             sends: AtomicUsize::new(0),
+            held: AtomicBool::new(false),
             streams: AtomicUsize::new(0),
         })
     }
@@ -312,14 +322,17 @@ impl CalleeChannel {
         }
     }
 
-    /// Takes a call or a send into account. An error: the caller has as many under way as it may.
-    fn begin(&self, header: &Header, call: Running, on_thread: bool) -> Result<(), CallError> {
+    /// Takes a call or a send into account. An error: the caller has as many calls under way as it may. A send too many
+    /// is no error: nobody would hear of it, so the frames after it stay in the ring.
+    fn begin(&self, inner: &Inner, header: &Header, call: Running, on_thread: bool) -> Result<(), CallError> {
         if header.kind != Kind::Call.to_u8() {
-            if self.sends.fetch_add(1, Ordering::Relaxed) < SENDS_MAX {
-                return Ok(());
+            self.sends.fetch_add(1, Ordering::SeqCst);
+            if self.sends_are_full(&inner.pool) {
+                self.held.store(true, Ordering::SeqCst);
+                // SeqCst with `over`: either the last send to end sees that the ring is held, or we see that it has ended.
+                self.go_on_if_room(inner);
             }
-            self.sends.fetch_sub(1, Ordering::Relaxed);
-            return Err(too_many(SENDS_MAX, "sends"));
+            return Ok(());
         }
         let mut running = self.running.lock();
         if running.len() >= CALLS_MAX {
@@ -340,12 +353,38 @@ impl CalleeChannel {
     }
 
     /// Ends what [`CalleeChannel::begin`] began. A send is not in the table, whatever number it bears.
-    fn over(&self, header: &Header, on_thread: bool) {
+    fn over(&self, inner: &Inner, header: &Header, on_thread: bool) {
         if header.kind == Kind::Call.to_u8() {
             self.running.lock().remove(&header.invocation);
             self.streams.fetch_sub(usize::from(on_thread), Ordering::Relaxed);
         } else {
-            self.sends.fetch_sub(1, Ordering::Relaxed);
+            self.sends.fetch_sub(1, Ordering::SeqCst);
+            if self.held.load(Ordering::SeqCst) {
+                self.go_on_if_room(inner);
+            }
+        }
+    }
+
+    /// Whether the ring is left alone because too many of its caller's sends are under way. There is at least one then,
+    /// and the one whose end makes room has the ring read again.
+    #[inline]
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    fn sends_are_full(&self, pool: &Pool) -> bool {
+        let sends = self.sends.load(Ordering::SeqCst);
+        sends >= SENDS_MAX || sends >= SENDS_SURE && pool.queued() >= QUEUED_SENDS_MAX
+    }
+
+    /// Has the ring read again when a part of the caller's share is free: not for each single send that ends.
+    #[cold]
+    fn go_on_if_room(&self, inner: &Inner) {
+        let sends = self.sends.load(Ordering::SeqCst);
+        let room = sends < SENDS_SURE / 2
+            || sends < SENDS_MAX / 4 * 3 && inner.pool.queued() < QUEUED_SENDS_MAX / 4 * 3;
+        if room && self.held.swap(false, Ordering::SeqCst) {
+            inner.dispatcher.look_anew();
         }
     }
 
@@ -488,7 +527,7 @@ impl CalleeChannel {
         let mut context = Context { cancel: Some(token.clone()), ..context.clone() };
         context.worker = Worker::internal(Arc::clone(inner));
         let call = Running { cancel: token.clone(), stream: inbox.clone() };
-        if let Err(error) = self.begin(&header, call, function.streams_on_thread()) {
+        if let Err(error) = self.begin(inner, &header, call, function.streams_on_thread()) {
             let guard = guard_of(&received);
             drop(received);
             return self.finish(inner, &header, guard, Err(&error), trace);
@@ -543,11 +582,7 @@ impl CalleeChannel {
         if request.kind == Kind::Call.to_u8() {
             self.reply(request, guard, result);
         } else if let Err(error) = result {
-            if error.code == ErrorCode::Busy {
-                tracing::warn!(target: "ringway", caller = self.caller_name, %error, "a send was dropped");
-            } else {
-                tracing::debug!(target: "ringway", %error, "a send failed; its caller does not hear of it");
-            }
+            tracing::debug!(target: "ringway", caller = self.caller_name, %error, "a send failed; its caller does not hear of it");
         }
         if let Some(span) = trace {
             inner.telemetry.span(&SpanRecord {
@@ -710,7 +745,7 @@ struct Job {
 
 impl Job {
     fn end(&self, header: &Header, guard: Option<Arc<LeaseGuard>>, result: Result<Message, CallError>) {
-        self.channel.over(header, self.function.streams_on_thread());
+        self.channel.over(&self.inner, header, self.function.streams_on_thread());
         self.channel.finish(&self.inner, header, guard, result.as_ref(), self.trace);
     }
 
@@ -751,8 +786,11 @@ impl Job {
             self.function.learn(now_ns() - start);
             self.end(&header, guard, result.map(|()| reply));
         };
-        if pool.run(job).is_err() {
-            channel.over(&header, on_thread);
+        let is_call = header.kind == Kind::Call.to_u8();
+        // Sends are held back in their ring, and once taken are not refused.
+        let taken = if is_call { pool.run(job) } else { pool.run_surely(job) };
+        if taken.is_err() {
+            channel.over(&inner, &header, on_thread);
             let text = "every thread of the worker is taken and its queue is full";
             let error = CallError::new(ErrorCode::Busy, text);
             channel.finish(&inner, &header, refused_guard, Err(&error), trace);
@@ -863,9 +901,11 @@ impl CalleeChannel {
         self.channel.try_lead()
     }
 
-    /// Whether a frame waits, on a channel that is open.
+    /// Whether a frame waits that may be taken, on a channel that is open.
     pub(crate) fn ready(&self) -> bool {
-        self.channel.close_reason().is_none() && self.channel.try_lead().is_some_and(|lead| lead.ready())
+        self.channel.close_reason().is_none()
+            && !self.is_held()
+            && self.channel.try_lead().is_some_and(|lead| lead.ready())
     }
 
     /// Says that the dispatcher polls this channel.

@@ -5,16 +5,14 @@
 //! threads. Tasks that wait without a thread have the dispatcher read for them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use ringway_ipc::channel::{Channel, CloseReason, KIND_RELEASE, Lead, SendError};
 use ringway_ipc::clock::now_ns;
-use ringway_ipc::fence;
 use ringway_ipc::frame::{Header, Inline};
 use ringway_ipc::layout::{ATTENTION_CHANNEL_BELL, ATTENTION_WORKER_BELL};
+use ringway_ipc::turns::{Turn, Turns};
 use ringway_ipc::waiter::{EAGER_POLLS, Expectation, SpinPolicy, Spun};
 use ringway_protocol::header::{Flags, Kind};
 use ringway_protocol::{CallError, ErrorCode, InvocationId, Started, WorkerId};
@@ -35,11 +33,7 @@ pub(crate) struct CallerChannel {
     pub(crate) memory: Memory,
     pending: PendingTable,
     policy: Arc<SpinPolicy>,
-    /// Calls that wait without a thread.
-    tasks: AtomicU32,
-    /// Threads that sleep while another leads.
-    followers: Mutex<Vec<InvocationId>>,
-    sleeping_followers: AtomicU32,
+    turns: Turns<InvocationId>,
 }
 
 /// How a call ended whose reply, if it came, lies where the reader of the ring was told to put it. Small, because it is
@@ -48,15 +42,7 @@ pub(crate) type Ended = Result<(), Box<CallError>>;
 
 impl CallerChannel {
     pub(crate) fn new(channel: Arc<Channel>, policy: Arc<SpinPolicy>, memory: Memory) -> Self {
-        Self {
-            channel,
-            memory,
-            pending: PendingTable::new(),
-            policy,
-            tasks: AtomicU32::new(0),
-            followers: Mutex::default(),
-            sleeping_followers: AtomicU32::new(0),
-        }
+        Self { channel, memory, pending: PendingTable::new(), policy, turns: Turns::default() }
     }
 
     pub(crate) fn peer(&self) -> WorkerId {
@@ -128,11 +114,15 @@ impl CallerChannel {
     #[cold]
     fn publish_slowly(&self, header: &Header, inline: &Inline, deadline_ns: u64) -> Result<u64, CallError> {
         let mut pause = Duration::from_micros(1);
-        crate::executor::blocking(|| {
+        // Also on the dispatcher's thread, which hands its role over: the peer may leave our ring alone until what it runs
+        // for us has ended, and that may be calling this worker.
+        crate::dispatcher::blocking(|| {
             loop {
                 // The peer may be waiting for room in *its* ring before it reads ours.
                 if let Some(mut lead) = self.channel.try_lead() {
-                    self.drain(&mut lead, None, &mut Received::blank())?;
+                    self.read_all(&mut lead, None, &mut Received::blank())?;
+                    drop(lead);
+                    self.hand_over();
                 }
                 match self.channel.send(header, inline) {
                     Err(SendError::Full) if deadline_ns == 0 || now_ns() < deadline_ns => {
@@ -319,7 +309,7 @@ impl CallerChannel {
             lead.stop_bell();
         }
         loop {
-            match self.drain(lead, Some(invocation), reply) {
+            match self.read_all(lead, Some(invocation), reply) {
                 Ok(Some(ended)) => return Some(ended),
                 Ok(None) if !done() && self.channel.close_reason().is_none() => {}
                 _ => return None,
@@ -350,74 +340,34 @@ impl CallerChannel {
             return;
         }
         entry.register_thread();
-        self.followers.lock().push(invocation);
-        self.sleeping_followers.fetch_add(1, Ordering::SeqCst);
-        // Pairs with the fence in `hand_over`: either the leader sees us, or we see that it has left.
-        fence::heavy();
-        if entry.is(State::Waiting) && !self.channel.leads_free() && self.channel.close_reason().is_none() {
-            std::thread::park_timeout(left);
-        }
-        self.sleeping_followers.fetch_sub(1, Ordering::SeqCst);
-        self.followers.lock().retain(|other| *other != invocation);
+        let waits = || entry.is(State::Waiting) && self.channel.close_reason().is_none();
+        self.turns.follow(self, invocation, waits, || std::thread::park_timeout(left));
     }
 
     /// After leading: somebody else must read the ring if somebody waits.
     #[inline]
     pub(crate) fn hand_over(&self) {
-        // Pairs with the fences of `follow` and `watch_by_task`.
-        fence::light();
-        if self.sleeping_followers.load(Ordering::Relaxed) > 0 || self.tasks.load(Ordering::Relaxed) > 0 {
-            self.hand_over_slowly();
-        }
+        self.turns.hand_over(self);
     }
 
-    #[cold]
-    fn hand_over_slowly(&self) {
-        let next = self.followers.lock().pop();
-        if let Some(next) = next {
-            if let Some(entry) = self.pending.find(next) {
-                entry.wake();
-            }
-            return;
-        }
-        if self.tasks.load(Ordering::SeqCst) > 0 {
-            self.ask_dispatcher();
-        }
-    }
-
-    /// Makes sure that the dispatcher is rung when something comes.
-    fn ask_dispatcher(&self) {
-        while let Some(mut lead) = self.channel.try_lead() {
-            let asked = lead.ask_for_bell(ATTENTION_WORKER_BELL);
-            if asked || self.drain(&mut lead, None, &mut Received::blank()).is_err() {
-                return;
-            }
-        }
+    /// Asks for the dispatcher's bell without a fence of its own, where nobody leads.
+    pub(crate) fn post_request(&self) {
+        self.turns.post_request(self);
     }
 
     /// Reads all that is there, for the dispatcher. Returns whether there was anything.
     pub(crate) fn serve(&self) -> bool {
-        let Some(mut lead) = self.channel.try_lead() else { return false };
-        if !lead.ready() {
-            return false;
-        }
-        let closed = self.drain(&mut lead, None, &mut Received::blank()).is_err();
-        drop(lead);
-        if closed {
+        let open = self.turns.serve(self);
+        if open == Some(false) {
             self.fail_all();
         }
-        true
+        open.is_some()
     }
 
     /// Whether tasks wait here, so that the dispatcher must read the ring.
     #[inline]
     pub(crate) fn has_tasks(&self) -> bool {
-        self.tasks.load(Ordering::Relaxed) > 0
-    }
-
-    /// The right to read this channel's ring, for the dispatcher's sleep handshake.
-    pub(crate) fn try_lead(&self) -> Option<Lead<'_>> {
-        self.channel.try_lead()
+        self.turns.has_tasks()
     }
 
     /// Takes the outcome if the call is done, and gives its entry back.
@@ -437,11 +387,10 @@ impl CallerChannel {
             entry.register_task(waker);
         }
         if first {
-            self.tasks.fetch_add(1, Ordering::SeqCst);
-            // Pairs with the fence in `hand_over`: either the leader sees the task, or we find the ring free.
-            fence::heavy();
+            self.turns.task_came(self);
+        } else {
+            self.turns.task_waits_on(self);
         }
-        self.ask_dispatcher();
         if self.channel.close_reason().is_some() {
             self.fail_all();
         }
@@ -449,11 +398,11 @@ impl CallerChannel {
 
     /// A task no longer waits.
     pub(crate) fn task_left(&self) {
-        self.tasks.fetch_sub(1, Ordering::SeqCst);
+        self.turns.task_left();
     }
 
     /// Acts on every frame that is there; returns early when it was the reply to `mine`, which then lies in `place`.
-    fn drain(
+    fn read_all(
         &self,
         lead: &mut Lead<'_>,
         mine: Option<InvocationId>,
@@ -558,7 +507,7 @@ impl CallerChannel {
         let open = self.pending.close();
         loop {
             if let Some(mut lead) = self.channel.try_lead() {
-                let _broken_ring_has_no_more = self.drain(&mut lead, None, &mut Received::blank());
+                let _broken_ring_has_no_more = self.read_all(&mut lead, None, &mut Received::blank());
                 break;
             }
             if open.iter().all(|invocation| {
@@ -637,11 +586,51 @@ fn read_error(received: &Received) -> CallError {
     })
 }
 
+impl Turn for CallerChannel {
+    type Key = InvocationId;
+    type Lead<'a> = Lead<'a>;
+
+    #[inline]
+    fn try_lead(&self) -> Option<Lead<'_>> {
+        self.channel.try_lead()
+    }
+
+    fn is_free(&self) -> bool {
+        self.channel.leads_free()
+    }
+
+    fn ready(&self, lead: &Lead<'_>) -> bool {
+        lead.ready()
+    }
+
+    fn bell_asked(&self, lead: &Lead<'_>) -> bool {
+        lead.bell_asked()
+    }
+
+    fn post_request(&self, lead: &mut Lead<'_>) {
+        lead.post_request(ATTENTION_WORKER_BELL);
+    }
+
+    fn ask_for_bell(&self, lead: &mut Lead<'_>) -> bool {
+        lead.ask_for_bell(ATTENTION_WORKER_BELL)
+    }
+
+    fn drain(&self, lead: &mut Lead<'_>) -> bool {
+        self.read_all(lead, None, &mut Received::blank()).is_ok()
+    }
+
+    fn wake(&self, follower: InvocationId) {
+        if let Some(entry) = self.pending.find(follower) {
+            entry.wake();
+        }
+    }
+}
+
 impl CallerChannel {
     /// Whether a frame waits that nobody is reading.
     #[inline]
     pub(crate) fn ready(&self) -> bool {
-        self.channel.try_lead().is_some_and(|lead| lead.ready())
+        self.turns.has_news(self)
     }
 }
 

@@ -136,16 +136,21 @@ impl Dispatcher {
         self.changed();
     }
 
-    /// The next channel whose caller has left. A ring is read once: whoever still writes to it is not followed.
+    /// The next channel whose caller has left and whose ring is not held. A ring is read once: whoever still writes to it
+    /// is not followed.
     fn next_ending(&self) -> Option<Arc<CalleeChannel>> {
         let mut ending = self.ending.lock();
-        while let Some((channel, frames)) = ending.first_mut() {
-            if let Some(left) = frames.checked_sub(1) {
-                *frames = left;
+        let mut at = 0;
+        while let Some((channel, frames)) = ending.get_mut(at) {
+            if *frames == 0 {
+                channel.channel.end_reading();
+                ending.remove(at);
+            } else if channel.is_held() {
+                at += 1;
+            } else {
+                *frames -= 1;
                 return Some(Arc::clone(channel));
             }
-            channel.channel.end_reading();
-            ending.remove(0);
         }
         None
     }
@@ -153,6 +158,11 @@ impl Dispatcher {
     fn ended(&self, channel: &Arc<CalleeChannel>) {
         channel.channel.end_reading();
         self.ending.lock().retain(|(other, _)| !Arc::ptr_eq(other, channel));
+    }
+
+    /// Has the thread with the role look at every channel: one may be read again that was held.
+    pub(crate) fn look_anew(&self) {
+        self.changed();
     }
 
     fn changed(&self) {
@@ -321,7 +331,7 @@ impl<'a> Round<'a> {
 
     /// Makes every channel hot that has news, or that was left polled by the thread that had the role before.
     fn look_everywhere(&mut self) {
-        for channel in self.callees.iter() {
+        for channel in self.callees.iter().filter(|channel| !channel.is_held()) {
             let Some(lead) = channel.try_lead() else { continue };
             if (lead.ready() || !lead.bell_asked())
                 && !self.hot.iter().any(|polled| Arc::ptr_eq(&polled.callee, channel))
@@ -348,8 +358,13 @@ impl<'a> Round<'a> {
     /// Handles what is there. Returns whether there was anything.
     fn serve(&mut self) -> bool {
         let mut worked = false;
+        let mut held = false;
         let looks = if self.hot.len() == 1 { LOOKS_AT_ONE } else { 1 };
         for at in 0..self.hot.len() {
+            if self.hot[at].callee.is_held() {
+                held = true;
+                continue;
+            }
             for _ in 0..TURN {
                 if !self.hot[at].serve_one(&mut self.server, looks, self.woke_ns) {
                     break;
@@ -360,6 +375,10 @@ impl<'a> Round<'a> {
                     return true;
                 }
             }
+        }
+        if held {
+            // Whoever ends its hold has this thread look again.
+            self.hot.retain(|polled| !polled.callee.is_held());
         }
         for caller in self.callers.iter() {
             if caller.has_tasks() {
@@ -436,7 +455,7 @@ impl<'a> Round<'a> {
     fn sleep(&mut self, start: u64) {
         let overflowing = self.overflowing();
         let mut busy = false;
-        for callee in self.callees.iter() {
+        for callee in self.callees.iter().filter(|callee| !callee.is_held()) {
             match callee.try_lead() {
                 Some(mut lead) => lead.post_request(ATTENTION_WORKER_BELL),
                 None => busy = true,
@@ -444,9 +463,7 @@ impl<'a> Round<'a> {
         }
         for caller in self.callers.iter().filter(|caller| caller.has_tasks()) {
             // Where a thread leads, it asks for the bell when it leaves.
-            if let Some(mut lead) = caller.try_lead() {
-                lead.post_request(ATTENTION_WORKER_BELL);
-            }
+            caller.post_request();
         }
         fence(Ordering::SeqCst);
         if self.inner.barrier_before_sleep {

@@ -83,6 +83,17 @@ impl Pool {
         self.shared.push(Box::new(job), JOBS_MAX)
     }
 
+    /// Runs a job soon, however many wait: for what was accepted already, by a measure of its own. Refused only by a pool
+    /// that is closed.
+    pub(crate) fn run_surely(&self, job: impl FnOnce() + Send + 'static) -> Result<(), Saturated> {
+        self.shared.push(Box::new(job), usize::MAX)
+    }
+
+    /// Jobs that wait for a thread.
+    pub(crate) fn queued(&self) -> usize {
+        self.shared.queue.lock().jobs.len()
+    }
+
     /// Runs a future to its end, on the pool's threads.
     pub(crate) fn spawn(&self, future: BoxFuture) {
         let shared = Arc::downgrade(&self.shared);

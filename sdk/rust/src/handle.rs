@@ -267,7 +267,7 @@ pub(crate) struct TypedRequest<'a, Req> {
 impl<Req: Typed> Request for TypedRequest<'_, Req> {
     #[inline]
     fn message<'m>(&'m self, target: &Target, place: &'m mut Message) -> Result<&'m Message, Box<CallError>> {
-        let built = if self.archive_key.is_some() && target.archive_key == self.archive_key {
+        let built = if target.takes_archive(self.archive_key) {
             archive_into(self.value, place)
         } else {
             Message::json(self.value).map(|message| *place = message)
@@ -276,6 +276,10 @@ impl<Req: Typed> Request for TypedRequest<'_, Req> {
             Ok(()) => Ok(place),
             Err(failure) => Err(Box::new(failure.into_error())),
         }
+    }
+
+    fn archive_key(&self) -> Option<ArchiveKey> {
+        self.archive_key
     }
 }
 

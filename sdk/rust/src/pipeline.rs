@@ -25,7 +25,9 @@ use crate::wire::Received;
 /// Calls in flight from one thread. Replies come in the order of the requests, whatever order they arrive in. Dropping it
 /// gives up what is in flight.
 ///
-/// A call that was published is not tried elsewhere: its error says whether it may have begun.
+/// A call that was published is not tried elsewhere, as one made by [`Handle::start`] is: for that the pipeline would have to
+/// keep a copy of every request in flight, and its calls are counted in tens of nanoseconds. Its error says whether it may
+/// have begun.
 #[derive(Debug)]
 pub struct Pipeline<'a> {
     handle: &'a Handle,

@@ -29,6 +29,12 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// Whether it reads archives of a key.
+    #[inline]
+    pub(crate) fn takes_archive(&self, key: Option<ArchiveKey>) -> bool {
+        key.is_some() && self.archive_key == key
+    }
+
     fn new(function: CatalogFunction, draining: bool, link: Arc<Link>) -> Self {
         Self { archive_key: ArchiveKey::of(&function), function, draining, link }
     }

@@ -346,7 +346,7 @@ fn read_blocks(channel: &Arc<Channel>, header: &Header, inline: &Inline) -> Resu
         && !flags.contains(Flags::DESCRIPTORS_IN_BLOCK)
     {
         // One payload and nothing else: no lists to go through.
-        let guard = LeaseGuard::new(Arc::clone(channel), vec![first.lease]);
+        let guard = LeaseGuard::new(channel, vec![first.lease]);
         let body = Some(channel.resolve(&first, &guard)?);
         return Ok(Box::new(Blocks { body, meta: None, attachments: Vec::new(), guard }));
     }
@@ -355,14 +355,14 @@ fn read_blocks(channel: &Arc<Channel>, header: &Header, inline: &Inline) -> Resu
     let mut leases: Vec<u32> = descriptors.iter().map(|descriptor| descriptor.lease).collect();
     if flags.contains(Flags::DESCRIPTORS_IN_BLOCK) {
         // The table is read under a guard of its own that is never armed: its lease joins the frame's.
-        let aside = LeaseGuard::new(Arc::clone(channel), Vec::new());
+        let aside = LeaseGuard::new(channel, Vec::new());
         aside.disarm();
         let [table] = descriptors[..] else { return Err(nonsense()) };
         let table = channel.resolve(&table, &aside)?;
         descriptors = read_table(&table).ok_or_else(nonsense)?;
         leases.extend(descriptors.iter().map(|descriptor| descriptor.lease));
     }
-    let guard = LeaseGuard::new(Arc::clone(channel), leases);
+    let guard = LeaseGuard::new(channel, leases);
     let mut blocks = Blocks { body: None, meta: None, attachments: Vec::new(), guard };
     let mut shapes = Vec::new();
     for descriptor in &descriptors {

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use ringway::{CallError, CallOptions, Encoding, Function, Message, Pending};
+use ringway::{CallError, CallOptions, Encoding, ErrorCode, Function, Message, Pending, Started};
 use ringway_ipc::clock::now_ns;
 use ringway_tests::dice::Dice;
 use ringway_tests::effort;
@@ -128,6 +128,48 @@ fn killed_at_random() {
     (0..effort::rounds(60)).for_each(|_| round(&mut dice, &mut tally));
     tally.tell("callee killed at random");
     scene.nothing_leaked(&base);
+}
+
+/// Calls that are waited for later, or by a task, go to another replica as well where they were certainly not started: here
+/// they lie in the ring of one whose reading thread is held up until it dies.
+#[test]
+fn what_was_published_and_not_started_goes_to_the_other_replica() {
+    const CALLS: u64 = 200;
+    let scene = Scene::new();
+    for round in 0..effort::rounds(6) {
+        let members = [scene.callee(), scene.callee()];
+        let handle = scene.survivor.handle("doomed::inline");
+        let both = |_: &ringway::protocol::control::Catalog| handle.replicas() == members.len();
+        assert!(scene.survivor.wait_until(super::PATIENCE, both));
+        handle.bind().unwrap();
+        let killer = scene.survivor.handle("doomed::die-queue");
+        let death = killer.start(&Message::bytes(&[0; 8]), &CallOptions::new()).unwrap();
+        // Taken by now, so that it is not tried elsewhere itself.
+        std::thread::sleep(Duration::from_millis(5));
+        let body = |number: u64| match number % 3 {
+            // In the slot, in a block of its own, and in one that the caller wrote.
+            0 => Message::bytes(&number.to_le_bytes()),
+            1 => Message::bytes(&[&number.to_le_bytes()[..], &[7; 1000]].concat()),
+            _ => {
+                let mut loan = scene.survivor.loan(5000).unwrap();
+                loan[..8].copy_from_slice(&number.to_le_bytes());
+                Message::from_loan(Encoding::Bytes, loan)
+            }
+        };
+        let begun: Vec<_> = (0..CALLS)
+            .map(|number| (number, handle.start(&body(number), &CallOptions::new()).unwrap()))
+            .collect();
+        for (number, pending) in begun {
+            let outcome =
+                if number % 2 == 0 { pending.wait() } else { futures_lite::future::block_on(pending) };
+            let reply = outcome.unwrap_or_else(|error| panic!("round {round}, call {number}: {error}"));
+            assert_eq!(reply.body(), number.to_le_bytes());
+        }
+        let error = death.wait().unwrap_err();
+        assert_eq!((error.code, error.started), (ErrorCode::WorkerGone, Some(Started::Maybe)), "{error}");
+        drop(members);
+        scene.wait_until_alone();
+    }
 }
 
 /// With a second replica, a call that was not started goes there by itself, and one that says it is idempotent always does.

@@ -5,10 +5,11 @@ use std::time::Duration;
 use ringway_tests::census::Census;
 use ringway_tests::dice::Dice;
 use ringway_tests::effort;
+use ringway_tests::load;
 use ringway_tests::member::Member;
 use ringway_tests::service;
 
-use super::{PATIENCE, Scene};
+use super::{PATIENCE, Scene, THREADS_SPARE};
 
 /// Points at which the caller kills itself; `connect` before it is ready.
 const POINTS: &[&str] = &["between", "loans", "view", "stream", "register", "connect"];
@@ -32,6 +33,41 @@ fn nothing_runs(scene: &Scene) {
     }
 }
 
+/// Has `survivor::blob`, which keeps the last three payloads that it saw, keep those of one that lives. How many of the
+/// dead it kept would differ from count to count.
+fn keep_nothing_of_the_dead(scene: &Scene) {
+    for number in 0..3 {
+        load::blob(&scene.auditor, "survivor::blob", number).unwrap();
+    }
+}
+
+/// A handler may keep a payload for as long as it likes. That of a caller which died holds the memory it lies in: one
+/// descriptor and one mapping, and nothing else of the channel.
+#[test]
+fn what_is_kept_of_the_dead_is_memory_alone() {
+    let scene = scene();
+    let die = || {
+        // Each keeps at it for a moment before it says that it is ready: one payload of each is kept.
+        let mut member = Member::start(&["caller", &scene.address, "survivor", "rest"]);
+        member.kill();
+        drop(member.rest());
+    };
+    die();
+    nothing_runs(&scene);
+    keep_nothing_of_the_dead(&scene);
+    let base = scene.base();
+    (0..3).for_each(|_| die());
+    nothing_runs(&scene);
+    let grown = scene.segments().saturating_sub(base.segments);
+    let (fds, shared) = (base.own.fds + 3 + grown, base.own.shared + 3 + grown);
+    let allowed = Census { threads: base.own.threads + THREADS_SPARE, fds, shared, ..base.own };
+    let now = Census::settle(std::process::id(), &allowed, PATIENCE).unwrap();
+    println!("before {:?}, after {now:?}", base.own);
+    assert!(now.fits(&allowed), "{:#?}", Census::descriptors(std::process::id()));
+    keep_nothing_of_the_dead(&scene);
+    scene.nothing_leaked(&base);
+}
+
 #[test]
 fn killed_at_named_points() {
     let scene = scene();
@@ -42,6 +78,7 @@ fn killed_at_named_points() {
     };
     POINTS.iter().for_each(|point| die_at(point));
     nothing_runs(&scene);
+    keep_nothing_of_the_dead(&scene);
     let base = scene.base();
     let rounds = effort::rounds(36).div_ceil(POINTS.len() as u64);
     for point in POINTS {
@@ -49,6 +86,7 @@ fn killed_at_named_points() {
         nothing_runs(&scene);
         println!("{point}: {rounds} callers died, {:?}", Census::of(std::process::id()).unwrap());
     }
+    keep_nothing_of_the_dead(&scene);
     scene.nothing_leaked(&base);
     let still: Vec<u64> = (0..10).collect();
     for number in still {
@@ -75,8 +113,10 @@ fn killed_at_random() {
     };
     (0..4).for_each(|_| round(&mut dice));
     nothing_runs(&scene);
+    keep_nothing_of_the_dead(&scene);
     let base = scene.base();
     (0..effort::rounds(60)).for_each(|_| round(&mut dice));
     nothing_runs(&scene);
+    keep_nothing_of_the_dead(&scene);
     scene.nothing_leaked(&base);
 }

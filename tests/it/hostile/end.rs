@@ -113,7 +113,7 @@ impl Victim {
         assert!(count <= DESCRIPTORS_MAX);
         let descriptors: Vec<_> = (0..count).map(|at| inline.descriptor(at)).collect();
         let leases = descriptors.iter().map(|descriptor| descriptor.lease).collect();
-        let guard = LeaseGuard::new(Arc::clone(&self.channel), leases);
+        let guard = LeaseGuard::new(&self.channel, leases);
         for descriptor in descriptors {
             let Ok(payload) = self.channel.resolve(&descriptor, &guard) else { return };
             tally.payloads += 1;

@@ -57,7 +57,7 @@ const fn integration(tests: &'static [&'static str]) -> Kind {
 pub(crate) const CHECKS: &[Check] = &[
     Check {
         verb: "model",
-        proves: "every interleaving of ring, arena, lease and doorbell (loom)",
+        proves: "every interleaving of ring, arena, lease, lock and the turns of those who wait (loom)",
         source: "ipc/src/sync.rs",
         kind: Kind::Models { package: "ringway-ipc", tests: &["loom"] },
         rounds: Some(("LOOM_MAX_PREEMPTIONS", "2", "3")),

@@ -46,7 +46,7 @@ fn look(inner: &Arc<Inner>, before: &Seen) -> Seen {
         let (place, traffic) = (Arc::as_ptr(&caller.channel).addr(), (stats.sent, stats.received));
         let unchanged = before.channels.get(&place) == Some(&traffic);
         // A payload of the peer's that is still read here keeps its channel, for its return.
-        let held = Arc::strong_count(&caller.channel) > 2 || stats.leases > 0;
+        let held = Arc::weak_count(&caller.channel) > 0 || stats.leases > 0;
         if unchanged && caller.in_flight() == 0 && !held {
             tracing::debug!(target: "ringway", peer = caller.channel.peer_worker(), "an idle channel is closed");
             inner.close_idle(caller);
