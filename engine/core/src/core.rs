@@ -18,6 +18,7 @@ use crate::relay::{RelayTarget, Relays};
 use crate::view::{Sources, View};
 use crate::zones::{Zone, Zones};
 
+mod announce;
 mod attach;
 mod connect;
 mod leave;
@@ -101,6 +102,7 @@ impl Core {
             Event::PolicyChanged { policy } => self.change_policy(policy, out),
             Event::TriggerKept { zone, spec } => self.keep_trigger(&zone, spec, out),
             Event::TriggerRemoved { zone, id } => self.remove_kept_trigger(&zone, &id, out),
+            Event::WorkerAnnounced { worker, announcement } => self.announce(worker, *announcement, out),
             Event::Stopping { reason, drain_ms } => self.stop(reason, drain_ms, out),
         }
         effects

@@ -34,6 +34,11 @@ pub enum Effect {
         /// The worker.
         worker: WorkerId,
     },
+    /// A worker is called otherwise from now on.
+    Described {
+        /// The worker.
+        worker: WorkerId,
+    },
     /// A worker left: free what was kept for it. A worker that attached again over a new connection has not
     /// left.
     Left {

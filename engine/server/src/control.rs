@@ -138,6 +138,10 @@ impl Control {
         loop {
             match self.commands.try_recv() {
                 Ok(Command::Event(event)) => self.feed(*event),
+                Ok(Command::Settle(event, done)) => {
+                    self.feed(*event);
+                    let _given_up = done.send(());
+                }
                 Ok(Command::CloseListeners) => self.close_doors(),
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
                     self.stopped = true;

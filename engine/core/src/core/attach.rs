@@ -10,7 +10,7 @@ use ringway_protocol::ids::WorkerId;
 use ringway_protocol::limits;
 
 use super::{Core, Sources};
-use crate::catalog::{self, Unconfirmed, Worker};
+use crate::catalog::{self, Announced, Unconfirmed, Worker};
 use crate::effect::Effect;
 use crate::event::{ConnectionId, Credentials};
 use crate::view::View;
@@ -113,6 +113,7 @@ impl Core {
             triggers: old.map_or_else(BTreeSet::new, |old| old.triggers.clone()),
             trigger_types: old.map_or_else(BTreeSet::new, |old| old.trigger_types.clone()),
             unconfirmed,
+            announced: Announced::default(),
             kept,
             hello,
         }

@@ -197,6 +197,7 @@ impl World {
                 }
             }
             Effect::Attached { .. }
+            | Effect::Described { .. }
             | Effect::Left { .. }
             | Effect::Logs { .. }
             | Effect::TriggerSettled { .. } => {}

@@ -9,6 +9,7 @@ use ringway_protocol::ids::FunctionId;
 use ringway_protocol::limits;
 
 use super::*;
+use crate::event::Announcement;
 use crate::policy::{Action, Rule};
 
 const ENGINE: WorkerId = WorkerId::new(1);
@@ -525,4 +526,35 @@ fn a_fleet_that_returns_is_told_of_each_function_once() {
     let messages: usize = told.values().map(|(messages, _)| messages).sum();
     // A greeting, one's own functions, and two changes for each who comes later.
     assert_eq!(messages as u64, WORKERS * (2 + WORKERS - 1));
+}
+
+#[test]
+fn a_worker_names_itself_later_and_is_judged_by_that_name() {
+    let policy = Policy::new(vec![Rule::new(Action::Deny, "*", "b::secret").with_caller("guest*")]);
+    let mut core = Core::new(config(policy));
+    hello(&mut core, Hello::new(ENGINE, "engine", 1));
+    attach(&mut core, A, None);
+    attach(&mut core, B, None);
+    offer(&mut core, B, vec![function("b::f", 1), function("b::secret", 2)]);
+    say(&mut core, A, WorkerMessage::Connect { request: 1, to: B });
+    let announced = |core: &mut Core, said: Announcement| {
+        core.handle(9_000_000, Event::WorkerAnnounced { worker: A, announcement: Box::new(said) })
+    };
+    let named = |name: &str| Announcement { name: Some(name.into()), ..Announcement::default() };
+    let effects = announced(&mut core, named(" guest-7\u{7} "));
+    assert!(
+        matches!(&effects[..], [Effect::SetPermissions { words, .. }, Effect::Described { worker: A }, ..]
+            if words[..] == [(0, 0b010)]),
+        "{effects:?}"
+    );
+    assert_eq!(core.worker(A).unwrap().hello.name, "guest-7");
+    assert_eq!(announced(&mut core, named("guest-7")), [], "the same again tells nobody");
+    let runtime = Announcement { runtime: Some("node".into()), ..Announcement::default() };
+    announced(&mut core, runtime);
+    let hello = &core.worker(A).unwrap().hello;
+    assert_eq!((hello.name.as_str(), hello.runtime.as_str()), ("guest-7", "node"), "what is left out stays");
+    let elsewhere = Announcement { namespace: Some("blue".into()), ..named("other") };
+    assert_eq!(core.check_announcement(A, &elsewhere).unwrap_err().code, ErrorCode::InvalidRegistration);
+    assert_eq!(announced(&mut core, elsewhere), []);
+    assert!(core.check_announcement(WorkerId::new(99), &named("x")).is_err(), "nobody");
 }
