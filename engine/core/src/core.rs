@@ -68,6 +68,8 @@ pub struct Core {
     pub(crate) bindings: Bindings,
     channels: Channels,
     epoch: u64,
+    /// The time of the event that is being handled.
+    now_ns: u64,
 }
 
 impl Core {
@@ -83,6 +85,7 @@ impl Core {
             bindings: Bindings::default(),
             channels: Channels::default(),
             epoch: 0,
+            now_ns: 0,
         }
     }
 
@@ -92,6 +95,7 @@ impl Core {
     pub fn handle(&mut self, now_ns: u64, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         let out = &mut effects;
+        self.now_ns = self.now_ns.max(now_ns);
         match event {
             Event::Opened { connection, credentials } => {
                 self.connections.insert(connection, Connection { credentials, worker: None });
@@ -103,6 +107,7 @@ impl Core {
             Event::TriggerKept { zone, spec } => self.keep_trigger(&zone, spec, out),
             Event::TriggerRemoved { zone, id } => self.remove_kept_trigger(&zone, &id, out),
             Event::WorkerAnnounced { worker, announcement } => self.announce(worker, *announcement, out),
+            Event::NewsDue {} => self.publish(None, out),
             Event::Stopping { reason, drain_ms } => self.stop(reason, drain_ms, out),
         }
         effects
@@ -156,6 +161,7 @@ impl Core {
             policy: &self.config.policy,
             relays: &mut self.relays,
             engine: self.config.engine_id,
+            now_ns: self.now_ns,
         };
         for (zone, view) in &mut self.views {
             for key in keys {
@@ -176,27 +182,33 @@ impl Core {
     /// Notes a change in the views that show a worker: its own zone's, and all for the engine's worker.
     fn note(&mut self, zone: &Zone, engine: bool, change: &Change) {
         let seeing = self.views.iter_mut().filter(|(name, _)| engine || *name == zone);
-        seeing.for_each(|(_, view)| view.pending.push(change.clone()));
+        seeing.for_each(|(_, view)| view.note(change.clone(), self.now_ns));
     }
 
-    /// Sends what was noted, one message for each zone, to all of its workers but one.
-    fn publish(&mut self, except: Option<WorkerId>, out: &mut Vec<Effect>) {
+    /// Tells what was noted to all members of the views where it is time to, and elsewhere to one worker that is
+    /// about to be answered.
+    fn publish(&mut self, answered: Option<WorkerId>, out: &mut Vec<Effect>) {
         let workers = &self.catalog.workers;
         for view in self.views.values_mut() {
-            if view.pending.is_empty() {
-                continue;
-            }
-            view.revision += 1;
-            let changes = std::mem::take(&mut view.pending);
-            let members = view.members.iter().filter(|member| Some(**member) != except);
-            let to: Vec<_> =
-                members.filter_map(|id| workers.get(id)).map(|worker| worker.connection).collect();
-            if !to.is_empty() {
-                let message = EngineMessage::CatalogChange { revision: view.revision, changes };
+            let told = if view.due_ns().is_some_and(|due_ns| due_ns <= self.now_ns) {
+                view.tell_all(self.now_ns)
+            } else {
+                let ahead = answered.and_then(|id| Some((vec![id], view.tell(id)?)));
+                ahead.into_iter().collect()
+            };
+            for (to, message) in told {
+                let to = to.iter().filter_map(|id| workers.get(id)).map(|worker| worker.connection).collect();
                 out.push(Effect::Broadcast { to, message });
             }
         }
         self.views.retain(|_, view| !view.members.is_empty());
+    }
+
+    /// Returns when news that were kept to be told together are due: then [`Event::NewsDue`] must come. None where there
+    /// are none.
+    #[must_use]
+    pub fn news_due_ns(&self) -> Option<u64> {
+        self.views.values().filter_map(View::due_ns).min()
     }
 
     fn send(&self, to: WorkerId, message: EngineMessage, out: &mut Vec<Effect>) {

@@ -105,6 +105,8 @@ pub enum Event {
         /// What it said.
         announcement: Box<Announcement>,
     },
+    /// The time that [`crate::Core::news_due_ns`] named has come.
+    NewsDue {},
     /// The engine stops.
     Stopping {
         /// Why.

@@ -11,6 +11,7 @@ use super::{Core, channels};
 use crate::catalog::FunctionKey;
 use crate::effect::Effect;
 use crate::policy::Policy;
+use crate::view::View;
 
 impl Core {
     /// Takes over the channels that a worker has kept, where the other end is back too and tells the same,
@@ -116,6 +117,7 @@ impl Core {
         let mut keys: BTreeSet<FunctionKey> = self.catalog.functions().map(|(key, _)| key.clone()).collect();
         keys.extend(self.views.values().flat_map(|view| view.keys().cloned()));
         self.refresh(&keys);
+        self.views.values_mut().for_each(View::hurry);
         self.publish(None, out);
     }
 }
