@@ -251,6 +251,17 @@ impl Core {
         self.catalog.workers.get(&caller).is_some_and(|caller| self.allows(caller, zone, function))
     }
 
+    /// Says whether a worker may know that a function of a zone exists: somebody of its own zone may call it.
+    pub(crate) fn shows(&self, caller: &Worker, zone: &str, function: &str) -> bool {
+        caller.credentials.engine || self.config.policy.shows(&caller.zone, zone, function)
+    }
+
+    /// Says whether one worker may see another: one of its own zone, or the engine's; the engine sees all.
+    #[must_use]
+    pub fn sees(&self, caller: &Worker, other: &Worker) -> bool {
+        other.credentials.engine || caller.credentials.engine || caller.zone == other.zone
+    }
+
     pub(crate) fn allows(&self, caller: &Worker, zone: &str, function: &str) -> bool {
         caller.credentials.engine
             || self.config.policy.allows(&caller.zone, &caller.hello.name, zone, function)
@@ -263,7 +274,12 @@ impl Core {
     /// `stale_handle` for an index that is in use no longer, `forbidden`, or `draining` where no replica
     /// takes calls.
     pub fn relay(&self, caller: WorkerId, index: u32) -> Result<RelayTarget, CallError> {
-        let (zone, key) = self.relays.target(index).ok_or_else(|| {
+        // One that the caller's zone is not shown looks like one that is not there, or its name could be guessed at.
+        let shown = |(zone, key): &&(Zone, FunctionKey)| {
+            let worker = self.catalog.workers.get(&caller);
+            worker.is_some_and(|worker| self.shows(worker, zone, &key.id))
+        };
+        let (zone, key) = self.relays.target(index).filter(shown).ok_or_else(|| {
             let message = format!("relay {index} is in use no longer; resolve the function again");
             CallError::new(ringway_protocol::ErrorCode::StaleHandle, message)
         })?;

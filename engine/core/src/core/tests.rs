@@ -256,6 +256,15 @@ fn other_zones_see_what_they_may_call_as_the_engines() {
     let index = core.view("sandbox").functions[0].index;
     assert!(index >= limits::RELAY_INDEX_START);
     assert_eq!(core.relay(S, index).unwrap().replicas, [(A, 1, 0)]);
+    let other = WorkerId::new(13);
+    attach(&mut core, other, Some("elsewhere"));
+    let hidden = core.relay(other, index).unwrap_err();
+    let absent = core.relay(other, index + 1).unwrap_err();
+    assert_eq!(hidden.code, ErrorCode::StaleHandle, "an index of another zone tells no name: {hidden}");
+    assert_eq!(
+        hidden.message.replace(&index.to_string(), ""),
+        absent.message.replace(&(index + 1).to_string(), "")
+    );
     attach(&mut core, B, None);
     let effects = offer(&mut core, B, vec![function("docs::search", 5)]);
     let zones = effects.iter().filter(|effect| matches!(effect, Effect::Broadcast { .. }));
