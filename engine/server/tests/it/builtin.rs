@@ -258,3 +258,42 @@ fn a_worker_says_later_what_it_is_called() {
     let error = early.trigger_json(naming::WORKERS_REGISTER, &elsewhere).unwrap_err();
     assert_eq!(error.code, ErrorCode::InvalidRegistration, "{error}");
 }
+
+/// What the command line and its `top` ask must not be what they then show.
+#[test]
+fn questions_leave_no_spans() {
+    let engine = client::engine();
+    let (_one, _other) = (worker(&engine, "one"), worker(&engine, "other"));
+    let looking = Worker::builder("looking").address(engine.address()).sampler(ringway::Sampler::never());
+    let looking = looking.connect().unwrap();
+    let received = || engine.collector().lock().store().counters().spans_received;
+    let before = received();
+    for _ in 0..3 {
+        for (question, input) in [
+            (naming::MEMORY_LIST, Value::Null),
+            (naming::METRICS_LIST, Value::Null),
+            (naming::HEALTH, Value::Null),
+            (naming::FUNCTIONS_LIST, Value::Null),
+            (naming::WORKERS_LIST, Value::Null),
+            (naming::WORKERS_INFO, json!({ "name": "other" })),
+            (naming::TRACES_LIST, Value::Null),
+            (naming::LOGS_LIST, Value::Null),
+        ] {
+            looking.trigger_json(question, &input).unwrap();
+        }
+    }
+    // Records come in their order, so what was recorded before this is there with it.
+    let last = worker(&engine, "last");
+    last.trigger_json(naming::HEALTH, &Value::Null).unwrap();
+    let begun = Instant::now();
+    while received() < before + 2 {
+        assert!(begun.elapsed() < PATIENCE, "the last call is recorded");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    let collector = engine.collector();
+    let collector = collector.lock();
+    let names: Vec<_> =
+        collector.store().spans().map(|span| (span.worker.name.clone(), span.name.to_string())).collect();
+    assert_eq!(names.len(), 2, "the last question's two sides: {names:?}");
+}
