@@ -21,6 +21,13 @@ fn clean(name: &str) -> Option<String> {
     (!shown.is_empty()).then(|| shown[..end].to_owned())
 }
 
+/// Sets what was said; what was not stays.
+fn set<T>(kept: &mut Option<T>, said: Option<T>) {
+    if said.is_some() {
+        *kept = said;
+    }
+}
+
 impl Core {
     /// Says whether [`crate::Event::WorkerAnnounced`] would be taken; the event itself has no answer.
     ///
@@ -73,12 +80,12 @@ impl Core {
                 *kept = said;
             }
         }
-        hello.description = said.description.or(hello.description.take());
-        hello.metadata = said.metadata.or(hello.metadata.take());
+        set(&mut hello.description, said.description);
+        set(&mut hello.metadata, said.metadata);
         let announced = &mut worker.announced;
-        announced.isolation = said.isolation.or(announced.isolation.take());
-        announced.telemetry = said.telemetry.or(announced.telemetry.take());
-        announced.features = said.features.or(announced.features.take());
+        set(&mut announced.isolation, said.isolation);
+        set(&mut announced.telemetry, said.telemetry);
+        set(&mut announced.features, said.features);
         if before == (worker.hello.clone(), worker.announced.clone()) {
             return;
         }
