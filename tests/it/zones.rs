@@ -119,6 +119,49 @@ fn what_it_does_not_allow_is_refused_at_each_call() {
 }
 
 #[test]
+fn another_zone_may_ask_the_engine_about_itself_and_no_more() {
+    let border = border();
+    border.inside.register(echo("secret::f")).unwrap();
+    border.serve(echo("open::f"));
+    border.serve(echo("some::f"));
+    border.boxed.register(echo("boxed::f")).unwrap();
+    let ask = |id: &str, input: Value| border.boxed.trigger_json(id, &input);
+    let named = |list: &Value, field: &str| -> BTreeSet<String> {
+        list.as_array().unwrap().iter().map(|entry| entry[field].as_str().unwrap().to_owned()).collect()
+    };
+    let functions = ask("engine::functions::list", Value::Null).unwrap();
+    assert_eq!(
+        named(&functions["functions"], "function_id"),
+        BTreeSet::from(["boxed::f".to_owned(), "open::f".to_owned()])
+    );
+    let workers = ask("engine::workers::list", Value::Null).unwrap();
+    let both = BTreeSet::from(["boxed".to_owned(), "engine".to_owned()]);
+    assert_eq!(named(&workers["workers"], "name"), both);
+    assert_eq!(ask("engine::health::check", Value::Null).unwrap()["workers"], 2);
+    let memory = ask("engine::memory::list", Value::Null).unwrap();
+    assert_eq!(named(&memory["workers"], "name"), BTreeSet::from(["boxed".to_owned()]));
+    assert!(memory["engine"]["permission_pages"].is_null(), "{memory}");
+    let told = |id: &str| ask("engine::functions::info", json!({"function_id": id})).unwrap_err();
+    let (hidden, absent, shown) = (told("secret::f"), told("no::such"), told("some::f"));
+    assert_eq!((hidden.code, hidden.user_code), (absent.code, absent.user_code));
+    assert_eq!(hidden.message.replace("secret::f", ""), absent.message.replace("no::such", ""));
+    assert_eq!(shown.code, ErrorCode::Forbidden, "shown to the zone: {shown}");
+    for closed in
+        ["engine::traces::list", "engine::logs::list", "engine::metrics::list", "engine::traces::clear"]
+    {
+        assert_eq!(ask(closed, Value::Null).unwrap_err().code, ErrorCode::NotFound, "{closed}");
+    }
+    border.boxed.trigger_json("engine::workers::register", &json!({"name": "reader"})).unwrap();
+    border.boxed.trigger_json("some::f", &Value::Null).unwrap();
+    border.engine.set_policy(Policy::new(vec![Rule::new(Action::Deny, "sandbox", "engine::*")]));
+    let gone = |catalog: &ringway::protocol::control::Catalog| {
+        !catalog.functions.iter().any(|function| function.id.as_str() == "engine::functions::list")
+    };
+    assert!(border.boxed.wait_until(PATIENCE, gone));
+    assert_eq!(ask("engine::functions::list", Value::Null).unwrap_err().code, ErrorCode::NotFound);
+}
+
+#[test]
 fn a_permission_that_is_taken_back_ends_with_the_next_call() {
     let border = border();
     let ran = Arc::new(AtomicUsize::new(0));

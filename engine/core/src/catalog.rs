@@ -64,8 +64,18 @@ pub struct Worker {
     pub(crate) trigger_types: BTreeSet<String>,
     /// After a re-attach: what it had and has not named again. Its next registration settles it.
     pub(crate) unconfirmed: Option<Unconfirmed>,
+    /// What it said of itself beyond its greeting, for those who ask.
+    pub(crate) announced: Announced,
     /// Channels it has kept over the engine's absence, until the other end has told of them too.
     pub(crate) kept: BTreeSet<(WorkerId, bool)>,
+}
+
+/// What a worker said of itself that routing and policy do not read.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub(crate) struct Announced {
+    pub(crate) isolation: Option<String>,
+    pub(crate) telemetry: Option<Value>,
+    pub(crate) features: Option<Vec<String>>,
 }
 
 /// What a worker had before it attached again.
@@ -201,7 +211,7 @@ impl Catalog {
     }
 }
 
-fn check_bytes(what: &str, found: usize, allowed: usize) -> Result<(), CallError> {
+pub(crate) fn check_bytes(what: &str, found: usize, allowed: usize) -> Result<(), CallError> {
     if found > allowed {
         let message = format!("wanted {what} of at most {allowed} bytes, found {found}");
         return Err(CallError::invalid_registration(message));
@@ -209,7 +219,7 @@ fn check_bytes(what: &str, found: usize, allowed: usize) -> Result<(), CallError
     Ok(())
 }
 
-fn check_json(what: &str, value: Option<&Value>) -> Result<(), CallError> {
+pub(crate) fn check_json(what: &str, value: Option<&Value>) -> Result<(), CallError> {
     let bytes = value.map_or(0, |value| value.to_string().len());
     check_bytes(what, bytes, limits::SCHEMA_BYTES_MAX)
 }

@@ -18,6 +18,7 @@ use crate::relay::{RelayTarget, Relays};
 use crate::view::{Sources, View};
 use crate::zones::{Zone, Zones};
 
+mod announce;
 mod attach;
 mod connect;
 mod leave;
@@ -67,6 +68,8 @@ pub struct Core {
     pub(crate) bindings: Bindings,
     channels: Channels,
     epoch: u64,
+    /// The time of the event that is being handled.
+    now_ns: u64,
 }
 
 impl Core {
@@ -82,6 +85,7 @@ impl Core {
             bindings: Bindings::default(),
             channels: Channels::default(),
             epoch: 0,
+            now_ns: 0,
         }
     }
 
@@ -91,6 +95,7 @@ impl Core {
     pub fn handle(&mut self, now_ns: u64, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         let out = &mut effects;
+        self.now_ns = self.now_ns.max(now_ns);
         match event {
             Event::Opened { connection, credentials } => {
                 self.connections.insert(connection, Connection { credentials, worker: None });
@@ -101,6 +106,8 @@ impl Core {
             Event::PolicyChanged { policy } => self.change_policy(policy, out),
             Event::TriggerKept { zone, spec } => self.keep_trigger(&zone, spec, out),
             Event::TriggerRemoved { zone, id } => self.remove_kept_trigger(&zone, &id, out),
+            Event::WorkerAnnounced { worker, announcement } => self.announce(worker, *announcement, out),
+            Event::NewsDue {} => self.publish(None, out),
             Event::Stopping { reason, drain_ms } => self.stop(reason, drain_ms, out),
         }
         effects
@@ -154,6 +161,7 @@ impl Core {
             policy: &self.config.policy,
             relays: &mut self.relays,
             engine: self.config.engine_id,
+            now_ns: self.now_ns,
         };
         for (zone, view) in &mut self.views {
             for key in keys {
@@ -174,27 +182,33 @@ impl Core {
     /// Notes a change in the views that show a worker: its own zone's, and all for the engine's worker.
     fn note(&mut self, zone: &Zone, engine: bool, change: &Change) {
         let seeing = self.views.iter_mut().filter(|(name, _)| engine || *name == zone);
-        seeing.for_each(|(_, view)| view.pending.push(change.clone()));
+        seeing.for_each(|(_, view)| view.note(change.clone(), self.now_ns));
     }
 
-    /// Sends what was noted, one message for each zone, to all of its workers but one.
-    fn publish(&mut self, except: Option<WorkerId>, out: &mut Vec<Effect>) {
+    /// Tells what was noted to all members of the views where it is time to, and elsewhere to one worker that is
+    /// about to be answered.
+    fn publish(&mut self, answered: Option<WorkerId>, out: &mut Vec<Effect>) {
         let workers = &self.catalog.workers;
         for view in self.views.values_mut() {
-            if view.pending.is_empty() {
-                continue;
-            }
-            view.revision += 1;
-            let changes = std::mem::take(&mut view.pending);
-            let members = view.members.iter().filter(|member| Some(**member) != except);
-            let to: Vec<_> =
-                members.filter_map(|id| workers.get(id)).map(|worker| worker.connection).collect();
-            if !to.is_empty() {
-                let message = EngineMessage::CatalogChange { revision: view.revision, changes };
+            let told = if view.due_ns().is_some_and(|due_ns| due_ns <= self.now_ns) {
+                view.tell_all(self.now_ns)
+            } else {
+                let ahead = answered.and_then(|id| Some((vec![id], view.tell(id)?)));
+                ahead.into_iter().collect()
+            };
+            for (to, message) in told {
+                let to = to.iter().filter_map(|id| workers.get(id)).map(|worker| worker.connection).collect();
                 out.push(Effect::Broadcast { to, message });
             }
         }
         self.views.retain(|_, view| !view.members.is_empty());
+    }
+
+    /// Returns when news that were kept to be told together are due: then [`Event::NewsDue`] must come. None where there
+    /// are none.
+    #[must_use]
+    pub fn news_due_ns(&self) -> Option<u64> {
+        self.views.values().filter_map(View::due_ns).min()
     }
 
     fn send(&self, to: WorkerId, message: EngineMessage, out: &mut Vec<Effect>) {
@@ -237,6 +251,17 @@ impl Core {
         self.catalog.workers.get(&caller).is_some_and(|caller| self.allows(caller, zone, function))
     }
 
+    /// Says whether a worker may know that a function of a zone exists: somebody of its own zone may call it.
+    pub(crate) fn shows(&self, caller: &Worker, zone: &str, function: &str) -> bool {
+        caller.credentials.engine || self.config.policy.shows(&caller.zone, zone, function)
+    }
+
+    /// Says whether one worker may see another: one of its own zone, or the engine's; the engine sees all.
+    #[must_use]
+    pub fn sees(&self, caller: &Worker, other: &Worker) -> bool {
+        other.credentials.engine || caller.credentials.engine || caller.zone == other.zone
+    }
+
     pub(crate) fn allows(&self, caller: &Worker, zone: &str, function: &str) -> bool {
         caller.credentials.engine
             || self.config.policy.allows(&caller.zone, &caller.hello.name, zone, function)
@@ -249,7 +274,12 @@ impl Core {
     /// `stale_handle` for an index that is in use no longer, `forbidden`, or `draining` where no replica
     /// takes calls.
     pub fn relay(&self, caller: WorkerId, index: u32) -> Result<RelayTarget, CallError> {
-        let (zone, key) = self.relays.target(index).ok_or_else(|| {
+        // One that the caller's zone is not shown looks like one that is not there, or its name could be guessed at.
+        let shown = |(zone, key): &&(Zone, FunctionKey)| {
+            let worker = self.catalog.workers.get(&caller);
+            worker.is_some_and(|worker| self.shows(worker, zone, &key.id))
+        };
+        let (zone, key) = self.relays.target(index).filter(shown).ok_or_else(|| {
             let message = format!("relay {index} is in use no longer; resolve the function again");
             CallError::new(ringway_protocol::ErrorCode::StaleHandle, message)
         })?;

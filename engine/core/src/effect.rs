@@ -1,6 +1,6 @@
 //! What the engine must do about an event. The server carries effects out in their order: a permission is
-//! set before the catalog tells of the function, the catalog's change is sent before the answer to whoever
-//! caused it.
+//! set before the catalog tells of the function, the catalog's change is sent to whoever caused it before the
+//! answer.
 
 use ringway_protocol::control::{ChannelId, EngineMessage, GoneCause, RequestId};
 use ringway_protocol::error::CallError;
@@ -31,6 +31,11 @@ pub enum Effect {
     Attached {
         /// Its connection.
         connection: ConnectionId,
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// A worker is called otherwise from now on.
+    Described {
         /// The worker.
         worker: WorkerId,
     },

@@ -2,6 +2,9 @@
 //! in.
 
 use ringway_protocol::control::{TriggerSpec, WorkerMessage};
+use ringway_protocol::ids::WorkerId;
+use serde::Deserialize;
+use serde_json::Value;
 
 use crate::policy::Policy;
 use crate::zones::Zone;
@@ -18,6 +21,32 @@ pub struct Credentials {
     pub pid: u32,
     /// It is the engine's own worker, as only the server can know.
     pub engine: bool,
+}
+
+/// What a worker says of itself after it has attached, in the words of iii's `engine::workers::register`. What it leaves
+/// out stays as it is. The process and the user are the kernel's to say and are not read.
+#[derive(Clone, Debug, PartialEq, Default, Deserialize)]
+pub struct Announcement {
+    /// What it is called; control characters are left out, and an empty text counts as none.
+    pub name: Option<String>,
+    /// What it is for.
+    pub description: Option<String>,
+    /// What it is written in.
+    pub runtime: Option<String>,
+    /// The version of its SDK.
+    pub version: Option<String>,
+    /// Its operating system.
+    pub os: Option<String>,
+    /// The namespace of its functions, which must be the one it attached with.
+    pub namespace: Option<String>,
+    /// What keeps it apart from its host.
+    pub isolation: Option<String>,
+    /// Its language, project and framework.
+    pub telemetry: Option<Value>,
+    /// What its SDK can do beyond the first version.
+    pub features: Option<Vec<String>>,
+    /// Anything its author wants to say.
+    pub metadata: Option<Value>,
 }
 
 /// Something that happened.
@@ -69,6 +98,15 @@ pub enum Event {
         /// The binding's id.
         id: String,
     },
+    /// A worker said what it is called and what it is. What does not pass [`crate::Core::check_announcement`] is ignored.
+    WorkerAnnounced {
+        /// The worker.
+        worker: WorkerId,
+        /// What it said.
+        announcement: Box<Announcement>,
+    },
+    /// The time that [`crate::Core::news_due_ns`] named has come.
+    NewsDue {},
     /// The engine stops.
     Stopping {
         /// Why.

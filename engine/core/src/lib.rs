@@ -21,7 +21,7 @@ mod zones;
 pub use catalog::{FunctionKey, Replica, Worker};
 pub use core::{Config, Core, LISTING_FUNCTIONS};
 pub use effect::Effect;
-pub use event::{ConnectionId, Credentials, Event};
+pub use event::{Announcement, ConnectionId, Credentials, Event};
 pub use policy::{Action, Pattern, Policy, Rule};
 pub use relay::RelayTarget;
 pub use zones::{Zone, Zones};

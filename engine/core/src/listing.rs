@@ -94,6 +94,11 @@ impl Listing<'_> {
         self.caller.is_none_or(|caller| self.core.allows(caller, &replica.zone, &replica.spec.id))
     }
 
+    /// Says whether the caller may know of what a replica offers, be it its to call or not.
+    fn may_know(&self, replica: &Replica) -> bool {
+        self.caller.is_none_or(|caller| self.core.shows(caller, &replica.zone, &replica.spec.id))
+    }
+
     /// Says whether the caller may see a worker: of its own zone, the engine's, or everything for the
     /// engine itself.
     fn may_see(&self, zone: &str, engine: bool) -> bool {

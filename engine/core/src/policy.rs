@@ -1,12 +1,34 @@
 //! Who may call what: rules from a zone and a caller's name to function ids, the first that matches wins.
-//! Without a matching rule a call within a zone is allowed and a call between zones is not. It must not know
-//! who is attached.
+//! Without a matching rule a call within a zone is allowed and a call between zones is not, but for questions
+//! to the engine whose answers hold only what the asking zone may see. It must not know who is attached.
 
+use ringway_protocol::naming;
 use serde::{Deserialize, Serialize};
 
 mod pattern;
 
 pub use pattern::Pattern;
+
+/// The engine's functions that every zone may call unless a rule forbids it: they answer with what the caller's zone may
+/// see, or concern the caller alone. Only the engine can register these ids.
+const OPEN_TO_ZONES: &[&str] = &[
+    naming::FUNCTIONS_LIST,
+    naming::FUNCTIONS_INFO,
+    naming::WORKERS_LIST,
+    naming::WORKERS_INFO,
+    naming::WORKERS_REGISTER,
+    naming::TRIGGERS_LIST,
+    naming::TRIGGERS_INFO,
+    naming::REGISTERED_TRIGGERS_LIST,
+    naming::REGISTERED_TRIGGERS_INFO,
+    naming::HEALTH,
+    naming::MEMORY_LIST,
+];
+
+/// Says what holds where no rule matches.
+fn allowed_without_rule(from_zone: &str, to_zone: &str, function: &str) -> bool {
+    from_zone == to_zone || OPEN_TO_ZONES.contains(&function)
+}
 
 /// What a rule does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -82,7 +104,10 @@ impl Policy {
                 && rule.caller.matches(caller)
         };
         let action = self.rules.iter().find(matching).map(|rule| rule.action);
-        action.map_or(from_zone == to_zone, |action| action == Action::Allow)
+        action.map_or_else(
+            || allowed_without_rule(from_zone, to_zone, function),
+            |action| action == Action::Allow,
+        )
     }
 
     /// Says whether some caller of a zone may call a function, so that the zone's view shows it. A rule for
@@ -99,7 +124,7 @@ impl Policy {
                 _ => {}
             }
         }
-        from_zone == to_zone
+        allowed_without_rule(from_zone, to_zone, function)
     }
 }
 
@@ -132,6 +157,29 @@ mod tests {
         check("sandbox", "reader", "default", "orders::validate", false);
         check("default", "shop", "default", "secret::key", false);
         check("sandbox", "x", "sandbox", "secret::key", true);
+    }
+
+    #[test]
+    fn questions_to_the_engine_are_open_unless_a_rule_forbids_them() {
+        let check = |policy: &Policy, function: &str, allowed: bool| {
+            assert_eq!(policy.allows("sandbox", "x", "default", function), allowed, "{function}");
+            assert_eq!(policy.shows("sandbox", "default", function), allowed, "{function}");
+        };
+        for open in OPEN_TO_ZONES {
+            assert!(naming::is_reserved(open), "{open} could be registered by others");
+            check(&policy(), open, true);
+            check(&Policy::new(vec![Rule::new(Action::Deny, "sandbox", "engine::*")]), open, false);
+        }
+        for closed in [
+            naming::TRACES_LIST,
+            naming::TRACES_CLEAR,
+            naming::LOGS_LIST,
+            naming::METRICS_LIST,
+            naming::REGISTER_TRIGGER,
+        ] {
+            check(&policy(), closed, false);
+            check(&Policy::new(vec![Rule::new(Action::Allow, "sandbox", "engine::*")]), closed, true);
+        }
     }
 
     #[test]

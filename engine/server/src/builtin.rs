@@ -18,6 +18,7 @@ mod memory;
 mod status;
 mod traces;
 mod triggers;
+mod workers;
 
 use changes::Changes;
 
@@ -66,7 +67,11 @@ fn functions(shared: &Arc<Shared>) -> Vec<Function> {
         status::metrics(shared),
         traces::list(shared),
         traces::tree(shared),
+        traces::group_by(shared),
+        traces::clear(shared),
         traces::logs(shared),
+        traces::clear_logs(shared),
+        workers::register(shared),
         memory::list(shared),
     ]);
     functions

@@ -1,6 +1,9 @@
 //! What an engine can be told at its start. Used by whoever embeds one and by the command line. It must not open
 //! anything.
 
+use std::path::{Path, PathBuf};
+
+use ringway::address::{AddressOrigin, ControlAddress};
 use ringway_engine_core::{Policy, Zones};
 use ringway_protocol::control::Limits;
 use ringway_protocol::naming::ZONE_DEFAULT;
@@ -145,6 +148,19 @@ impl EngineBuilder {
         self.users.iter().fold(Zones::new(own_uid), |zones, (uid, zone)| zones.with_user(*uid, zone))
     }
 
+    /// Finds a control socket that was named and whose directory is not there. The directory of the usual place is made when
+    /// it is missing; anywhere else that could hide a misspelt path.
+    pub(crate) fn check_directories(&self, main: &ControlAddress) -> Result<(), StartError> {
+        let zones = self.zone_sockets.iter().map(|socket| ControlAddress::explicit(&socket.address));
+        for address in std::iter::once(main.clone()).chain(zones) {
+            let missing = wanted_directory(&address).filter(|directory| !directory.is_dir());
+            if let Some(directory) = missing {
+                return Err(StartError::NoDirectory { address: address.as_str().to_owned(), directory });
+            }
+        }
+        Ok(())
+    }
+
     /// Finds a zone name that would mix other processes with the engine's own user's.
     pub(crate) fn check_zones(&self) -> Result<(), StartError> {
         let names = self.zone_sockets.iter().map(|socket| &socket.zone);
@@ -156,5 +172,44 @@ impl EngineBuilder {
             Some(zone) => Err(StartError::Zone { zone: zone.clone() }),
             None => Ok(()),
         }
+    }
+}
+
+/// The directory that must be there before an engine listens at an address; none where it is made.
+fn wanted_directory(address: &ControlAddress) -> Option<PathBuf> {
+    if address.is_abstract() {
+        return None;
+    }
+    let parent = Path::new(address.as_str()).parent()?;
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    match address.origin() {
+        // What the variable names is somebody else's to make; the directory in it is ours.
+        AddressOrigin::RuntimeVariable => parent.parent().map(Path::to_owned),
+        AddressOrigin::RuntimeDirectory | AddressOrigin::Temporary => None,
+        _ => Some(parent.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringway::address::{Surroundings, resolve};
+
+    use super::*;
+
+    #[test]
+    fn only_the_usual_place_is_made() {
+        let check = |explicit: Option<&str>, set: &[(&str, &str)], expected: Option<&str>| {
+            let variable =
+                |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, text)| (*text).to_owned());
+            let surroundings = Surroundings { variable: &variable, is_directory: &|_| false, user: 7 };
+            let found = wanted_directory(&resolve(explicit, None, &surroundings));
+            assert_eq!(found.as_deref(), expected.map(Path::new), "{explicit:?} {set:?}");
+        };
+        check(Some("/nowhere/x/y.sock"), &[], Some("/nowhere/x"));
+        check(Some("y.sock"), &[], Some("."));
+        check(Some("@abstract"), &[], None);
+        check(None, &[("RINGWAY_SOCKET", "/nowhere/y.sock")], Some("/nowhere"));
+        check(None, &[("XDG_RUNTIME_DIR", "/run/me")], Some("/run/me"));
+        check(None, &[], None);
     }
 }

@@ -112,6 +112,7 @@ impl Control {
             }
             self.take_commands();
             self.read_ready();
+            self.tell_news();
             self.expire();
             self.send_unsent();
         }
@@ -138,6 +139,10 @@ impl Control {
         loop {
             match self.commands.try_recv() {
                 Ok(Command::Event(event)) => self.feed(*event),
+                Ok(Command::Settle(event, done)) => {
+                    self.feed(*event);
+                    let _given_up = done.send(());
+                }
                 Ok(Command::CloseListeners) => self.close_doors(),
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
                     self.stopped = true;
@@ -170,8 +175,19 @@ impl Control {
             return Some(Duration::ZERO);
         }
         let times = self.connections.values().filter_map(|connection| connection.until);
-        let first = times.chain(self.accept_again).min()?;
-        Some(first.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
+        let first = times.chain(self.accept_again).min();
+        let first = first.map(|at| at.saturating_duration_since(Instant::now()) + Duration::from_millis(1));
+        let news = self.shared.core.read().news_due_ns();
+        let news = news.map(|due_ns| Duration::from_nanos(due_ns.saturating_sub(now_ns())));
+        first.into_iter().chain(news).min()
+    }
+
+    /// Has news of the catalog told that were kept for a moment.
+    fn tell_news(&mut self) {
+        let due_ns = self.shared.core.read().news_due_ns();
+        if due_ns.is_some_and(|due_ns| due_ns <= now_ns()) {
+            self.feed(Event::NewsDue {});
+        }
     }
 
     /// Ends connections whose time is up.

@@ -2,6 +2,7 @@
 //! handlers and leaves no thread behind.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -43,6 +44,17 @@ pub enum StartError {
     Zone {
         /// The name.
         zone: String,
+    },
+    /// A control socket was named in a directory that is not there.
+    #[error(
+        "wanted a directory for the control socket {address}, found none at {}; make it (mode 0700), or name another address",
+        directory.display()
+    )]
+    NoDirectory {
+        /// The socket.
+        address: String,
+        /// Its directory.
+        directory: PathBuf,
     },
     /// The `OTEL_…` variables ask for something that is not there.
     #[error("cannot export telemetry: {0}")]
@@ -86,6 +98,7 @@ impl Engine {
         let failed = |step| move |source| StartError::System { step, source };
         let address =
             ringway::address::control_address(builder.address.as_deref(), builder.project.as_deref());
+        builder.check_directories(&address)?;
         let address = address.as_str().to_owned();
         let listeners = Listeners::bind(&address, &builder)?;
         let exporter = match builder.otlp {

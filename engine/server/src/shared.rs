@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use mio::Waker;
 use parking_lot::{Mutex, RwLock};
@@ -23,6 +23,8 @@ use crate::relay::InFlight;
 pub(crate) enum Command {
     /// Something happened that is not from a socket.
     Event(Box<Event>),
+    /// As [`Command::Event`]; the sender hears once all that follows from it is queued.
+    Settle(Box<Event>, SyncSender<()>),
     /// Accept nobody any more, and remove the sockets' files.
     CloseListeners,
     /// End.
@@ -82,6 +84,13 @@ impl Shared {
                 tracing::error!(%error, "cannot wake the control thread");
             }
         }
+    }
+
+    /// Has the control thread take in an event, and waits until it has. Says no where that thread has ended.
+    pub(crate) fn settle(&self, event: Event) -> bool {
+        let (done, settled) = sync_channel(1);
+        self.tell(Command::Settle(Box::new(event), done));
+        settled.recv().is_ok()
     }
 }
 

@@ -86,6 +86,16 @@ impl Collector {
         self.anchor
     }
 
+    /// Forgets all traces. Counters stay, and so does what was exported.
+    pub fn clear_traces(&mut self) {
+        self.store.clear_spans();
+    }
+
+    /// Forgets all logs. Counters stay, and so does what was exported.
+    pub fn clear_logs(&mut self) {
+        self.store.clear_logs();
+    }
+
     /// Learns of a worker that attached, or attached again.
     pub fn worker_attached(&mut self, identity: WorkerIdentity) {
         let id = identity.id;

@@ -77,6 +77,10 @@ pub struct StoreCounters {
     pub logs_received: u64,
     /// Log lines that went to make room.
     pub logs_evicted: u64,
+    /// Spans that went because somebody wanted them forgotten.
+    pub spans_cleared: u64,
+    /// Log lines that went because somebody wanted them forgotten.
+    pub logs_cleared: u64,
 }
 
 /// What became of a span that was put in.
@@ -181,6 +185,18 @@ impl TraceStore {
         self.spans.end_lost(worker, now_ns)
     }
 
+    /// Forgets all traces. What runs meanwhile is there again once it ends.
+    pub fn clear_spans(&mut self) {
+        self.counters.spans_cleared += self.spans.len() as u64;
+        self.spans = SpanSlab::default();
+    }
+
+    /// Forgets all log lines.
+    pub fn clear_logs(&mut self) {
+        self.counters.logs_cleared += self.logs.len() as u64;
+        self.logs = LogRing::new(self.limits.logs_max, self.limits.log_bytes_max);
+    }
+
     /// Returns what is held and what was let go.
     #[must_use]
     pub fn counters(&self) -> StoreCounters {
@@ -219,10 +235,19 @@ impl TraceStore {
         query::root(&self.spans, self.spans.find_trace(trace_id)?).cloned()
     }
 
+    /// Walks all spans that are held, those of the trace that arrived last first.
+    pub fn spans(&self) -> impl Iterator<Item = &Span> {
+        self.spans.latest_first().flat_map(|trace| self.spans.spans_of(trace))
+    }
+
+    /// Walks all log lines that are held, the oldest first.
+    pub fn log_lines(&self) -> impl Iterator<Item = &Log> {
+        self.logs.iter()
+    }
+
     /// Walks the callees' sides of all calls that are held and have ended, for figures over them.
     pub fn served(&self) -> impl Iterator<Item = &Span> {
-        let spans = self.spans.latest_first().flat_map(|trace| self.spans.spans_of(trace));
-        spans.filter(|span| span.kind == SpanKind::Server && !span.is_live())
+        self.spans().filter(|span| span.kind == SpanKind::Server && !span.is_live())
     }
 
     /// Lists log lines, the last ones that match, oldest first. Costs a walk over the lines until the limit is

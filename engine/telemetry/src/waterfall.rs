@@ -7,6 +7,7 @@
 //! Legend of the bars: waiting `░`, wake-up `▒`, run `█`, reply `▓`, times of one side only `─`, still running `→`.
 
 mod columns;
+pub mod groups;
 pub mod json;
 pub mod otel;
 

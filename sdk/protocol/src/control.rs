@@ -78,7 +78,7 @@ pub enum EngineMessage {
     /// The worker is attached; its view of the catalog as of now.
     Welcome(Box<Welcome>),
     /// What became of a [`WorkerMessage::Register`] or [`WorkerMessage::Unregister`]. The catalog's change,
-    /// if there is one, has been sent before.
+    /// if there is one, has been sent to this worker before; others may hear of it a few milliseconds later.
     Registered {
         /// The request.
         request: RequestId,
@@ -87,7 +87,7 @@ pub enum EngineMessage {
     },
     /// The catalog changed.
     CatalogChange {
-        /// The view's revision after the changes: one more than before.
+        /// The view's revision after the changes: as many more than before as there are changes.
         revision: u64,
         /// The changes, in order.
         changes: Vec<Change>,

@@ -23,6 +23,8 @@ pub const FUNCTIONS_INFO: &str = "engine::functions::info";
 pub const WORKERS_LIST: &str = "engine::workers::list";
 /// Describes one worker.
 pub const WORKERS_INFO: &str = "engine::workers::info";
+/// Lets a worker say what it is called and what it is, after it has attached.
+pub const WORKERS_REGISTER: &str = "engine::workers::register";
 /// Lists trigger types.
 pub const TRIGGERS_LIST: &str = "engine::triggers::list";
 /// Describes one trigger type.
@@ -41,6 +43,12 @@ pub const HEALTH: &str = "engine::health::check";
 pub const TRACES_LIST: &str = "engine::traces::list";
 /// Returns one trace as a tree.
 pub const TRACES_TREE: &str = "engine::traces::tree";
+/// Gathers recent spans by the value of an attribute.
+pub const TRACES_GROUP_BY: &str = "engine::traces::group_by";
+/// Forgets all traces.
+pub const TRACES_CLEAR: &str = "engine::traces::clear";
+/// Forgets all logs.
+pub const LOGS_CLEAR: &str = "engine::logs::clear";
 /// Lists logs.
 pub const LOGS_LIST: &str = "engine::logs::list";
 /// Reports counters of the engine.

@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use ringway_ipc::lock::SpinLock;
 use ringway_ipc::waiter::Expectation;
 use ringway_protocol::WorkerId;
-use ringway_protocol::control::{Catalog, CatalogFunction, CatalogWorker, Change, WorkerStatus};
+use ringway_protocol::control::{Catalog, CatalogFunction, CatalogWorker, Change, GoneCause, WorkerStatus};
 
 use crate::caller::CallerChannel;
 use crate::function::ArchiveKey;
@@ -178,6 +178,9 @@ struct State {
     /// Workers of which the last engine spoke and this one has told no function yet. Their functions are kept until it
     /// does, or until their channels close.
     untold: HashSet<WorkerId>,
+    /// Workers of which the engine has lost sight while their channels live. Their functions are kept until they attach
+    /// again or their channels close.
+    lost: HashSet<WorkerId>,
 }
 
 /// All routes of a worker.
@@ -233,8 +236,17 @@ impl Routes {
     /// Forgets the way to a worker whose channel is closed, unless the catalog leads there.
     pub(crate) fn forget_link(&self, worker: WorkerId) {
         let mut state = self.state.lock();
+        if state.has_channel(worker) {
+            return;
+        }
+        if state.lost.contains(&worker) {
+            // Nothing but the channel spoke for it.
+            let mut touched = Vec::new();
+            state.remove_worker(worker, &mut touched);
+            return self.publish(&state, touched);
+        }
         let known = state.workers.contains_key(&worker) || state.by_worker.contains_key(&worker);
-        if !known && !state.has_channel(worker) {
+        if !known {
             state.links.remove(&worker);
         }
     }
@@ -254,6 +266,7 @@ impl Routes {
         let kept_functions =
             state.functions.values().flatten().filter(|function| untold.contains(&function.worker));
         let kept_functions: Vec<CatalogFunction> = kept_functions.cloned().collect();
+        state.lost = untold.iter().copied().filter(|id| !attached.contains(id)).collect();
         state.untold = untold;
         state.revision = catalog.revision;
         state.workers = catalog.workers.into_iter().chain(kept).map(|worker| (worker.id, worker)).collect();
@@ -277,14 +290,6 @@ impl Routes {
         let mut state = self.state.lock();
         state.revision = revision;
         let mut touched = Vec::new();
-        // A worker tells the new engine all its functions at once, so what was kept of it has had its time.
-        for change in changes {
-            if let Change::FunctionAdded { function } = change
-                && state.untold.remove(&function.worker)
-            {
-                state.remove_functions(function.worker, &mut touched);
-            }
-        }
         for change in changes {
             state.apply(change, &mut touched);
         }
@@ -396,6 +401,7 @@ impl State {
         self.workers.remove(&worker);
         self.links.remove(&worker);
         self.untold.remove(&worker);
+        self.lost.remove(&worker);
         self.remove_functions(worker, touched);
     }
 
@@ -422,6 +428,9 @@ impl State {
     fn apply(&mut self, change: &Change, touched: &mut Vec<(String, String)>) {
         match change {
             Change::WorkerAdded { worker } | Change::WorkerChanged { worker } => {
+                if self.lost.remove(&worker.id) {
+                    self.untold.insert(worker.id);
+                }
                 self.workers.insert(worker.id, worker.clone());
                 self.touch_worker(worker.id, touched);
             }
@@ -431,8 +440,19 @@ impl State {
                 }
                 self.touch_worker(*id, touched);
             }
+            // A process that has died has taken its end of the channel along; where that is open, only the worker's
+            // connection to the engine broke, and it is about to attach again.
+            Change::WorkerGone { id, cause: GoneCause::Died } if self.has_channel(*id) => {
+                self.lost.insert(*id);
+            }
             Change::WorkerGone { id, .. } => self.remove_worker(*id, touched),
-            Change::FunctionAdded { function } => touched.push(self.add(function.clone())),
+            Change::FunctionAdded { function } => {
+                if self.untold.remove(&function.worker) {
+                    // It tells the engine all its functions at once, so what was kept of it has had its time.
+                    self.remove_functions(function.worker, touched);
+                }
+                touched.push(self.add(function.clone()));
+            }
             Change::FunctionRemoved { id, namespace, worker, .. } => {
                 let key = (namespace.clone(), id.as_str().to_owned());
                 self.remove_replica(&key, *worker);

@@ -179,6 +179,12 @@ fn seed() -> [u64; 4] {
     if seed == [0; 4] { [1, 2, 3, 4] } else { seed }
 }
 
+/// Returns the context of a trace that nobody records: nothing that is called within it begins one.
+#[must_use]
+pub(crate) fn unrecorded() -> TraceContext {
+    TraceContext { trace_id: new_trace_id(), span_id: new_span_id(), flags: FLAG_RANDOM }
+}
+
 /// Returns a random trace id that is not all zeros.
 #[inline]
 #[must_use]

@@ -1,8 +1,9 @@
 //! The engine dies: calls go on over the channels that are there, and everything is as before when the next one runs.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringway::protocol::control::Catalog;
 use ringway::protocol::naming;
@@ -12,6 +13,7 @@ use ringway_tests::effort;
 use ringway_tests::local;
 use ringway_tests::member::Member;
 use ringway_tests::service;
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
 use super::{ALONE, CALL_TIMEOUT, PATIENCE, Scene};
 
@@ -171,4 +173,76 @@ fn a_socket_file_is_taken_over() {
     let shared_after = std::fs::read_dir("/dev/shm").map(Iterator::count).unwrap_or(0);
     assert_eq!(shared_after, shared_before, "no names in /dev/shm");
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// This process's ends of connections to an abstract address.
+fn connections_to(address: &str) -> Vec<(i32, OwnedFd)> {
+    let own = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+    let numbers = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let numbers = numbers.filter_map(|entry| entry.file_name().to_string_lossy().parse::<i32>().ok());
+    let copies = numbers.filter_map(|fd| Some((fd, pidfd_getfd(&own, fd, PidfdGetfdFlags::empty()).ok()?)));
+    let there = |fd: &OwnedFd| {
+        let peer = rustix::net::getpeername(fd).ok().flatten();
+        let peer = peer.and_then(|peer| rustix::net::SocketAddrUnix::try_from(peer).ok());
+        peer.is_some_and(|peer| peer.abstract_name() == address.strip_prefix('@').map(str::as_bytes))
+    };
+    copies.filter(|(_, fd)| there(fd)).collect()
+}
+
+/// Waits until so many calls were made in all.
+fn wait_for_calls(made: &AtomicU64, wanted: u64) {
+    let begun = Instant::now();
+    while made.load(Ordering::Relaxed) < wanted {
+        assert!(begun.elapsed() < PATIENCE, "no more calls than {}", made.load(Ordering::Relaxed));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The engine is well and loses sight of a worker that is well too: its control connection breaks.
+#[test]
+fn a_broken_control_connection_loses_no_call() {
+    let scene = Scene::new();
+    let before: Vec<i32> = connections_to(&scene.address).into_iter().map(|(fd, _)| fd).collect();
+    let callee = Worker::builder("callee").address(&scene.address).connect().unwrap();
+    callee.register(Function::raw("cut::f", |_, request| Ok(Message::bytes(request.body())))).unwrap();
+    let (_, connection) =
+        connections_to(&scene.address).into_iter().find(|(fd, _)| !before.contains(fd)).expect("one more");
+    scene.survivor.wait_for("cut::f", PATIENCE).unwrap();
+    // One without a channel there tells how far the engine's news have come.
+    let watcher = &scene.auditor;
+    watcher.wait_for("cut::f", PATIENCE).unwrap();
+    let revision = watcher.catalog().revision;
+    let (stop, made) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| call_on(&scene.survivor, "cut::f", &stop, &made));
+        wait_for_calls(&made, 10);
+        rustix::net::shutdown(&connection, rustix::net::Shutdown::Both).unwrap();
+        // It is lost, is back, and has its function again.
+        let is_back = |catalog: &Catalog| catalog.revision >= revision + 3 && has(catalog, "cut::f");
+        assert!(watcher.wait_until(PATIENCE, is_back), "{:?}", watcher.catalog().revision);
+        wait_for_calls(&made, made.load(Ordering::Relaxed) + 10);
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(registrations(&scene.survivor).get("cut::f"), Some(&1), "once");
+    callee.shut_down();
+    assert!(scene.survivor.wait_until(PATIENCE, |catalog| !has(catalog, "cut::f")));
+}
+
+/// A peer that dies while there is no engine is forgotten with its channel; one that lives is not.
+#[test]
+fn without_an_engine_the_channels_tell_who_is_there() {
+    let mut scene = Scene::new();
+    let mut members = ["steady", "doomed"].map(|name| Member::start(&["callee", &scene.address, name]));
+    for id in ["steady::pooled", "doomed::pooled"] {
+        scene.survivor.wait_for(id, PATIENCE).unwrap();
+        scene.survivor.handle(id).call(&Message::bytes(&[1; 8])).unwrap();
+    }
+    let before = registrations(&scene.survivor);
+    scene.engine.kill_and_wait();
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(registrations(&scene.survivor), before, "nothing is forgotten with the engine");
+    members[1].kill_and_wait();
+    assert!(scene.survivor.wait_until(PATIENCE, |catalog| !has(catalog, "doomed::pooled")));
+    assert!(has(&scene.survivor.catalog(), "steady::pooled"));
+    scene.survivor.handle("steady::pooled").call(&Message::bytes(&[1; 8])).unwrap();
 }

@@ -82,8 +82,9 @@ pub(crate) fn run(place: &Place, arguments: &UpArguments) -> Result<ExitCode, Fa
 fn start(place: &Place, arguments: &UpArguments, policy: PolicyFile) -> Result<Engine, Failure> {
     let mut builder = policy.apply(Engine::builder());
     // Without an address the engine looks where workers look.
-    let address = ringway::address::control_address(place.address.as_deref(), place.project.as_deref());
-    builder = builder.address(address.as_str());
+    if let Some(address) = &place.address {
+        builder = builder.address(address);
+    }
     if let Some(project) = &place.project {
         builder = builder.project(project);
     }
@@ -152,5 +153,23 @@ mod tests {
         let place = Place { project: Some("shop".to_owned()), ..Place::default() };
         let found = connect_words(&place, "/somewhere/shop.sock");
         assert!(found.contains("--project shop"), "{found}");
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_not_made() {
+        let folder = std::env::temp_dir().join(format!("ringway-up-{}", std::process::id()));
+        let address = folder.join("x/y.sock").to_string_lossy().into_owned();
+        let place = Place { address: Some(address.clone()), ..Place::default() };
+        let arguments = |zones| UpArguments { zones, policy: None, drain: Duration::ZERO, no_otlp: true };
+        let failure = start(&place, &arguments(Vec::new()), PolicyFile::default()).unwrap_err().text();
+        let directory = folder.join("x");
+        for part in [&*address, &*directory.to_string_lossy(), "make it", "another address"] {
+            assert!(failure.contains(part), "{part} in {failure}");
+        }
+        let place =
+            Place { address: Some(format!("@ringway-up-{}", std::process::id())), ..Place::default() };
+        let zones = vec![ZoneSocket::new("box", &address)];
+        assert!(start(&place, &arguments(zones), PolicyFile::default()).is_err());
+        assert!(!folder.exists(), "nothing was made");
     }
 }

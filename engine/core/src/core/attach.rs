@@ -10,7 +10,7 @@ use ringway_protocol::ids::WorkerId;
 use ringway_protocol::limits;
 
 use super::{Core, Sources};
-use crate::catalog::{self, Unconfirmed, Worker};
+use crate::catalog::{self, Announced, Unconfirmed, Worker};
 use crate::effect::Effect;
 use crate::event::{ConnectionId, Credentials};
 use crate::view::View;
@@ -42,7 +42,11 @@ impl Core {
         self.catalog.workers.insert(id, worker);
         self.note(&zone, credentials.engine, &change);
         out.push(Effect::Attached { connection: from, worker: id });
-        self.publish(Some(id), out);
+        // The welcome has it all.
+        if let Some(view) = self.views.get_mut(&zone) {
+            view.knows_all(id);
+        }
+        self.publish(None, out);
         let welcome = self.welcome(now_ns, id, &zone);
         out.push(Effect::Send { to: from, message: EngineMessage::Welcome(Box::new(welcome)) });
         self.adopt_channels(id, out);
@@ -113,6 +117,7 @@ impl Core {
             triggers: old.map_or_else(BTreeSet::new, |old| old.triggers.clone()),
             trigger_types: old.map_or_else(BTreeSet::new, |old| old.trigger_types.clone()),
             unconfirmed,
+            announced: Announced::default(),
             kept,
             hello,
         }
@@ -124,17 +129,18 @@ impl Core {
             view.members.insert(id);
             return;
         }
-        let mut view = View::default();
+        let mut made = View::default();
         let mut sources = Sources {
             catalog: &self.catalog,
             policy: &self.config.policy,
             relays: &mut self.relays,
             engine: self.config.engine_id,
+            now_ns: self.now_ns,
         };
         for (key, _) in self.catalog.functions() {
-            view.refresh(&mut sources, zone, key);
+            made.refresh(&mut sources, zone, key);
         }
-        view.pending.clear();
+        let mut view = made.told();
         view.members.insert(id);
         self.views.insert(Zone::clone(zone), view);
     }
@@ -165,7 +171,7 @@ impl Core {
             .iter()
             .filter(|(_, worker)| worker.credentials.engine || *worker.zone == *zone);
         Catalog {
-            revision: view.revision,
+            revision: view.revision(),
             workers: seen.map(|(id, worker)| worker.entry(*id)).collect(),
             functions: view.functions().cloned().collect(),
         }

@@ -65,7 +65,7 @@ impl Core {
         if let Some(zone) = self.catalog.workers.get(&id).map(|worker| worker.zone.clone()) {
             self.retire_relays(&zone, &keys);
         }
-        self.publish(None, out);
+        self.publish(Some(id), out);
         self.send_all(notices, out);
         self.adopt_channels(id, out);
         out.push(Effect::Send { to: from, message: EngineMessage::Registered { request, results } });

@@ -11,6 +11,7 @@ use super::{Core, channels};
 use crate::catalog::FunctionKey;
 use crate::effect::Effect;
 use crate::policy::Policy;
+use crate::view::View;
 
 impl Core {
     /// Takes over the channels that a worker has kept, where the other end is back too and tells the same,
@@ -89,28 +90,34 @@ impl Core {
         }
     }
 
+    /// Looks again at what may be called over a channel, and closes it where that is nothing any longer.
+    pub(super) fn review(&mut self, caller: WorkerId, callee: WorkerId, out: &mut Vec<Effect>) {
+        let new = self.permissions(caller, callee);
+        let Some(channel) = self.channels.get_mut(caller, callee) else { return };
+        let words = channels::difference(&channel.permissions, &new);
+        channel.permissions = new;
+        let nothing = channel.permissions.iter().all(|word| *word == 0);
+        if words.is_empty() {
+            return;
+        }
+        out.push(Effect::SetPermissions { caller, callee, words });
+        let engine = [caller, callee].contains(&self.config.engine_id);
+        if nothing && !engine {
+            self.revoke(caller, callee, out);
+        }
+    }
+
     /// Applies a new policy: first the pages, so that what was revoked stops at once, then the views. The
     /// one event whose cost grows with the catalog.
     pub(super) fn change_policy(&mut self, policy: Policy, out: &mut Vec<Effect>) {
         self.config.policy = policy;
         for (caller, callee) in self.channels.pairs() {
-            let new = self.permissions(caller, callee);
-            let Some(channel) = self.channels.get_mut(caller, callee) else { continue };
-            let words = channels::difference(&channel.permissions, &new);
-            channel.permissions = new;
-            let nothing = channel.permissions.iter().all(|word| *word == 0);
-            if words.is_empty() {
-                continue;
-            }
-            out.push(Effect::SetPermissions { caller, callee, words });
-            let engine = [caller, callee].contains(&self.config.engine_id);
-            if nothing && !engine {
-                self.revoke(caller, callee, out);
-            }
+            self.review(caller, callee, out);
         }
         let mut keys: BTreeSet<FunctionKey> = self.catalog.functions().map(|(key, _)| key.clone()).collect();
         keys.extend(self.views.values().flat_map(|view| view.keys().cloned()));
         self.refresh(&keys);
+        self.views.values_mut().for_each(View::hurry);
         self.publish(None, out);
     }
 }

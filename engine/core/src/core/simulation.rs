@@ -197,6 +197,7 @@ impl World {
                 }
             }
             Effect::Attached { .. }
+            | Effect::Described { .. }
             | Effect::Left { .. }
             | Effect::Logs { .. }
             | Effect::TriggerSettled { .. } => {}
@@ -283,6 +284,10 @@ impl World {
     }
 
     fn step(&mut self) {
+        if self.core.news_due_ns().is_some_and(|due_ns| due_ns <= self.now_ns) {
+            self.count("news");
+            self.handle(Event::NewsDue {});
+        }
         match self.random.below(100) {
             0..14 => self.step_new(),
             14..44 => self.step_register(),
@@ -557,11 +562,17 @@ impl World {
             let worker = self.core.worker(client.id).expect("attached");
             let made = || sorted(self.made_from_scratch(&worker.zone));
             let fresh = fresh.entry(Zone::clone(&worker.zone)).or_insert_with(made);
-            assert_eq!(client.view.revision, self.core.views[&worker.zone].revision, "{}", client.id);
-            assert_eq!(sorted(client.view.clone()), *fresh, "the view of {}", client.id);
+            // What it has not been told yet is what the engine keeps for it, and no more.
+            let (mut view, kept) = (client.view.clone(), &self.core.views[&worker.zone]);
+            view.apply(kept.revision(), kept.untold(client.id)).expect("revisions without a gap");
+            assert_eq!(sorted(view), *fresh, "the view of {}", client.id);
             for function in &client.view.functions {
                 assert!(self.core.worker(function.worker).is_some(), "a route to a dead worker");
             }
+            assert!(
+                kept.due_ns().is_none_or(|due_ns| due_ns <= self.now_ns + crate::view::GATHER_NS),
+                "news wait too long"
+            );
         }
     }
 
@@ -574,6 +585,7 @@ impl World {
             policy: &self.core.config.policy,
             relays: &mut relays,
             engine: ENGINE,
+            now_ns: 0,
         };
         for (key, _) in self.core.catalog.functions() {
             view.refresh(&mut sources, zone, key);

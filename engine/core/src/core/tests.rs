@@ -9,6 +9,7 @@ use ringway_protocol::ids::FunctionId;
 use ringway_protocol::limits;
 
 use super::*;
+use crate::event::Announcement;
 use crate::policy::{Action, Rule};
 
 const ENGINE: WorkerId = WorkerId::new(1);
@@ -42,7 +43,15 @@ fn hello(core: &mut Core, hello: Hello) -> Vec<Effect> {
         (hello.worker_id.get()..).step_by(1000).find(|c| !core.connections.contains_key(c)).unwrap();
     let credentials = Credentials { uid: 0, pid: hello.pid, engine: hello.worker_id == ENGINE };
     assert_eq!(core.handle(0, Event::Opened { connection, credentials }), []);
-    core.handle(5_000_000, Event::Message { connection, message: WorkerMessage::Hello(Box::new(hello)) })
+    let message = WorkerMessage::Hello(Box::new(hello));
+    let mut effects = core.handle(later(core), Event::Message { connection, message });
+    effects.extend(core.handle(later(core), Event::NewsDue {}));
+    effects
+}
+
+/// A time by which all news are told, and new ones need not wait.
+fn later(core: &Core) -> u64 {
+    core.now_ns + 2 * crate::view::GATHER_NS
 }
 
 fn attach(core: &mut Core, id: WorkerId, zone: Option<&str>) -> Vec<Effect> {
@@ -53,7 +62,7 @@ fn attach(core: &mut Core, id: WorkerId, zone: Option<&str>) -> Vec<Effect> {
 
 fn say(core: &mut Core, from: WorkerId, message: WorkerMessage) -> Vec<Effect> {
     let connection = core.worker(from).unwrap().connection;
-    core.handle(9_000_000, Event::Message { connection, message })
+    core.handle(later(core), Event::Message { connection, message })
 }
 
 fn function(id: &str, index: u32) -> FunctionSpec {
@@ -96,7 +105,7 @@ fn a_change_is_told_before_its_answer() {
     attach(&mut core, A, None);
     let effects = attach(&mut core, B, None);
     assert!(
-        matches!(&effects[..], [Effect::Attached { .. }, Effect::Broadcast { to, .. }, Effect::Send { .. }] if to.len() == 2)
+        matches!(&effects[..], [Effect::Attached { .. }, Effect::Send { .. }, Effect::Broadcast { to, .. }] if to.len() == 2)
     );
     let effects = offer(&mut core, A, vec![function("a::f", 1), function("a::g", 2)]);
     let [
@@ -247,6 +256,15 @@ fn other_zones_see_what_they_may_call_as_the_engines() {
     let index = core.view("sandbox").functions[0].index;
     assert!(index >= limits::RELAY_INDEX_START);
     assert_eq!(core.relay(S, index).unwrap().replicas, [(A, 1, 0)]);
+    let other = WorkerId::new(13);
+    attach(&mut core, other, Some("elsewhere"));
+    let hidden = core.relay(other, index).unwrap_err();
+    let absent = core.relay(other, index + 1).unwrap_err();
+    assert_eq!(hidden.code, ErrorCode::StaleHandle, "an index of another zone tells no name: {hidden}");
+    assert_eq!(
+        hidden.message.replace(&index.to_string(), ""),
+        absent.message.replace(&(index + 1).to_string(), "")
+    );
     attach(&mut core, B, None);
     let effects = offer(&mut core, B, vec![function("docs::search", 5)]);
     let zones = effects.iter().filter(|effect| matches!(effect, Effect::Broadcast { .. }));
@@ -525,4 +543,163 @@ fn a_fleet_that_returns_is_told_of_each_function_once() {
     let messages: usize = told.values().map(|(messages, _)| messages).sum();
     // A greeting, one's own functions, and two changes for each who comes later.
     assert_eq!(messages as u64, WORKERS * (2 + WORKERS - 1));
+}
+
+#[test]
+fn a_worker_names_itself_later_and_is_judged_by_that_name() {
+    let policy = Policy::new(vec![Rule::new(Action::Deny, "*", "b::secret").with_caller("guest*")]);
+    let mut core = Core::new(config(policy));
+    hello(&mut core, Hello::new(ENGINE, "engine", 1));
+    attach(&mut core, A, None);
+    attach(&mut core, B, None);
+    offer(&mut core, B, vec![function("b::f", 1), function("b::secret", 2)]);
+    say(&mut core, A, WorkerMessage::Connect { request: 1, to: B });
+    let announced = |core: &mut Core, said: Announcement| {
+        core.handle(9_000_000, Event::WorkerAnnounced { worker: A, announcement: Box::new(said) })
+    };
+    let named = |name: &str| Announcement { name: Some(name.into()), ..Announcement::default() };
+    let effects = announced(&mut core, named(" guest-7\u{7} "));
+    assert!(
+        matches!(&effects[..], [Effect::SetPermissions { words, .. }, Effect::Described { worker: A }, ..]
+            if words[..] == [(0, 0b010)]),
+        "{effects:?}"
+    );
+    assert_eq!(core.worker(A).unwrap().hello.name, "guest-7");
+    assert_eq!(announced(&mut core, named("guest-7")), [], "the same again tells nobody");
+    let runtime = Announcement { runtime: Some("node".into()), ..Announcement::default() };
+    announced(&mut core, runtime);
+    let hello = &core.worker(A).unwrap().hello;
+    assert_eq!((hello.name.as_str(), hello.runtime.as_str()), ("guest-7", "node"), "what is left out stays");
+    let elsewhere = Announcement { namespace: Some("blue".into()), ..named("other") };
+    assert_eq!(core.check_announcement(A, &elsewhere).unwrap_err().code, ErrorCode::InvalidRegistration);
+    assert_eq!(announced(&mut core, elsewhere), []);
+    assert!(core.check_announcement(WorkerId::new(99), &named("x")).is_err(), "nobody");
+}
+
+/// Has a worker attach and register functions in so many messages, 100 µs apart as over a socket, and returns how many
+/// messages about it each of some others got.
+fn news_of_an_arrival(functions: u32, per_message: usize) -> Vec<usize> {
+    const OTHERS: u64 = 20;
+    const STEP_NS: u64 = 100_000;
+    let mut core = core();
+    let others: Vec<WorkerId> = (0..OTHERS).map(|n| WorkerId::new(100 + n)).collect();
+    for other in &others {
+        attach(&mut core, *other, None);
+    }
+    let mut now = later(&core);
+    let connection = 5_000;
+    let credentials = Credentials { uid: 0, pid: 9, engine: false };
+    let mut events = vec![
+        Event::Opened { connection, credentials },
+        Event::Message { connection, message: WorkerMessage::Hello(Box::new(Hello::new(A, "new", 9))) },
+    ];
+    let specs: Vec<_> = (1..=functions).map(|index| function(&format!("a::f{index}"), index)).collect();
+    events.extend(specs.chunks(per_message).map(|specs| {
+        let message = WorkerMessage::Register(Register {
+            request: 1,
+            functions: specs.to_vec(),
+            ..Register::default()
+        });
+        Event::Message { connection, message }
+    }));
+    let mut counts = vec![0; others.len()];
+    let mut take = |core: &Core, effects: Vec<Effect>| {
+        for effect in effects {
+            let Effect::Broadcast { to, .. } = effect else { continue };
+            for (other, count) in others.iter().zip(&mut counts) {
+                *count += usize::from(to.contains(&core.worker(*other).unwrap().connection));
+            }
+        }
+    };
+    for event in events {
+        while let Some(due_ns) = core.news_due_ns().filter(|due_ns| *due_ns <= now) {
+            let effects = core.handle(due_ns, Event::NewsDue {});
+            take(&core, effects);
+        }
+        let effects = core.handle(now, event);
+        take(&core, effects);
+        now += STEP_NS;
+    }
+    while let Some(due_ns) = core.news_due_ns() {
+        let effects = core.handle(due_ns, Event::NewsDue {});
+        take(&core, effects);
+    }
+    assert_eq!(names(&core, "default").len(), functions as usize);
+    counts
+}
+
+#[test]
+fn an_arrival_costs_the_others_few_messages() {
+    assert_eq!(news_of_an_arrival(50, 50), [1; 20], "its functions come with it");
+    // 50 at 100 µs are 5 ms: the first at once, the rest together.
+    assert_eq!(news_of_an_arrival(50, 1), [2; 20]);
+    // 1000 are 100 ms: one message in 5 ms.
+    assert!(news_of_an_arrival(1000, 1).iter().all(|count| *count <= 22));
+    assert_eq!(news_of_an_arrival(0, 1), [1; 20]);
+}
+
+#[test]
+fn whoever_registers_knows_before_the_answer_and_hears_it_once() {
+    let mut core = core();
+    attach(&mut core, A, None);
+    attach(&mut core, B, None);
+    let connections = [A, B].map(|id| core.worker(id).unwrap().connection);
+    let mut views: BTreeMap<_, _> = connections.iter().map(|c| (*c, core.view("default"))).collect();
+    let mut now = later(&core);
+    for round in 1..=4 {
+        let register = Register {
+            request: 1,
+            functions: vec![function(&format!("a::f{round}"), round)],
+            ..Register::default()
+        };
+        let event = Event::Message { connection: connections[0], message: WorkerMessage::Register(register) };
+        now += 1_000;
+        let effects = core.handle(now, event);
+        assert!(
+            matches!(effects.last(), Some(Effect::Send { message: EngineMessage::Registered { .. }, .. })),
+            "{effects:?}"
+        );
+        hear(&mut views, effects);
+        assert_eq!(views[&connections[0]], core.view("default"), "round {round}");
+        assert_eq!(views[&connections[1]].functions.len(), 1, "the first at once, the others together");
+    }
+    let due_ns = core.news_due_ns().unwrap();
+    let effects = core.handle(due_ns, Event::NewsDue {});
+    hear(&mut views, effects);
+    assert_eq!(views[&connections[1]], core.view("default"));
+    assert_eq!(core.news_due_ns(), None);
+}
+
+#[test]
+fn a_death_waits_for_nothing() {
+    let mut core = core();
+    attach(&mut core, A, None);
+    attach(&mut core, B, None);
+    let connections = [A, B].map(|id| core.worker(id).unwrap().connection);
+    let mut views: BTreeMap<_, _> = connections.iter().map(|c| (*c, core.view("default"))).collect();
+    let now = later(&core);
+    for index in 1..=2 {
+        let functions = vec![function(&format!("a::f{index}"), index)];
+        let message = WorkerMessage::Register(Register { request: 1, functions, ..Register::default() });
+        let effects = core.handle(now, Event::Message { connection: connections[0], message });
+        hear(&mut views, effects);
+    }
+    assert_eq!(views[&connections[1]].functions.len(), 1, "the second is kept for a moment");
+    let effects = core.handle(now, Event::Closed { connection: connections[0] });
+    hear(&mut views, effects);
+    assert_eq!(views[&connections[1]], core.view("default"));
+}
+
+/// Applies the catalog's changes among effects to the views of whom they go to.
+fn hear(views: &mut BTreeMap<ConnectionId, ringway_protocol::control::Catalog>, effects: Vec<Effect>) {
+    for effect in effects {
+        if let Effect::Broadcast { to, message: EngineMessage::CatalogChange { revision, changes } } = effect
+        {
+            for to in to {
+                if let Some(view) = views.get_mut(&to) {
+                    view.apply(revision, &changes).unwrap();
+                }
+            }
+        }
+    }
 }

@@ -42,7 +42,7 @@ impl Core {
         self.permit(id, &indexes, out);
         self.refresh(&keys);
         self.retire_relays(&zone, &keys);
-        self.publish(None, out);
+        self.publish(Some(id), out);
         self.send_all(notices, out);
         out.push(Effect::Send { to: from, message: EngineMessage::Registered { request, results } });
     }

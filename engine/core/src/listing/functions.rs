@@ -126,12 +126,13 @@ impl<'a> Listing<'a> {
         })
     }
 
-    /// Finds a function: in the namespace named; else in the default one; else in the only one that has it.
+    /// Finds a function: in the namespace named; else in the default one; else in the only one that has it. What the
+    /// caller's zone is not shown is not there, in whatever namespace.
     fn find(&self, id: &str, namespace: Option<&str>) -> Result<(FunctionKey, Vec<&'a Replica>), CallError> {
         let function = ringway_protocol::FunctionId::new(id)
             .map_err(|problem| invalid_arguments(problem.to_string()))?;
         let key = |namespace: &str| FunctionKey { namespace: namespace.into(), id: function.clone() };
-        let there = |key: &FunctionKey| !self.core.catalog.replicas(key).is_empty();
+        let there = |key: &FunctionKey| self.is_known(self.core.catalog.replicas(key));
         let found = match namespace {
             Some(namespace) => Some(key(namespace)).filter(there),
             None => Some(key(NAMESPACE_DEFAULT)).filter(there),
@@ -152,9 +153,14 @@ impl<'a> Listing<'a> {
         Ok((found, callable))
     }
 
+    fn is_known(&self, replicas: &[Replica]) -> bool {
+        replicas.iter().any(|replica| self.may_know(replica))
+    }
+
     fn only_namespace(&self, id: &str) -> Result<FunctionKey, CallError> {
-        let elsewhere = self.core.catalog.functions().map(|(key, _)| key).filter(|key| key.id.as_str() == id);
-        let elsewhere: Vec<_> = elsewhere.collect();
+        let elsewhere = self.core.catalog.functions().filter(|(key, _)| key.id.as_str() == id);
+        let known = elsewhere.filter(|(_, replicas)| self.is_known(replicas));
+        let elsewhere: Vec<_> = known.map(|(key, _)| key).collect();
         match elsewhere.as_slice() {
             [only] => Ok((*only).clone()),
             [] => Err(not_found(format!("function {id} not found"))),

@@ -38,8 +38,11 @@ fn attach(core: &mut Core, hello: Hello, register: Register) {
 }
 
 fn core() -> Core {
-    let rules =
-        vec![Rule::new(Action::Allow, "box", "orders::get"), Rule::new(Action::Allow, "box", "engine::*")];
+    let rules = vec![
+        Rule::new(Action::Allow, "box", "orders::get"),
+        Rule::new(Action::Allow, "box", "reports::order").with_caller("reader"),
+        Rule::new(Action::Allow, "box", "engine::*"),
+    ];
     let mut core = Core::new(Config {
         engine_id: ENGINE,
         engine_pid: 1,
@@ -168,7 +171,8 @@ fn one_function_is_described_or_refused() {
     check(SHOP, json!({"function_id": "a", "function_ids": ["b"]}), "INVALID_ARGUMENTS");
     check(SHOP, json!({"function_ids": []}), "INVALID_ARGUMENTS");
     check(SHOP, json!({"function_ids": vec!["a"; 33]}), "INVALID_ARGUMENTS");
-    check(BOX, json!({"function_id": "orders::validate"}), "FORBIDDEN");
+    check(BOX, json!({"function_id": "reports::order"}), "FORBIDDEN");
+    check(BOX, json!({"function_id": "orders::validate"}), "NOT_FOUND");
 }
 
 #[test]
@@ -180,11 +184,28 @@ fn a_restricted_caller_sees_what_it_may_call() {
         ids(&core, Some(BOX), naming::WORKERS_LIST, &Value::Null, "workers", "name"),
         ["box", "engine"]
     );
-    let many = json!({"function_ids": ["orders::validate"]});
+    let many = json!({"function_ids": ["reports::order", "orders::validate"]});
     let answer = core.query(Some(BOX), naming::FUNCTIONS_INFO, &many).unwrap();
-    assert_eq!(answer["functions"][0]["error"], "forbidden");
+    assert_eq!(answer["functions"][0]["error"], "forbidden", "somebody of its zone may call it");
+    assert_eq!(answer["functions"][1]["error"], "not_found", "nobody of its zone may know of it");
     let bound = core.query(Some(BOX), naming::REGISTERED_TRIGGERS_LIST, &Value::Null).unwrap();
     assert_eq!(bound, json!({"registered_triggers": []}));
+}
+
+/// What is hidden must look like what is not there, word for word but for the name asked for.
+#[test]
+fn what_is_hidden_looks_like_what_is_not_there() {
+    let core = core();
+    for namespace in [None, Some("default"), Some("blue")] {
+        let said = |id: &str| {
+            let input = json!({"function_id": id, "namespace": namespace});
+            let error = core.query(Some(BOX), naming::FUNCTIONS_INFO, &input).unwrap_err();
+            (error.code, error.user_code, error.message.replace(id, "ID"), error.details)
+        };
+        for hidden in ["orders::validate", "orders::hidden"] {
+            assert_eq!(said(hidden), said("no::such"), "{hidden} in {namespace:?}");
+        }
+    }
 }
 
 #[test]

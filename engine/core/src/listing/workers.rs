@@ -56,7 +56,7 @@ impl<'a> Listing<'a> {
             "function_count": worker.functions.len(),
             "connected_at_ms": self.core.unix_ms(worker.attached_at_ns),
             "active_invocations": null,
-            "isolation": null,
+            "isolation": worker.announced.isolation,
             "ip_address": null,
             "zone": &*worker.zone,
             "wait_mode": worker.hello.wait_mode,
@@ -110,6 +110,13 @@ impl<'a> Listing<'a> {
         summary["internal"] = worker.credentials.engine.into();
         if let Some(metadata) = &worker.hello.metadata {
             summary["metadata"] = metadata.clone();
+        }
+        for (field, value) in
+            [("telemetry", json!(worker.announced.telemetry)), ("features", json!(worker.announced.features))]
+        {
+            if !value.is_null() {
+                summary[field] = value;
+            }
         }
         Ok(json!({
             "worker": summary,

@@ -21,7 +21,6 @@ struct Asked {
 pub(super) fn list(shared: &Arc<Shared>) -> Function {
     answer(shared, naming::MEMORY_LIST, |shared, context, _| {
         let workers = workers(shared, context);
-        let pages = shared.counters.report().permission_pages;
         let answers: Vec<Value> = std::thread::scope(|scope| {
             let share = workers.len().div_ceil(ASKED_AT_ONCE).max(1);
             let askers: Vec<_> = workers
@@ -33,8 +32,12 @@ pub(super) fn list(shared: &Arc<Shared>) -> Function {
             askers.into_iter().filter_map(|asker| asker.join().ok()).flatten().collect()
         });
         // What the engine's process maps besides its worker's channels: a page for each channel, a ring for each worker.
-        let engine = json!({ "id": shared.engine_id, "pid": std::process::id(), "permission_pages": pages,
-            "telemetry_rings": shared.core.read().workers().count() });
+        let mut engine = json!({ "id": shared.engine_id, "pid": std::process::id() });
+        // How many there are of these tells how many workers other zones have.
+        if workers.iter().any(|worker| worker.id == shared.engine_id) {
+            engine["permission_pages"] = shared.counters.report().permission_pages.into();
+            engine["telemetry_rings"] = shared.core.read().workers().count().into();
+        }
         Ok(json!({ "workers": answers, "engine": engine }))
     })
     .description("segments, blocks and leases of all workers")

@@ -13,8 +13,12 @@ use crate::limits;
 use crate::shared::{Shared, clock_anchor, now_ns};
 
 pub(super) fn health(shared: &Arc<Shared>) -> Function {
-    answer(shared, naming::HEALTH, |shared, _, _| {
-        let workers = shared.core.read().workers().count();
+    answer(shared, naming::HEALTH, |shared, context, _| {
+        let core = shared.core.read();
+        let workers = core
+            .worker(context.caller())
+            .map_or(0, |caller| core.workers().filter(|(_, worker)| core.sees(caller, worker)).count());
+        drop(core);
         Ok(json!({
             "status": "healthy",
             "engine_id": shared.engine_id,

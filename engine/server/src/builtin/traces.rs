@@ -8,6 +8,7 @@ use ringway_protocol::telemetry::Level;
 use ringway_protocol::{SpanId, TraceId, WorkerId, naming};
 use ringway_telemetry::store::{LogFilter, Outcome, TraceFilter, TraceSummary};
 use ringway_telemetry::trace::assemble;
+use ringway_telemetry::waterfall::groups::{GroupFilter, group};
 use ringway_telemetry::waterfall::json::{TraceJson, TraceLine};
 use ringway_telemetry::waterfall::otel::{OtelLog, OtelSpan};
 use ringway_telemetry::{ClockAnchor, Log, Span};
@@ -220,6 +221,56 @@ pub(super) fn tree(shared: &Arc<Shared>) -> Function {
         Ok(tree)
     })
     .description("one trace, its spans in the order of the tree")
+}
+
+/// What is to be gathered, in iii's words.
+#[derive(Deserialize)]
+struct GroupsWanted {
+    attribute: String,
+    /// Unix milliseconds.
+    #[serde(default)]
+    since_ms: Option<u64>,
+    #[serde(default)]
+    limit: Option<usize>,
+    #[serde(default)]
+    include_internal: bool,
+    #[serde(default)]
+    label_attribute: Option<String>,
+}
+
+pub(super) fn group_by(shared: &Arc<Shared>) -> Function {
+    answer(shared, naming::TRACES_GROUP_BY, |shared, _, input| {
+        let wanted: GroupsWanted = read(input)?;
+        let collector = shared.collector.lock();
+        let anchor = collector.anchor();
+        let filter = GroupFilter {
+            attribute: wanted.attribute,
+            label_attribute: wanted.label_attribute,
+            since_ns: since(wanted.since_ms, anchor),
+            include_internal: wanted.include_internal,
+            limit: wanted.limit.unwrap_or(LIMIT_DEFAULT),
+        };
+        let groups = group(collector.store(), &filter, anchor);
+        drop(collector);
+        Ok(json!({ "groups": groups, "storage": STORAGE }))
+    })
+    .description("recent spans, gathered by the value of an attribute")
+}
+
+pub(super) fn clear(shared: &Arc<Shared>) -> Function {
+    answer(shared, naming::TRACES_CLEAR, |shared, _, _| {
+        shared.collector.lock().clear_traces();
+        Ok(json!({ "success": true }))
+    })
+    .description("forgets all traces")
+}
+
+pub(super) fn clear_logs(shared: &Arc<Shared>) -> Function {
+    answer(shared, naming::LOGS_CLEAR, |shared, _, _| {
+        shared.collector.lock().clear_logs();
+        Ok(json!({ "success": true }))
+    })
+    .description("forgets all log lines")
 }
 
 pub(super) fn logs(shared: &Arc<Shared>) -> Function {

@@ -23,6 +23,7 @@ impl Control {
             Effect::Send { to, message } => self.send(to, &message),
             Effect::Broadcast { to, message } => self.broadcast(&to, &message),
             Effect::Attached { connection, worker } => self.attached(connection, worker),
+            Effect::Described { worker } => self.described(worker),
             Effect::Left { worker, cause, .. } => self.left(worker, cause),
             Effect::OpenChannel { .. } => self.open_channel(effect),
             Effect::AdoptChannel {
@@ -120,23 +121,33 @@ impl Control {
 
     fn attached(&mut self, connection: ConnectionId, worker: WorkerId) {
         counters::count(&self.shared.counters.attaches);
-        let identity = {
-            let core = self.shared.core.read();
-            let Some(attached) = core.worker(worker) else { return };
-            WorkerIdentity {
-                id: worker,
-                name: attached.hello.name.clone(),
-                namespace: attached.hello.namespace.clone(),
-                pid: attached.credentials.pid,
-                is_engine: attached.credentials.engine,
-            }
-        };
+        let Some(identity) = self.identity(worker) else { return };
         tracing::info!(%worker, name = identity.name, pid = identity.pid, "attached");
         let intake = self.connections.get_mut(&connection).and_then(|connection| {
             connection.worker = Some(worker);
             connection.intake.take()
         });
         self.telemetry.attached(identity, intake);
+    }
+
+    /// A worker is called otherwise from now on.
+    fn described(&self, worker: WorkerId) {
+        if let Some(identity) = self.identity(worker) {
+            tracing::info!(%worker, name = identity.name, "announced itself");
+            self.telemetry.attached(identity, None);
+        }
+    }
+
+    fn identity(&self, worker: WorkerId) -> Option<WorkerIdentity> {
+        let core = self.shared.core.read();
+        let attached = core.worker(worker)?;
+        Some(WorkerIdentity {
+            id: worker,
+            name: attached.hello.name.clone(),
+            namespace: attached.hello.namespace.clone(),
+            pid: attached.credentials.pid,
+            is_engine: attached.credentials.engine,
+        })
     }
 
     fn left(&mut self, worker: WorkerId, cause: GoneCause) {

@@ -194,3 +194,106 @@ fn a_kept_binding_outlives_its_maker() {
     let removed = other.trigger_json(naming::UNREGISTER_TRIGGER, &made).unwrap();
     assert_eq!(removed, json!({ "removed": true }));
 }
+
+#[test]
+fn spans_are_gathered_and_forgotten() {
+    let engine = client::engine();
+    let server = worker(&engine, "server");
+    server.register(Function::json("orders::validate", |_, order: Value| Ok(order))).unwrap();
+    let caller = worker(&engine, "caller");
+    caller.wait_for("orders::validate", PATIENCE).unwrap();
+    caller.trigger_json("orders::validate", &json!({ "id": 1 })).unwrap();
+    let looking = Worker::builder("looking").address(engine.address()).sampler(ringway::Sampler::never());
+    let looking = looking.connect().unwrap();
+    let ask = |id: &str, input: Value| looking.trigger_json(id, &input).unwrap();
+    let begun = Instant::now();
+    let groups = loop {
+        let answer =
+            ask(naming::TRACES_GROUP_BY, json!({ "attribute": "service_name", "label_attribute": "name" }));
+        if answer["groups"].as_array().unwrap().len() == 2 {
+            break answer;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{answer}");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let mut values = ids(&groups["groups"], "value");
+    values.sort_unstable();
+    assert_eq!((values, &groups["storage"]), (vec!["caller", "server"], &json!("memory")));
+    let group = &groups["groups"][0];
+    assert_eq!((&group["label"], &group["span_count"]), (&json!("orders::validate"), &json!(1)), "{group}");
+    assert_eq!((group["trace_ids"].as_array().unwrap().len(), &group["error_count"]), (1, &json!(0)));
+    for field in ["first_seen_ms", "last_seen_ms", "duration_ms"] {
+        assert!(group[field].is_u64(), "{group}");
+    }
+    let error = looking.trigger_json(naming::TRACES_GROUP_BY, &json!({})).unwrap_err();
+    assert_eq!(error.code, ErrorCode::InvalidRequest, "{error}");
+    assert_eq!(ask(naming::TRACES_CLEAR, Value::Null), json!({ "success": true }));
+    assert_eq!(ask(naming::TRACES_LIST, json!({}))["total"], 0);
+    assert_eq!(ask(naming::LOGS_CLEAR, Value::Null), json!({ "success": true }));
+    assert_eq!(ask(naming::LOGS_LIST, json!({}))["total"], 0);
+}
+
+#[test]
+fn a_worker_says_later_what_it_is_called() {
+    let engine = client::engine();
+    let (early, other) = (worker(&engine, "early"), worker(&engine, "other"));
+    let said = json!({ "name": "late", "runtime": "node", "version": "0.22.1", "os": "linux", "pid": 1,
+        "isolation": "container", "description": "says so later", "telemetry": { "language": "en" },
+        "features": ["observe.v1"] });
+    assert_eq!(early.trigger_json(naming::WORKERS_REGISTER, &said).unwrap(), json!({ "success": true }));
+    let info = other.trigger_json(naming::WORKERS_INFO, &json!({ "name": "late" })).unwrap();
+    let found = &info["worker"];
+    for (field, value) in [
+        ("runtime", json!("node")),
+        ("version", json!("0.22.1")),
+        ("isolation", json!("container")),
+        ("description", json!("says so later")),
+        ("features", json!(["observe.v1"])),
+        ("pid", json!(std::process::id())),
+    ] {
+        assert_eq!(found[field], value, "{field} of {found}");
+    }
+    assert!(other.wait_until(PATIENCE, |catalog| catalog.workers.iter().any(|worker| worker.name == "late")));
+    let elsewhere = json!({ "namespace": "blue" });
+    let error = early.trigger_json(naming::WORKERS_REGISTER, &elsewhere).unwrap_err();
+    assert_eq!(error.code, ErrorCode::InvalidRegistration, "{error}");
+}
+
+/// What the command line and its `top` ask must not be what they then show.
+#[test]
+fn questions_leave_no_spans() {
+    let engine = client::engine();
+    let (_one, _other) = (worker(&engine, "one"), worker(&engine, "other"));
+    let looking = Worker::builder("looking").address(engine.address()).sampler(ringway::Sampler::never());
+    let looking = looking.connect().unwrap();
+    let received = || engine.collector().lock().store().counters().spans_received;
+    let before = received();
+    for _ in 0..3 {
+        for (question, input) in [
+            (naming::MEMORY_LIST, Value::Null),
+            (naming::METRICS_LIST, Value::Null),
+            (naming::HEALTH, Value::Null),
+            (naming::FUNCTIONS_LIST, Value::Null),
+            (naming::WORKERS_LIST, Value::Null),
+            (naming::WORKERS_INFO, json!({ "name": "other" })),
+            (naming::TRACES_LIST, Value::Null),
+            (naming::LOGS_LIST, Value::Null),
+        ] {
+            looking.trigger_json(question, &input).unwrap();
+        }
+    }
+    // Records come in their order, so what was recorded before this is there with it.
+    let last = worker(&engine, "last");
+    last.trigger_json(naming::HEALTH, &Value::Null).unwrap();
+    let begun = Instant::now();
+    while received() < before + 2 {
+        assert!(begun.elapsed() < PATIENCE, "the last call is recorded");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    let collector = engine.collector();
+    let collector = collector.lock();
+    let names: Vec<_> =
+        collector.store().spans().map(|span| (span.worker.name.clone(), span.name.to_string())).collect();
+    assert_eq!(names.len(), 2, "the last question's two sides: {names:?}");
+}

@@ -58,7 +58,7 @@ impl View {
     }
 
     fn apply(&mut self, revision: u64, changes: &[Change]) {
-        assert_eq!(revision, self.revision + 1, "a revision is missing");
+        assert_eq!(revision, self.revision + changes.len() as u64, "a change is missing");
         self.revision = revision;
         for change in changes {
             match change {

@@ -292,3 +292,23 @@ fn a_million_spans_pass_through() {
     assert_eq!(counters.spans, 100_000);
     assert_eq!(counters.spans_evicted, 900_000);
 }
+
+#[test]
+fn what_is_cleared_is_gone_and_counted() {
+    let mut store = TraceStore::default();
+    let one = worker(1, "one");
+    let live = Span { end_ns: None, ..span(&one, (2, 1), SpanKind::Server, "a::b", (5, 5)) };
+    for span in [span(&one, (1, 0), SpanKind::Client, "a::b", (1, 9)), live.clone()] {
+        store.insert_span(span);
+    }
+    store.insert_log(log(&one, 1, 3, Level::Info, "line"));
+    store.clear_spans();
+    let counters = store.counters();
+    assert_eq!((counters.spans, counters.spans_live, counters.span_bytes, counters.traces), (0, 0, 0, 0));
+    assert_eq!((counters.spans_received, counters.spans_cleared, counters.logs), (2, 2, 1));
+    assert!(store.trace(trace_id(1)).is_none() && store.live_spans().is_empty());
+    assert_eq!(store.insert_span(Span { end_ns: Some(9), ..live }), Inserted::New, "it ends after all");
+    store.clear_logs();
+    let counters = store.counters();
+    assert_eq!((counters.logs, counters.log_bytes, counters.logs_cleared, counters.spans), (0, 0, 1, 1));
+}

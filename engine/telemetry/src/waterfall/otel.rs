@@ -2,6 +2,7 @@
 //! JSON with underscores: for callers that were written for iii. What Ringway knows beyond them is in attributes. This
 //! file must not know who asks.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use ringway_protocol::{SpanId, TraceId};
@@ -58,13 +59,7 @@ impl<'a> OtelSpan<'a> {
             timestamp_unix_nano: anchor.unix_ns(log.time_ns),
             attributes: log.fields.iter().map(|(key, value)| (key.as_str(), value)).collect(),
         });
-        let mut attributes = vec![
-            ("ringway.worker.id", span.worker.id.to_string()),
-            ("ringway.request.bytes", span.bytes_in.to_string()),
-            ("ringway.reply.bytes", span.bytes_out.to_string()),
-            ("span.kind", kind(span.kind).to_owned()),
-        ];
-        attributes.extend(span.peer.map(|peer| ("ringway.peer.id", peer.to_string())));
+        let attributes = ATTRIBUTES.iter().filter_map(|key| Some((*key, attribute(span, key)?.into_owned())));
         Self {
             trace_id: span.trace_id,
             span_id: span.span_id,
@@ -72,9 +67,9 @@ impl<'a> OtelSpan<'a> {
             name: &span.name,
             start_time_unix_nano: anchor.unix_ns(span.start_ns),
             end_time_unix_nano: anchor.unix_ns(span.end_ns.unwrap_or(span.start_ns)),
-            status: if span.is_error() { "error" } else { "ok" },
+            status: status(span),
             status_description: span.error_code(),
-            attributes,
+            attributes: attributes.collect(),
             service_name: &span.worker.name,
             events: events.collect(),
             links: [],
@@ -114,6 +109,29 @@ impl<'a> OtelSpan<'a> {
         }
         roots.into_iter().map(|at| forest.shape(at)).collect()
     }
+}
+
+/// The attributes of a span, in the order in which they are told.
+const ATTRIBUTES: [&str; 5] =
+    ["ringway.worker.id", "ringway.request.bytes", "ringway.reply.bytes", "span.kind", "ringway.peer.id"];
+
+/// Returns an attribute of a span: one of those that are told with it, or one of its fields by its name.
+pub(super) fn attribute<'a>(span: &'a Span, key: &str) -> Option<Cow<'a, str>> {
+    Some(match key {
+        "ringway.worker.id" => span.worker.id.to_string().into(),
+        "ringway.request.bytes" => span.bytes_in.to_string().into(),
+        "ringway.reply.bytes" => span.bytes_out.to_string().into(),
+        "span.kind" => kind(span.kind).into(),
+        "ringway.peer.id" => span.peer?.to_string().into(),
+        "name" => Cow::Borrowed(&*span.name),
+        "service_name" | "service.name" => Cow::Borrowed(span.worker.name.as_str()),
+        "status" => status(span).into(),
+        _ => return None,
+    })
+}
+
+fn status(span: &Span) -> &'static str {
+    if span.is_error() { "error" } else { "ok" }
 }
 
 /// How deep a tree is told at most: readers of JSON give up beyond some depth, those of serde at 128.

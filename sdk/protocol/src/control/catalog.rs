@@ -11,7 +11,7 @@ use crate::ids::{FunctionId, WorkerId};
 /// Everything that a worker can see, at one revision.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Catalog {
-    /// Rises by one with every [`super::EngineMessage::CatalogChange`].
+    /// Rises by one with every change.
     pub revision: u64,
     /// Workers, the engine's own included.
     pub workers: Vec<CatalogWorker>,
@@ -153,10 +153,11 @@ impl Catalog {
     /// Applies one pushed change set. A view that is behind must attach again.
     ///
     /// # Errors
-    /// The revision is not the next one; nothing is changed.
+    /// The revision is not the one after so many changes; nothing is changed.
     pub fn apply(&mut self, revision: u64, changes: &[Change]) -> Result<(), RevisionGapError> {
-        if revision != self.revision.wrapping_add(1) {
-            return Err(RevisionGapError { wanted: self.revision.wrapping_add(1), found: revision });
+        let wanted = self.revision.wrapping_add(changes.len() as u64);
+        if revision != wanted {
+            return Err(RevisionGapError { wanted, found: revision });
         }
         self.revision = revision;
         changes.iter().for_each(|change| self.apply_one(change));

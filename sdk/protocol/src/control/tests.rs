@@ -131,9 +131,12 @@ fn a_view_follows_its_changes() {
         Change::FunctionAdded { function: function("a::f", 2, 1) },
         Change::FunctionAdded { function: function("a::g", 2, 2) },
     ];
-    view.apply(6, &added).unwrap();
+    view.apply(10, &added).unwrap();
     assert_eq!((view.workers.len(), view.functions.len()), (2, 3));
-    assert_eq!(view.apply(8, &[]), Err(catalog::RevisionGapError { wanted: 7, found: 8 }));
+    assert_eq!(view.apply(11, &[]), Err(catalog::RevisionGapError { wanted: 10, found: 11 }));
+    assert_eq!(view.apply(15, &added), Ok(()), "the same again changes nothing but the revision");
+    assert_eq!((view.workers.len(), view.functions.len()), (2, 3));
+    assert_eq!(view.apply(16, &added), Err(catalog::RevisionGapError { wanted: 20, found: 16 }));
     let removed = [
         Change::WorkerDraining { id: WorkerId::new(1) },
         Change::FunctionRemoved {
@@ -143,8 +146,8 @@ fn a_view_follows_its_changes() {
             index: 2,
         },
     ];
-    view.apply(7, &removed).unwrap();
+    view.apply(17, &removed).unwrap();
     assert_eq!(view.workers[0].status, WorkerStatus::Draining);
-    view.apply(8, &[Change::WorkerGone { id: WorkerId::new(1), cause: GoneCause::Died }]).unwrap();
+    view.apply(18, &[Change::WorkerGone { id: WorkerId::new(1), cause: GoneCause::Died }]).unwrap();
     assert_eq!(view.functions, [function("a::f", 2, 1)]);
 }

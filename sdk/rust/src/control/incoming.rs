@@ -101,8 +101,10 @@ impl Run {
 
     fn take_changes(&mut self, revision: u64, changes: &[Change]) {
         let Stage::Up { revision: last, .. } = &mut self.link.stage else { return };
-        if revision != last.wrapping_add(1) {
-            let reason = format!("the catalog jumped from revision {last} to {revision}");
+        if revision != last.wrapping_add(changes.len() as u64) {
+            let count = changes.len();
+            let reason =
+                format!("the catalog jumped from revision {last} to {revision} with {count} changes");
             return self.detach(&reason);
         }
         *last = revision;
