@@ -54,7 +54,7 @@ fn a_worker_that_attaches_again_is_not_there_twice() {
 #[test]
 fn an_engine_that_stops_says_so_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("run/engine.sock");
+    let path = folder.path().join("engine.sock");
     let engine =
         Engine::builder().address(path.to_str().unwrap()).otlp(ringway_engine::Otlp::Off).start().unwrap();
     let mut worker = Client::attach(engine.address(), "w");
