@@ -278,12 +278,7 @@ impl Core {
         synced: &mut u64,
     ) -> Result<(), StoreError> {
         let (first, last) = (accepted[0].0, accepted[accepted.len() - 1].0);
-        let memory = self.current.read().view.active.bytes();
-        if memory >= 2 * self.options.memory_bytes
-            && let Some(reason) = self.moving.lock().full.clone()
-        {
-            return Err(self.full(reason));
-        }
+        self.wait_for_the_mover()?;
         log::finish(record, first, u32::try_from(accepted.len()).unwrap_or(u32::MAX), *synced);
         if let Err(error) = log.make_room(record.len()) {
             if is_full(&error) {
@@ -300,6 +295,22 @@ impl Core {
         Counters::add(&self.counters.groups, 1);
         Counters::add(&self.counters.bytes, record.len() as u64);
         Ok(())
+    }
+
+    /// While the disk is full, memory may grow to twice its size. Then the mover looks at the disk again first.
+    fn wait_for_the_mover(&self) -> Result<(), StoreError> {
+        if self.current.read().view.active.bytes() < 2 * self.options.memory_bytes {
+            return Ok(());
+        }
+        let mut moving = self.moving.lock();
+        if moving.frozen.is_some() && moving.full.take().is_some() {
+            self.to_move.notify_all();
+            while moving.frozen.is_some() && moving.full.is_none() && !moving.stop && self.failure().is_none()
+            {
+                self.moved.wait(&mut moving);
+            }
+        }
+        moving.full.clone().map_or(Ok(()), |reason| Err(self.full(reason)))
     }
 
     /// Hands a full memory to the mover and begins another. Waits if the mover still has one.

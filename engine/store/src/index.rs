@@ -97,9 +97,9 @@ impl Index {
         }));
         match opened {
             Ok(Ok(database)) => Ok(Self { database: Some(database) }),
-            // An end before it was expected is the file's fault, everything else the disk's.
+            // An early end and a wrong magic are the file's fault, everything else the disk's.
             Ok(Err(redb::DatabaseError::Storage(redb::StorageError::Io(error))))
-                if error.kind() != io::ErrorKind::UnexpectedEof =>
+                if !matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) =>
             {
                 Err(Refusal::Disk(error))
             }

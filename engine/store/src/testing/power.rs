@@ -119,10 +119,18 @@ struct PoweredFile {
 }
 
 impl Power {
-    /// A disk whose power goes with the given call that changes or syncs something.
-    #[must_use]
-    pub fn with_calls(calls: u64) -> Self {
-        Self(Arc::new(Mutex::new(World { calls_left: calls, ..World::default() })))
+    /// A disk with what is in the folder, whose power goes with the given call that changes or syncs something.
+    ///
+    /// # Errors
+    /// What the system says to the reading of the folder.
+    pub fn new(folder: &Path, calls: u64) -> io::Result<Self> {
+        let mut world = World { calls_left: calls, ..World::default() };
+        for path in Disk.list(folder)? {
+            world.names.insert(path.clone(), world.nodes.len());
+            world.nodes.push(Node { durable: fs::read(path)?, unsynced: Vec::new() });
+        }
+        world.durable_names = world.names.clone();
+        Ok(Self(Arc::new(Mutex::new(world))))
     }
 
     /// Whether the power has gone.
@@ -158,7 +166,9 @@ impl Power {
                 fs::remove_file(path)?;
             }
         }
-        for (path, node) in names {
+        for (path, node) in
+            names.into_iter().filter(|(path, _)| path.file_name().is_some_and(|name| name != "LOCK"))
+        {
             fs::write(path, &world.nodes[node].durable)?;
         }
         Ok(())
@@ -208,13 +218,9 @@ impl Files for Power {
         let node = match known {
             Some(node) => node,
             None => {
-                let there = fs::read(path).ok();
                 let node = world.nodes.len();
-                world.nodes.push(Node { durable: there.clone().unwrap_or_default(), unsynced: Vec::new() });
-                if there.is_some() {
-                    world.names.insert(path.to_owned(), node);
-                    world.durable_names.insert(path.to_owned(), node);
-                } else if create {
+                world.nodes.push(Node::default());
+                if create {
                     world.change(Renaming::Make(path.to_owned(), node));
                 }
                 node

@@ -73,7 +73,7 @@ proptest! {
         let mut model = Model::new();
         let mut last = 0;
         let mut store = open(folder.path()).0;
-        for (number, step) in steps.into_iter().enumerate() {
+        for step in steps {
             match step {
                 Step::Commit(changes, conditions, durable) => {
                     let mut batch = Batch::new();

@@ -75,7 +75,7 @@ fn what_was_acknowledged_survives_a_power_cut() {
         let before: u64 = acknowledged.iter().sum();
         // Often in the first calls, when files are made and mended; mostly later.
         let calls = if dice.below(3) == 0 { dice.below(120) + 1 } else { dice.below(3000) + 100 };
-        let power = Power::with_calls(calls);
+        let power = Power::new(folder.path(), calls).unwrap();
         acknowledged = work(folder.path(), &power, acknowledged);
         total += acknowledged.iter().sum::<u64>() - before;
         power.cut(folder.path(), &mut dice).unwrap();
@@ -106,7 +106,7 @@ fn a_store_that_never_syncs_is_found_out() {
     let mut violations = 0;
     for _ in 0..20 {
         let folder = tempfile::tempdir().unwrap();
-        let power = Power::with_calls(dice.below(60) + 2);
+        let power = Power::new(folder.path(), dice.below(60) + 2).unwrap();
         let (path, new) = (folder.path().join("value"), folder.path().join("value.new"));
         let mut acknowledged = 0_u64;
         let put = |number: u64| {
