@@ -5,6 +5,8 @@
 //! ringway-stores FOLDER writes|queue|gets|damage [redb|fjall|sqlite|ringway] [SIZE]
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod damage;
 mod engines;
 
