@@ -14,6 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ringway", &["ringway-ipc", "ringway-protocol"]),
     ("ringway-engine-core", &["ringway-protocol"]),
     ("ringway-telemetry", &["ringway-protocol"]),
+    ("ringway-store", &[]),
     (
         "ringway-engine",
         &["ringway-ipc", "ringway-protocol", "ringway", "ringway-engine-core", "ringway-telemetry"],
@@ -55,7 +56,10 @@ const LEAVES: &[&str] = &[
 const OUTSIDE: &[(&str, &[&str])] = &[
     // Raw memory has one door. The safe calls of rustix may be used where processes and machines are looked at.
     ("libc", &["ringway-ipc"]),
-    ("rustix", &["ringway-ipc", "ringway", "ringway-engine", "ringway-bench", "ringway-demo"]),
+    (
+        "rustix",
+        &["ringway-ipc", "ringway", "ringway-store", "ringway-engine", "ringway-bench", "ringway-demo"],
+    ),
     ("nix", &[]),
     ("memmap2", &[]),
     ("shared_memory", &["ringway-ipc"]),
@@ -69,6 +73,9 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("ureq", &["ringway-telemetry"]),
     ("prost", &["ringway-telemetry"]),
     ("opentelemetry-proto", &["ringway-telemetry"]),
+    // What is kept is kept in one place.
+    ("redb", &["ringway-store"]),
+    ("crossbeam-skiplist", &["ringway-store"]),
     // Faces.
     ("clap", &["ringway-cli", "ringway-bench"]),
     ("ratatui", &["ringway-cli"]),

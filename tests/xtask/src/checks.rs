@@ -100,6 +100,20 @@ pub(crate) const CHECKS: &[Check] = &[
         sanitized: false,
     },
     Check {
+        verb: "store",
+        proves: "the store keeps what it acknowledged: kill -9, cut power, a flipped bit anywhere",
+        source: "engine/store/src/lib.rs",
+        kind: Kind::Tests {
+            package: "ringway-store",
+            target: &["--test", "it"],
+            tests: &["kill::", "power::", "damage::"],
+        },
+        rounds: Some(("RINGWAY_ROUNDS", "20", "500")),
+        limit_minutes: 10,
+        in_verify: true,
+        sanitized: false,
+    },
+    Check {
         verb: "leaks",
         proves: "attach, call, die: nothing that the engine and the survivors hold grows with rounds",
         source: "tests/it/leaks.rs",

@@ -1,0 +1,198 @@
+//! A store in one file, apart from any format of index or log, and back. A backup shows one revision and is taken while
+//! commits go on. Used by the command line; it must not know how entries are stored.
+//!
+//! `RWBACKUP`, version (4), revision (8); then per entry lengths of key (4) and value (4), revision (8), seal (8), key,
+//! value; then four bytes of ones, the number of entries (8), and a checksum of everything before (8). Little-endian.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::embedded::{Embedded, FORMAT, Options};
+use crate::error::OpenError;
+use crate::index::Facts;
+use crate::memory::Version;
+use crate::pair::Pair;
+use crate::{keys, limits};
+
+const MAGIC: &[u8; 8] = b"RWBACKUP";
+const VERSION: u32 = 1;
+const END: u32 = u32::MAX;
+
+/// Entries that are read or written at once.
+const CHUNK: usize = 4096;
+
+/// What a backup holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backup {
+    /// The revision that it shows.
+    pub revision: u64,
+    /// How many entries it has.
+    pub entries: u64,
+}
+
+/// Counts a checksum over what passes.
+struct Summed<T> {
+    inner: T,
+    sum: Xxh3,
+}
+
+impl<T: Write> Summed<T> {
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.sum.update(bytes);
+        self.inner.write_all(bytes)
+    }
+}
+
+impl<T: Read> Summed<T> {
+    fn take<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.inner.read_exact(&mut bytes)?;
+        self.sum.update(&bytes);
+        Ok(bytes)
+    }
+
+    fn take_vec(&mut self, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        self.inner.read_exact(&mut bytes)?;
+        self.sum.update(&bytes);
+        Ok(bytes)
+    }
+}
+
+/// Writes everything as of now to a file, which appears when it is whole and on disk. Replaces a file of that name.
+///
+/// # Errors
+/// `Io` and `DiskFull` for the target, [`OpenError::Store`] if an entry cannot be read.
+pub fn backup(store: &Embedded, path: &Path) -> Result<Backup, OpenError> {
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let io = |source| OpenError::io(folder, path, source);
+    let new = path.with_extension("new");
+    let at = store.at();
+    let mut file = Summed { inner: BufWriter::new(File::create(&new).map_err(io)?), sum: Xxh3::new() };
+    file.put(MAGIC).map_err(io)?;
+    file.put(&VERSION.to_le_bytes()).map_err(io)?;
+    file.put(&at.revision.to_le_bytes()).map_err(io)?;
+    let mut entries = 0_u64;
+    let mut from = Bound::Unbounded;
+    loop {
+        let chunk = at.entries(from, Bound::Unbounded, false, CHUNK)?;
+        for (key, value) in &chunk {
+            let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(END).to_le_bytes();
+            file.put(&length(key)).map_err(io)?;
+            file.put(&length(&value.bytes)).map_err(io)?;
+            file.put(&value.revision.to_le_bytes()).map_err(io)?;
+            file.put(&keys::seal(key, value.revision, &value.bytes).to_le_bytes()).map_err(io)?;
+            file.put(key).map_err(io)?;
+            file.put(&value.bytes).map_err(io)?;
+            entries += 1;
+        }
+        match chunk.last() {
+            Some((key, _)) if chunk.len() == CHUNK => from = Bound::Excluded(key.to_vec()),
+            _ => break,
+        }
+    }
+    file.put(&END.to_le_bytes()).map_err(io)?;
+    file.put(&entries.to_le_bytes()).map_err(io)?;
+    let sum = file.sum.digest();
+    file.inner.write_all(&sum.to_le_bytes()).map_err(io)?;
+    let file = file.inner.into_inner().map_err(|error| io(error.into_error()))?;
+    file.sync_all().map_err(io)?;
+    fs::rename(&new, path).map_err(io)?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
+    Ok(Backup { revision: at.revision, entries })
+}
+
+/// Makes a store from a backup. The backup is read twice: nothing is made from one that is not whole.
+///
+/// # Errors
+/// [`OpenError::NotEmpty`] if there is anything in the folder, [`OpenError::Backup`] if the backup is not whole.
+pub fn restore(path: &Path, folder: &Path, options: &Options) -> Result<Backup, OpenError> {
+    read(path, &mut |_| Ok(()))?;
+    let io = |source| OpenError::io(folder, folder, source);
+    fs::create_dir_all(folder).map_err(io)?;
+    if fs::read_dir(folder).map_err(io)?.next().is_some() {
+        return Err(OpenError::NotEmpty { folder: folder.to_owned() });
+    }
+    let new = Facts { format: FORMAT, revision: 0 };
+    let pair = Pair::create(&*options.files, folder, options, new)?;
+    let mut chunk: Vec<Version> = Vec::new();
+    let mut bytes = 0;
+    let index = |reason| OpenError::Index { path: pair.paths[0].clone(), reason };
+    let backup = read(path, &mut |version| {
+        bytes += version.2.as_ref().map_or(0, |value| value.len());
+        chunk.push(version);
+        if chunk.len() < CHUNK && bytes < limits::MEMORY_BYTES_MAX {
+            return Ok(());
+        }
+        bytes = 0;
+        let versions = std::mem::take(&mut chunk);
+        pair.apply(|| Box::new(versions.clone().into_iter()), new).map_err(index)
+    })?;
+    // The revision comes last: a restore that was cut short lacks the file that names the format, and is made anew.
+    let facts = Facts { format: FORMAT, revision: backup.revision };
+    pair.apply(|| Box::new(chunk.clone().into_iter()), facts).map_err(index)?;
+    drop(pair);
+    let (store, _) = Embedded::open(folder, options.clone())?;
+    store.close()?;
+    Ok(backup)
+}
+
+/// Reads a backup and checks it.
+///
+/// # Errors
+/// [`OpenError::Backup`] if it is not whole.
+pub fn check(path: &Path) -> Result<Backup, OpenError> {
+    read(path, &mut |_| Ok(()))
+}
+
+fn read(path: &Path, entry: &mut dyn FnMut(Version) -> Result<(), OpenError>) -> Result<Backup, OpenError> {
+    let bad = |reason: String| OpenError::Backup { path: path.to_owned(), reason };
+    let cut = |error: io::Error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => bad("it ends early".to_owned()),
+        _ => OpenError::Io { path: path.to_owned(), source: error },
+    };
+    let file = File::open(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+    let mut file = Summed { inner: BufReader::new(file), sum: Xxh3::new() };
+    if &file.take().map_err(cut)? != MAGIC {
+        return Err(bad("it does not begin like one".to_owned()));
+    }
+    let version = u32::from_le_bytes(file.take().map_err(cut)?);
+    if version != VERSION {
+        return Err(bad(format!("wanted version {VERSION}, found {version}")));
+    }
+    let revision = u64::from_le_bytes(file.take().map_err(cut)?);
+    let mut entries = 0_u64;
+    loop {
+        let key = u32::from_le_bytes(file.take().map_err(cut)?);
+        if key == END {
+            break;
+        }
+        let value = u32::from_le_bytes(file.take().map_err(cut)?);
+        let (key, value) = (key as usize, value as usize);
+        if key > limits::KEY_BYTES_MAX + limits::TABLE_BYTES_MAX + 1 || value > limits::VALUE_BYTES_MAX {
+            return Err(bad(format!("entry {entries} has a length that no entry has")));
+        }
+        let written = u64::from_le_bytes(file.take().map_err(cut)?);
+        let seal = u64::from_le_bytes(file.take().map_err(cut)?);
+        let (key, value) = (file.take_vec(key).map_err(cut)?, file.take_vec(value).map_err(cut)?);
+        if seal != keys::seal(&key, written, &value) {
+            return Err(bad(format!("the seal of entry {entries} does not fit it")));
+        }
+        entry((Arc::from(key), written, Some(Arc::from(value))))?;
+        entries += 1;
+    }
+    let told = u64::from_le_bytes(file.take().map_err(cut)?);
+    let sum = file.sum.digest();
+    let mut end = [0; 8];
+    file.inner.read_exact(&mut end).map_err(cut)?;
+    if told != entries || u64::from_le_bytes(end) != sum {
+        return Err(bad("its checksum does not fit it".to_owned()));
+    }
+    Ok(Backup { revision, entries })
+}

@@ -1,0 +1,159 @@
+//! What can go wrong, in words for whoever runs the engine: what was wanted, what was found, what to do.
+
+use std::path::PathBuf;
+
+/// Why a commit or a read did not happen.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// A condition of the batch did not hold; nothing of the batch was written.
+    #[error("precondition {number} of the batch does not hold: the key is at revision {found:?}")]
+    Precondition {
+        /// Which condition, from 0.
+        number: usize,
+        /// The revision that the key has, `None` if it is absent.
+        found: Option<u64>,
+    },
+    /// The queue in front of the committer is full.
+    #[error(
+        "{waiting} batches wait to be written, no more are taken: wait for some to end, or send fewer at once"
+    )]
+    Busy {
+        /// Batches that wait.
+        waiting: usize,
+    },
+    /// Something is longer than a store takes.
+    #[error("{what} has {found} bytes, at most {max} are taken")]
+    TooLarge {
+        /// What is too long.
+        what: &'static str,
+        /// Its length.
+        found: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// There is no room on the disk. Nothing of the batch was written; commits work again when there is room.
+    #[error("the disk of {folder} is full: {reason}; make room there, commits then work again")]
+    DiskFull {
+        /// The folder of the store.
+        folder: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// The disk did something that leaves no certainty, so that nothing is acknowledged any more.
+    #[error(
+        "store_failed: {reason}; the last commits may or may not be on disk, none is acknowledged until the store is \
+         opened again: look after the disk, then restart the engine"
+    )]
+    Failed {
+        /// What the system said.
+        reason: String,
+    },
+    /// Both copies of an entry are damaged.
+    #[error("the entry {key:?} of table {table} is damaged in both copies: {reason}")]
+    Corrupt {
+        /// The table.
+        table: String,
+        /// The key, or where a scan had come.
+        key: Vec<u8>,
+        /// What was found.
+        reason: String,
+    },
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// Why a store could not be opened, backed up or restored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another engine has the folder.
+    #[error("{folder} is in use by process {holder}: stop it, or give this engine another folder")]
+    Locked {
+        /// The folder.
+        folder: PathBuf,
+        /// The process that holds it, as it wrote itself down.
+        holder: String,
+    },
+    /// The folder was written by another version.
+    #[error("{folder} has format {found}, this engine reads format {wanted}: {advice}")]
+    Format {
+        /// The folder.
+        folder: PathBuf,
+        /// The format found.
+        found: u32,
+        /// The format of this engine.
+        wanted: u32,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The disk cannot be written.
+    #[error("{folder} cannot be written: {source}; mount it writable, or give the engine another folder")]
+    ReadOnly {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The disk is full.
+    #[error("the disk of {folder} is full: {source}; make room there")]
+    DiskFull {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The index refused, though it had just been found whole or made.
+    #[error("{path}: {reason}")]
+    Index {
+        /// The file.
+        path: PathBuf,
+        /// What it said.
+        reason: String,
+    },
+    /// A backup that is not whole.
+    #[error("{path} is no whole backup: {reason}; take another one")]
+    Backup {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// A restore goes into an empty folder only.
+    #[error("{folder} is not empty: restore into a folder that is new or empty")]
+    NotEmpty {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The running store gave an error.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl OpenError {
+    /// Names the kind of an I/O error on a path of the folder.
+    pub(crate) fn io(folder: &std::path::Path, path: &std::path::Path, source: std::io::Error) -> Self {
+        use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        let folder = folder.to_owned();
+        match source.kind() {
+            ReadOnlyFilesystem | PermissionDenied => Self::ReadOnly { folder, source },
+            _ if is_full(&source) => Self::DiskFull { folder, source },
+            _ => Self::Io { path: path.to_owned(), source },
+        }
+    }
+}
+
+/// Whether there was no room, by device, quota or file size.
+pub(crate) fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}

@@ -1,0 +1,110 @@
+//! A disk that fails once it is told to: at a sync, for want of room, because it is mounted read-only, in the middle of a
+//! write. Everything else passes to the operating system.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::files::{Disk, File, Files};
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// `fdatasync` fails with an I/O error, as after a lost cable.
+    Sync,
+    /// A file that is made, or grows, finds no room.
+    Full,
+    /// Nothing can be opened for writing.
+    ReadOnly,
+    /// A write ends after half of its bytes.
+    ShortWrite,
+}
+
+/// The faulty disk. Clones share their fault.
+#[derive(Debug, Clone, Default)]
+pub struct Faults {
+    fault: Arc<Mutex<Option<Fault>>>,
+}
+
+impl Faults {
+    /// From now on this goes wrong, or nothing.
+    pub fn set(&self, fault: Option<Fault>) {
+        *self.fault.lock() = fault;
+    }
+
+    fn is(&self, fault: Fault) -> bool {
+        *self.fault.lock() == Some(fault)
+    }
+}
+
+#[derive(Debug)]
+struct FaultyFile {
+    faults: Faults,
+    file: Arc<dyn File>,
+}
+
+impl File for FaultyFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.file.read_at(offset, bytes)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if self.faults.is(Fault::Full) && offset + bytes.len() as u64 > self.file.len()? {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        if self.faults.is(Fault::ShortWrite) {
+            self.file.write_at(offset, &bytes[..bytes.len() / 2])?;
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.file.write_at(offset, bytes)
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        if self.faults.is(Fault::Full) && bytes > self.file.len()? {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.file.set_len(bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        if self.faults.is(Fault::Sync) {
+            return Err(io::Error::other("the disk did not take it"));
+        }
+        self.file.sync()
+    }
+}
+
+impl Files for Faults {
+    fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn File>> {
+        if self.is(Fault::ReadOnly) {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        Ok(Arc::new(FaultyFile { faults: self.clone(), file: Disk.open(path, create)? }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Disk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        Disk.remove(path)
+    }
+
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        Disk.sync_folder(folder)
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+        Disk.list(folder)
+    }
+
+    fn free_bytes(&self, folder: &Path) -> io::Result<u64> {
+        if self.is(Fault::Full) { Ok(0) } else { Disk.free_bytes(folder) }
+    }
+}

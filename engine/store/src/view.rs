@@ -1,0 +1,160 @@
+//! Memory and index together, as of one revision: what a snapshot reads. Newer layers win over older ones. Made by
+//! `embedded`, swapped when memory moves to the index. It must not know how commits come in.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use crate::error::StoreError;
+use crate::keys;
+use crate::memory::{Memory, Version};
+use crate::pair::{Broken, Readers};
+use crate::store::{Entry, Scan, Snapshot, Value};
+
+/// Versions taken from a layer at once.
+const CHUNK: usize = 256;
+
+/// The layers, newest first.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) active: Arc<Memory>,
+    /// What is being moved to the index.
+    pub(crate) frozen: Option<Arc<Memory>>,
+    pub(crate) index: Arc<Readers>,
+}
+
+/// An entry by its key within the whole store.
+pub(crate) type Found = (Arc<[u8]>, Value);
+
+/// A view up to a revision.
+#[derive(Debug, Clone)]
+pub(crate) struct At {
+    pub(crate) view: Arc<View>,
+    pub(crate) revision: u64,
+}
+
+fn corrupt(broken: Broken) -> StoreError {
+    let (table, key) = keys::split(&broken.key).unwrap_or(("", &broken.key));
+    StoreError::Corrupt { table: table.to_owned(), key: key.to_vec(), reason: broken.reason }
+}
+
+/// One layer being read in chunks, with the bounds of what is left.
+struct Layer<'a> {
+    source: Source<'a>,
+    from: Bound<Vec<u8>>,
+    to: Bound<Vec<u8>>,
+    /// What has been read and not yet taken, next one last.
+    ready: Vec<Version>,
+    ended: bool,
+}
+
+enum Source<'a> {
+    Memory(&'a Memory),
+    Index(&'a Readers),
+}
+
+impl Layer<'_> {
+    /// The key that comes next.
+    fn peek(&mut self, reverse: bool, revision: u64, limit: usize) -> Result<Option<&Version>, StoreError> {
+        if self.ready.is_empty() && !self.ended {
+            let (from, to) = (self.from.as_ref().map(Vec::as_slice), self.to.as_ref().map(Vec::as_slice));
+            let wanted = limit.clamp(1, CHUNK);
+            let mut chunk: Vec<Version> = match self.source {
+                Source::Memory(memory) => memory.versions(from, to, reverse, revision, wanted),
+                Source::Index(readers) => {
+                    let entries = readers.chunk(from, to, reverse, wanted).map_err(corrupt)?;
+                    entries
+                        .into_iter()
+                        .map(|(key, value)| (key.into(), value.revision, Some(value.bytes)))
+                        .collect()
+                }
+            };
+            self.ended = chunk.len() < wanted;
+            if let Some((last, _, _)) = chunk.last() {
+                let edge = Bound::Excluded(last.to_vec());
+                if reverse { self.to = edge } else { self.from = edge }
+            }
+            chunk.reverse();
+            self.ready = chunk;
+        }
+        Ok(self.ready.last())
+    }
+}
+
+impl At {
+    /// Reads one value by its key within the whole store.
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>, StoreError> {
+        if let Some(found) = self.view.active.get(key, self.revision) {
+            return Ok(found);
+        }
+        if let Some(found) = self.view.frozen.as_ref().and_then(|frozen| frozen.get(key, self.revision)) {
+            return Ok(found);
+        }
+        self.view.index.get(key).map_err(corrupt)
+    }
+
+    /// Up to `limit` entries by their keys within the whole store.
+    pub(crate) fn entries(
+        &self,
+        from: Bound<Vec<u8>>,
+        to: Bound<Vec<u8>>,
+        reverse: bool,
+        limit: usize,
+    ) -> Result<Vec<Found>, StoreError> {
+        let layer =
+            |source| Layer { source, from: from.clone(), to: to.clone(), ready: Vec::new(), ended: false };
+        let mut layers = vec![layer(Source::Memory(&self.view.active))];
+        layers.extend(self.view.frozen.as_deref().map(|frozen| layer(Source::Memory(frozen))));
+        layers.push(layer(Source::Index(&self.view.index)));
+        let mut found = Vec::new();
+        while found.len() < limit {
+            let mut next: Option<Arc<[u8]>> = None;
+            for layer in &mut layers {
+                if let Some((key, _, _)) = layer.peek(reverse, self.revision, limit)? {
+                    let nearer =
+                        next.as_ref().is_none_or(|next| if reverse { key > next } else { key < next });
+                    if nearer {
+                        next = Some(Arc::clone(key));
+                    }
+                }
+            }
+            let Some(key) = next else { break };
+            let mut newest = None;
+            for layer in &mut layers {
+                if layer.ready.last().is_some_and(|version| version.0 == key) {
+                    let version = layer.ready.pop();
+                    newest = newest.or(version);
+                }
+            }
+            if let Some((key, revision, Some(bytes))) = newest {
+                found.push((key, Value { revision, bytes }));
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Snapshot for At {
+    fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    fn get(&self, table: &str, key: &[u8]) -> Result<Option<Value>, StoreError> {
+        Self::get(self, &keys::join(table, key))
+    }
+
+    fn scan(&self, scan: &Scan) -> Result<Vec<Entry>, StoreError> {
+        let within = |bound: &Bound<Vec<u8>>| bound.as_ref().map(|key| keys::join(&scan.table, key));
+        let table = keys::join(&scan.table, &[]);
+        let from = match within(&scan.from) {
+            Bound::Unbounded => Bound::Included(table.clone()),
+            from => from,
+        };
+        let to = match within(&scan.to) {
+            Bound::Unbounded => keys::after_prefix(&table).map_or(Bound::Unbounded, Bound::Excluded),
+            to => to,
+        };
+        let entries = self.entries(from, to, scan.reverse, scan.limit)?;
+        let own = |(key, value): Found| Entry { key: key[table.len()..].to_vec(), value };
+        Ok(entries.into_iter().map(own).collect())
+    }
+}

@@ -1,0 +1,17 @@
+//! Tests over an open store: the suite, a model, damage, faults, killed processes, cut power.
+
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a helper of a test fails and tells as the test does"
+)]
+
+mod backup;
+mod damage;
+mod faults;
+mod kill;
+mod model;
+mod power;
+mod store;
+mod tools;
