@@ -6,6 +6,7 @@ use std::hint::black_box;
 use ringway_ipc::arena::{Arena, ArenaConfig, SegmentSource};
 use ringway_ipc::frame::{Header, Inline};
 use ringway_ipc::lease::{LeaseBytes, LeaseTable};
+use ringway_ipc::plain;
 use ringway_ipc::ring::{Consumer, EndMemory, Producer, SleepFence};
 use ringway_protocol::header::{Encoding, Kind};
 use ringway_protocol::telemetry::{FunctionRef, RecordBytes, SpanKind, SpanName, SpanRecord};
@@ -132,11 +133,11 @@ struct Words {
     words: [u64; 8],
 }
 
-/// Archives into a slot's inline area.
+/// Archives into a slot's inline area, as the SDK does with a flat value.
 fn write(words: &Words, inline: &mut Inline) -> u16 {
-    let buffer = rkyv::ser::writer::Buffer::from(inline.bytes_mut());
-    let written = rkyv::api::high::to_bytes_in::<_, ArchiveError>(words, buffer);
-    written.map_or(0, |buffer| u16::try_from(buffer.len()).unwrap_or(0))
+    let bytes = plain::bytes_of(words).expect("the archive is a copy");
+    inline.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
+    u16::try_from(bytes.len()).unwrap_or(0)
 }
 
 /// Checks an archive and reads its first word.

