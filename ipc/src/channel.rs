@@ -405,6 +405,12 @@ impl Channel {
         self.rx.is_free()
     }
 
+    /// Whether this end asks its peer for the worker's bell at present; whoever leads may change that at any moment.
+    #[must_use]
+    pub fn asks_for_worker_bell(&self) -> bool {
+        self.own_memory.request().bell() == layout::ATTENTION_WORKER_BELL
+    }
+
     /// The bell that a blocked caller sleeps on.
     #[must_use]
     pub fn own_bell(&self) -> &Doorbell {

@@ -175,6 +175,13 @@ impl EndMemory {
         Attention(self.page().attention.word.load(Ordering::Relaxed))
     }
 
+    /// What the owner of this end asks for at present, for a thread of its own process that does not hold the consumer.
+    #[inline]
+    #[must_use]
+    pub(crate) fn request(&self) -> Attention {
+        Attention(self.page().attention.word.load(Ordering::Relaxed))
+    }
+
     /// Frames of the opposite ring that the owner of this end has consumed. Readable after its death.
     #[must_use]
     pub fn consumed(&self) -> u64 {

@@ -8,7 +8,8 @@
 //!
 //! # Fields and who may touch them
 //! - `tasks`: raised and lowered by whoever polls a task;
-//! - `followers`: the keys of those that sleep, or are about to; `sleeping`: how many, so that a leader need not lock.
+//! - `followers`: the keys of those that sleep, or are about to; `sleeping`: how many, so that a leader need not lock;
+//! - `posted`: whether the dispatcher could post its request before the sleep that it prepares; touched by the dispatcher.
 //!
 //! # Invariants
 //! - **T1** Who lets go of the lead, however briefly it was held, looks for followers afterwards and wakes one
@@ -21,20 +22,28 @@
 //!   that fence, so that this task finds the ring free, or led by a thread that came after and sees the count; and it does
 //!   not leave before it has asked, on behalf of all.
 //! - **T3** A request for a bell is posted anew before each sleep, because it may have been answered ([`crate::ring`]). A
-//!   leader takes it back while it leads. The dispatcher sleeps only after a look at which the request stands, or somebody
-//!   leads, who asks when it leaves.
+//!   leader takes it back while it leads, and asks when it leaves. The dispatcher sleeps only after one of two looks. At the
+//!   first it led, and a request stood that was posted since it last woke: by itself before its fence, or else at that look.
+//!   A request that it merely finds may be the one that it woke of. At the second somebody led, and the dispatcher's bell
+//!   was not asked for: that one asks when it leaves (T2). Where somebody leads and the bell is asked for, that may be a
+//!   leader that has asked, has looked and has not let go yet. The dispatcher may have woken of this very request, and
+//!   nobody would look again; so it looks again itself ([`Turns::has_news`]). It sees such a request without leading,
+//!   because the bell was rung after it was posted.
 //!
 //! # Orderings in pairs
 //! - `sleeping`, `tasks`: `SeqCst` where they rise, Relaxed where a leader looks; ordered by the fences of T1 and T2;
-//! - a leader that takes the ring from another thread sees what that one saw, by the ring's lock.
+//! - a leader that takes the ring from another thread sees what that one saw, by the ring's lock;
+//! - the request, where the dispatcher looks at it without the lead: Relaxed, ordered after the request that it was rung for
+//!   by the bell itself.
 //!
 //! # What checks it
 //! The loom models below, in which no sleep has a limit: a thread that leads and one that follows; tasks that a dispatcher
 //! reads for, and moments at which it or a task leads while a thread begins to follow; several tasks of which one pays for
-//! the barrier. T2 and T3 with a leading thread, a task and the dispatcher together are not modelled.
+//! the barrier; a thread that leads while a task waits for the dispatcher. The hand-over of the dispatcher's role is not
+//! modelled.
 
 use crate::fence;
-use crate::sync::{AtomicU32, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering, yield_now};
 
 /// A ring that is read in turns.
 pub trait Turn {
@@ -49,6 +58,8 @@ pub trait Turn {
     fn try_lead(&self) -> Option<Self::Lead<'_>>;
     /// Whether nobody has it at this moment.
     fn is_free(&self) -> bool;
+    /// Whether the dispatcher's bell is asked for, for a thread that does not lead.
+    fn dispatcher_asked(&self) -> bool;
     /// Whether a frame waits.
     fn ready(&self, lead: &Self::Lead<'_>) -> bool;
     /// Whether a bell is asked for.
@@ -69,11 +80,17 @@ pub struct Turns<K> {
     tasks: AtomicU32,
     followers: Mutex<Vec<K>>,
     sleeping: AtomicU32,
+    posted: AtomicBool,
 }
 
 impl<K> Default for Turns<K> {
     fn default() -> Self {
-        Self { tasks: AtomicU32::new(0), followers: Mutex::new(Vec::new()), sleeping: AtomicU32::new(0) }
+        Self {
+            tasks: AtomicU32::new(0),
+            followers: Mutex::new(Vec::new()),
+            sleeping: AtomicU32::new(0),
+            posted: AtomicBool::new(false),
+        }
     }
 }
 
@@ -184,21 +201,33 @@ impl<K: Copy + PartialEq> Turns<K> {
         open
     }
 
-    /// Before the dispatcher sleeps: posts its request anew (T3) where nobody leads. It fences once for all rings, and looks
-    /// at each again. Where a thread leads, that thread asks when it leaves.
+    /// Before each sleep of the dispatcher: posts its request anew (T3) where tasks wait and nobody leads. It fences once for
+    /// all rings, and looks at each again. Where a thread leads, that thread asks when it leaves.
     pub fn post_request(&self, ring: &impl Turn<Key = K>) {
-        if let Some(mut lead) = ring.try_lead() {
+        let lead = if self.has_tasks() { ring.try_lead() } else { None };
+        self.posted.store(lead.is_some(), Ordering::Relaxed);
+        if let Some(mut lead) = lead {
             ring.post_request(&mut lead);
             drop(lead);
             self.wake_follower(ring);
         }
     }
 
-    /// The dispatcher's look after its fence: whether a frame has come. A thread that led meanwhile has taken the request
-    /// back, and may have found the ring led by this very look when it left; then the request is posted here.
+    /// The dispatcher's look after its fence: whether it must stay awake, because a frame has come or because somebody leads
+    /// who has asked for the dispatcher's bell already (T3); it then lets others run for a moment. A thread that led
+    /// meanwhile has taken the request back, and may have found the ring led by this very look when it left; then the request
+    /// is posted here, and so it is where [`Turns::post_request`] could not.
     pub fn has_news(&self, ring: &impl Turn<Key = K>) -> bool {
-        let Some(mut lead) = ring.try_lead() else { return false };
-        let news = if ring.bell_asked(&lead) { ring.ready(&lead) } else { !ring.ask_for_bell(&mut lead) };
+        let Some(mut lead) = ring.try_lead() else {
+            let leaving = ring.dispatcher_asked();
+            if leaving {
+                // That thread may have been preempted between asking and letting go.
+                yield_now();
+            }
+            return leaving;
+        };
+        let stands = self.posted.load(Ordering::Relaxed) && ring.bell_asked(&lead);
+        let news = if stands { ring.ready(&lead) } else { !ring.ask_for_bell(&mut lead) };
         drop(lead);
         self.wake_follower(ring);
         news

@@ -3,9 +3,10 @@
 //! loom reports.
 //!
 //! Seen to fail without the fence in `wake_follower`, without either fence of `follow` and `task_came`, where a leader
-//! leaves without waking a follower, where the dispatcher or a task leads for a moment without waking one, and where the
-//! dispatcher sleeps again without posting its request anew. What they do not cover is a thread and the dispatcher that
-//! read in turns for two calls under way.
+//! leaves without waking a follower, where the dispatcher or a task leads for a moment without waking one, where the
+//! dispatcher sleeps again without posting its request anew, where it sleeps after a look at which the request does not
+//! stand, or stands since before it woke, where it sleeps while a thread leads that has asked already, and where a thread
+//! that led leaves without asking.
 
 use std::sync::Arc;
 
@@ -28,6 +29,8 @@ struct Waiter {
 
 struct Caller {
     rx: SpinLock<Consumer>,
+    /// Where this side posts its requests.
+    own: EndMemory,
     turns: Turns<usize>,
     waiters: Vec<Waiter>,
     channel_bell: Notify,
@@ -44,6 +47,10 @@ impl Turn for Caller {
 
     fn is_free(&self) -> bool {
         self.rx.is_free()
+    }
+
+    fn dispatcher_asked(&self) -> bool {
+        self.own.request().bell() == ATTENTION_WORKER_BELL
     }
 
     fn ready(&self, lead: &SpinGuard<'_, Consumer>) -> bool {
@@ -65,11 +72,13 @@ impl Turn for Caller {
     fn drain(&self, lead: &mut SpinGuard<'_, Consumer>) -> bool {
         let mut inline = Inline::default();
         while let Some(header) = lead.poll(&mut inline).unwrap() {
-            let waiter = &self.waiters[usize::try_from(header.invocation).unwrap()];
-            waiter.done.store(true, Ordering::SeqCst);
-            self.wake(usize::try_from(header.invocation).unwrap());
-            // The model's dispatcher is also the task that it reads for, and is over with it.
-            self.worker_bell.notify();
+            let number = usize::try_from(header.invocation).unwrap();
+            self.waiters[number].done.store(true, Ordering::SeqCst);
+            self.wake(number);
+            if number + 1 == self.waiters.len() {
+                // The model's dispatcher is also the task that it reads for, the last of those who wait, and is over with it.
+                self.worker_bell.notify();
+            }
         }
         true
     }
@@ -86,11 +95,13 @@ impl Caller {
     fn new(waiters: usize) -> (Arc<Self>, Producer) {
         let (writer, reader) = (EndMemory::heap(2), EndMemory::heap(2));
         let producer = Producer::new(writer.clone(), reader.clone(), SleepFence::Both);
+        let own = reader.clone();
         let consumer = Consumer::new(reader, writer);
         consumer.stop_bell();
         let waiter = || Waiter { done: AtomicBool::new(false), thread: Mutex::new(None) };
         let caller = Self {
             rx: SpinLock::new(consumer),
+            own,
             turns: Turns::default(),
             waiters: (0..waiters).map(|_| waiter()).collect(),
             channel_bell: Notify::new(),
@@ -126,15 +137,23 @@ impl Caller {
         self.turns.hand_over(self);
     }
 
+    /// As a thread leads whose reply is there at its first look.
+    fn lead_for_a_moment(&self) {
+        if let Some(mut lead) = self.try_lead() {
+            self.drain(&mut lead);
+            lead.stop_bell();
+            drop(lead);
+            self.turns.hand_over(self);
+        }
+    }
+
     /// As the SDK's dispatcher reads for tasks, until `number` is done.
     fn dispatch(&self, number: usize) {
         while !self.is_done(number) {
             if self.turns.has_tasks() && self.turns.serve(self).is_some() {
                 continue;
             }
-            if self.turns.has_tasks() {
-                self.turns.post_request(self);
-            }
+            self.turns.post_request(self);
             full_fence(Ordering::SeqCst);
             if self.turns.has_tasks() && self.turns.has_news(self) {
                 continue;
@@ -168,6 +187,24 @@ fn loom_a_follower_gets_its_turn() {
         let peer = thread::spawn(move || answer(&peer, producer, [0, 1]));
         caller.wait(0);
         second.join().unwrap();
+        peer.join().unwrap();
+    });
+}
+
+/// A task that the dispatcher reads for, while a thread leads for a reply of its own.
+#[test]
+fn loom_a_task_is_read_for_beside_a_thread() {
+    loom::model(|| {
+        let (caller, producer) = Caller::new(2);
+        let (task, peer) = (Arc::clone(&caller), Arc::clone(&caller));
+        let task = thread::spawn(move || {
+            task.turns.task_came(&*task);
+            task.dispatch(1);
+            task.turns.task_left();
+        });
+        let peer = thread::spawn(move || answer(&peer, producer, [0, 1]));
+        caller.wait(0);
+        task.join().unwrap();
         peer.join().unwrap();
     });
 }
@@ -222,6 +259,26 @@ fn loom_a_task_that_comes_and_goes_leaves_nobody_asleep() {
     });
 }
 
+/// A thread leads for a moment between the dispatcher's post and its look, and may find the ring led by that look when it
+/// leaves.
+#[test]
+fn loom_the_dispatcher_sleeps_only_while_its_request_stands() {
+    loom::model(|| {
+        let (caller, producer) = Caller::new(1);
+        caller.turns.task_came(&*caller);
+        caller.turns.post_request(&*caller);
+        full_fence(Ordering::SeqCst);
+        let dispatcher = Arc::clone(&caller);
+        let dispatcher = thread::spawn(move || dispatcher.turns.has_news(&*dispatcher));
+        caller.lead_for_a_moment();
+        let stays_awake = dispatcher.join().unwrap();
+        if !stays_awake {
+            answer(&caller, producer, [0]);
+            caller.worker_bell.wait();
+        }
+    });
+}
+
 /// A thread that leads for a moment and leaves, as one that publishes does, while two tasks begin to wait.
 #[test]
 fn loom_one_task_pays_for_all() {
@@ -230,12 +287,7 @@ fn loom_one_task_pays_for_all() {
         let (first, second) = (Arc::clone(&caller), Arc::clone(&caller));
         let first = thread::spawn(move || first.turns.task_came(&*first));
         let second = thread::spawn(move || second.turns.task_came(&*second));
-        if let Some(mut lead) = caller.try_lead() {
-            caller.drain(&mut lead);
-            lead.stop_bell();
-            drop(lead);
-            caller.turns.hand_over(&*caller);
-        }
+        caller.lead_for_a_moment();
         first.join().unwrap();
         second.join().unwrap();
         // Nobody leads now: the dispatcher must be rung for the next frame.

@@ -350,7 +350,7 @@ impl CallerChannel {
         self.turns.hand_over(self);
     }
 
-    /// Asks for the dispatcher's bell without a fence of its own, where nobody leads.
+    /// Asks for the dispatcher's bell without a fence of its own, where tasks wait and nobody leads. Before each sleep.
     pub(crate) fn post_request(&self) {
         self.turns.post_request(self);
     }
@@ -599,6 +599,10 @@ impl Turn for CallerChannel {
         self.channel.leads_free()
     }
 
+    fn dispatcher_asked(&self) -> bool {
+        self.channel.asks_for_worker_bell()
+    }
+
     fn ready(&self, lead: &Lead<'_>) -> bool {
         lead.ready()
     }
@@ -627,7 +631,7 @@ impl Turn for CallerChannel {
 }
 
 impl CallerChannel {
-    /// Whether a frame waits that nobody is reading.
+    /// Whether the dispatcher must stay awake for this ring; see [`Turns::has_news`].
     #[inline]
     pub(crate) fn ready(&self) -> bool {
         self.turns.has_news(self)

@@ -390,10 +390,7 @@ impl<'a> Round<'a> {
 
     fn ready(&self) -> bool {
         self.callees.iter().any(|callee| callee.ready())
-            || self
-                .callers
-                .iter()
-                .any(|caller| caller.has_tasks() && caller.channel.leads_free() && caller.ready())
+            || self.callers.iter().any(|caller| caller.has_tasks() && caller.ready())
     }
 
     fn overflowing(&self) -> bool {
@@ -461,8 +458,8 @@ impl<'a> Round<'a> {
                 None => busy = true,
             }
         }
-        for caller in self.callers.iter().filter(|caller| caller.has_tasks()) {
-            // Where a thread leads, it asks for the bell when it leaves.
+        for caller in self.callers.iter() {
+            // Where no task waits nothing is asked for; where a thread leads, it asks for the bell when it leaves.
             caller.post_request();
         }
         fence(Ordering::SeqCst);
