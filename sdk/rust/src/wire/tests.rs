@@ -69,7 +69,7 @@ fn message(plan: &Plan, arena: &Arc<Arena>) -> Message {
     } else {
         Message::new(Encoding::Msgpack, &plan.body)
     };
-    for (at, (tensor, rows, columns)) in (0u8..).zip(&plan.attachments) {
+    for (at, (tensor, rows, columns)) in (0u8..=u8::MAX).cycle().zip(&plan.attachments) {
         let bytes = vec![at; usize::try_from(rows * columns * 4).unwrap()];
         let payload = block(arena, &bytes);
         message = message.attach(if *tensor {
@@ -134,7 +134,7 @@ proptest! {
         prop_assert_eq!(read.encoding(), Encoding::Msgpack);
         prop_assert_eq!(read.body(), &plan.body[..]);
         prop_assert_eq!(read.attachments().len(), plan.attachments.len());
-        for ((at, (tensor, rows, columns)), part) in (0u8..).zip(&plan.attachments).zip(read.attachments()) {
+        for ((at, (tensor, rows, columns)), part) in (0u8..=u8::MAX).cycle().zip(&plan.attachments).zip(read.attachments()) {
             prop_assert_eq!(part.payload().len(), rows * columns * 4);
             prop_assert!(part.payload().iter().all(|byte| *byte == at));
             let shape = if *tensor { vec![*rows, *columns] } else { Vec::new() };
