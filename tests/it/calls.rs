@@ -92,6 +92,18 @@ fn order() -> Order {
 }
 
 #[test]
+fn what_is_registered_can_be_called_at_once() {
+    let pair = pair();
+    for round in 0..50 {
+        let id = format!("fresh::f{round}");
+        pair.callee.register(Function::json(&id, |_, number: u64| Ok(number + 1))).unwrap();
+        assert_eq!(pair.caller.trigger_json(&id, &json!(round)).unwrap(), json!(round + 1), "{id}");
+    }
+    let error = pair.caller.trigger_json("fresh::never", &json!(0)).unwrap_err();
+    assert_eq!(error.code, ErrorCode::NotFound);
+}
+
+#[test]
 fn typed_by_name_and_by_handle_in_every_mode() {
     for mode in [WaitMode::Balanced, WaitMode::Efficient, WaitMode::Latency] {
         for function in [total(), total().inline(), total().pooled()] {

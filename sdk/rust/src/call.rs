@@ -12,8 +12,8 @@ use ringway_protocol::baggage::Baggage;
 use ringway_protocol::control::CatalogFunction;
 use ringway_protocol::header::{Encoding, Flags, Kind};
 use ringway_protocol::telemetry::{FunctionRef, SpanKind, SpanName, SpanRecord, SpanStart};
-use ringway_protocol::{CallError, ErrorCode, InvocationId, SpanId, Started, TraceContext, WorkerId};
-use serde_json::Value;
+use ringway_protocol::{CallError, ErrorCode, InvocationId, SpanId, Started, TraceContext, WorkerId, naming};
+use serde_json::{Value, json};
 
 use crate::callee::span_to_u64;
 use crate::caller::{CallerChannel, Ended, kept};
@@ -30,6 +30,13 @@ use crate::worker::{Inner, open_caller};
 
 /// A call that runs longer than this shows up as a live span.
 const LIVE_AFTER_NS: u64 = 10_000_000;
+
+/// How long the engine may take to say whether it knows a function.
+const ASK_ENGINE_MAX: Duration = Duration::from_millis(500);
+
+/// How long the news of a function that the engine knows may be on its way. The engine gathers for 5 ms; much longer would
+/// delay the error where it has only not noticed yet that the worker has died.
+const GATHERED_NEWS_MAX_NS: u64 = 20_000_000;
 
 /// How often a call is tried on another replica, or with a fresh route, before its error is final.
 const ATTEMPTS_MAX: usize = 8;
@@ -417,12 +424,14 @@ struct Attempts<'a> {
     avoid: Option<WorkerId>,
     last: CallError,
     wait_until_ns: u64,
+    /// The engine has been asked for a function that the catalog does not have.
+    asked: bool,
 }
 
 impl<'a> Attempts<'a> {
     fn new(inner: &'a Arc<Inner>, route: &'a Route, options: &'a CallOptions, wait_until_ns: u64) -> Self {
         let last = CallError::function_not_found(&route.id);
-        Self { inner, route, options, avoid: None, last, wait_until_ns }
+        Self { inner, route, options, avoid: None, last, wait_until_ns, asked: false }
     }
 
     fn run<T>(
@@ -433,6 +442,11 @@ impl<'a> Attempts<'a> {
             let version = self.inner.routes.version();
             let targets = self.route.targets.load_full();
             let Some(at) = Route::pick(&targets, self.route.turn(), self.avoid) else {
+                if !self.asked && engine_knows(self.inner, self.route) {
+                    self.asked = true;
+                    self.wait_for_news(GATHERED_NEWS_MAX_NS, || !self.route.targets.load().is_empty());
+                    continue;
+                }
                 if self.last.code == ErrorCode::StaleHandle {
                     // What went stale and came back nowhere is gone.
                     self.last = CallError::function_not_found(&self.route.id);
@@ -457,13 +471,32 @@ impl<'a> Attempts<'a> {
             }
             if self.avoid.is_none() {
                 // A stale handle: the news is on its way.
-                let soon = now_ns() + NEWS_MAX_NS;
-                let until = if self.wait_until_ns == 0 { soon } else { soon.min(self.wait_until_ns) };
-                self.inner.routes.wait_for(until, || self.inner.routes.version() != version);
+                self.wait_for_news(NEWS_MAX_NS, || self.inner.routes.version() != version);
             }
         }
         Err(self.last)
     }
+
+    fn wait_for_news(&self, for_ns: u64, came: impl Fn() -> bool) {
+        let soon = now_ns() + for_ns;
+        let until = if self.wait_until_ns == 0 { soon } else { soon.min(self.wait_until_ns) };
+        crate::dispatcher::blocking(|| self.inner.routes.wait_for(until, came));
+    }
+}
+
+/// Whether the engine knows a function that this worker has not heard of: news is gathered for some milliseconds, and who
+/// calls what was registered just before should not be told that there is no such thing. Costs a call of the engine.
+#[cold]
+fn engine_knows(inner: &Arc<Inner>, route: &Route) -> bool {
+    if naming::is_reserved(&route.id) {
+        return false;
+    }
+    let question = json!({ "function_id": route.id, "namespace": inner.namespace });
+    let Ok(question) = Message::json(&question) else { return false };
+    let options = CallOptions::new().timeout(ASK_ENGINE_MAX);
+    let _untraced = context::enter_trace(crate::sampler::unrecorded());
+    let info = inner.route(naming::FUNCTIONS_INFO);
+    call(inner, &info, &options, &question, &mut Received::blank()).is_ok()
 }
 
 #[cold]
