@@ -5,7 +5,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use ringway_engine::Engine;
-use ringway_telemetry::store::TraceFilter;
+use ringway_telemetry::store::{StoreLimits, TraceFilter};
 use ringway_telemetry::trace::assemble;
 use ringway_telemetry::waterfall::json::TraceJson;
 use ringway_tests::service::tell;
@@ -15,7 +15,9 @@ use super::Played;
 /// Runs an engine until it is told to `stop`; answers `trace FUNCTION` with the last trace that has it.
 pub(super) fn play(address: &str, orders: &Receiver<String>) -> Played {
     ringway_engine::raise_file_limit()?;
-    let engine = Engine::builder().address(address).start()?;
+    // Small, so that the store is soon full: one that still fills up, as it may to its limit, looks like a leak.
+    let kept = StoreLimits { spans_max: 1_000, logs_max: 1_000, ..StoreLimits::default() };
+    let engine = Engine::builder().address(address).store_limits(kept).start()?;
     tell("ready");
     for order in orders {
         match order.split_once(' ') {
