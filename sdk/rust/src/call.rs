@@ -32,7 +32,7 @@ use crate::worker::{Inner, open_caller};
 const LIVE_AFTER_NS: u64 = 10_000_000;
 
 /// How long the engine may take to say whether it knows a function.
-const ASK_ENGINE_MAX: Duration = Duration::from_millis(500);
+const ASK_ENGINE_MAX: Duration = Duration::from_millis(50);
 
 /// How long the news of a function that the engine knows may be on its way. The engine gathers for 5 ms; much longer would
 /// delay the error where it has only not noticed yet that the worker has died.
@@ -442,7 +442,9 @@ impl<'a> Attempts<'a> {
             let version = self.inner.routes.version();
             let targets = self.route.targets.load_full();
             let Some(at) = Route::pick(&targets, self.route.turn(), self.avoid) else {
-                if !self.asked && engine_knows(self.inner, self.route) {
+                // Only for what was never heard of: where a replica has died, its error stands.
+                let unheard_of = self.last.code == ErrorCode::NotFound && !self.asked;
+                if unheard_of && engine_knows(self.inner, self.route) {
                     self.asked = true;
                     self.wait_for_news(GATHERED_NEWS_MAX_NS, || !self.route.targets.load().is_empty());
                     continue;
@@ -592,12 +594,7 @@ fn publish_and_keep(
     request: &impl Request,
 ) -> Result<(Published, Box<Again>), CallError> {
     let version = plan.inner.routes.version();
-    let mut tried = FunctionRef::NONE;
-    let attempts = Attempts::new(plan.inner, route, plan.options, plan.wait_until_ns);
-    let published = attempts.run(|target, caller| {
-        tried = reference(&target.function);
-        let mut place = Message::empty();
-        let message = request.message(target, &mut place).map_err(|error| *error)?;
+    publish_by(plan, route, request, |plan, target, caller, message| {
         let message = to_keep(plan.inner, message)?;
         let invocation = plan.publish(target, caller, &message, None)?;
         let again = Again {
@@ -611,7 +608,25 @@ fn publish_and_keep(
             version,
             failed: None,
         };
-        Ok((Published { caller: Arc::clone(caller), invocation, target: tried }, Box::new(again)))
+        let target = reference(&target.function);
+        Ok((Published { caller: Arc::clone(caller), invocation, target }, Box::new(again)))
+    })
+}
+
+/// Has `attempt` publish a call on one replica after another until one takes it.
+fn publish_by<T>(
+    plan: &mut Plan<'_>,
+    route: &Route,
+    request: &impl Request,
+    mut attempt: impl FnMut(&mut Plan<'_>, &Target, &Arc<CallerChannel>, &Message) -> Result<T, CallError>,
+) -> Result<T, CallError> {
+    let mut tried = FunctionRef::NONE;
+    let attempts = Attempts::new(plan.inner, route, plan.options, plan.wait_until_ns);
+    let published = attempts.run(|target, caller| {
+        tried = reference(&target.function);
+        let mut place = Message::empty();
+        let message = request.message(target, &mut place).map_err(|error| *error)?;
+        attempt(plan, target, caller, message)
     });
     published.map_err(|error| {
         plan.record(tried, &Err(Box::new(error.clone())), &Received::blank());
@@ -643,18 +658,9 @@ pub(crate) fn publish(
     inbox: Option<&Arc<Inbox>>,
     request: &impl Request,
 ) -> Result<Published, CallError> {
-    let mut tried = FunctionRef::NONE;
-    let attempts = Attempts::new(plan.inner, route, plan.options, plan.wait_until_ns);
-    let published = attempts.run(|target, caller| {
-        tried = reference(&target.function);
-        let mut place = Message::empty();
-        let message = request.message(target, &mut place).map_err(|error| *error)?;
+    publish_by(plan, route, request, |plan, target, caller, message| {
         let invocation = plan.publish(target, caller, message, inbox)?;
-        Ok(Published { caller: Arc::clone(caller), invocation, target: tried })
-    });
-    published.map_err(|error| {
-        plan.record(tried, &Err(Box::new(error.clone())), &Received::blank());
-        error.with_function(route.id.as_str())
+        Ok(Published { caller: Arc::clone(caller), invocation, target: reference(&target.function) })
     })
 }
 
