@@ -7,5 +7,4 @@ pub mod event;
 pub mod machine;
 pub mod memory;
 pub mod process;
-mod ringer;
 pub mod socket;

@@ -59,6 +59,7 @@ fn a_channel_survives_a_peer_that_never_stops() {
             tally.refused += 1;
             continue;
         };
+        attacker.concurrent = true;
         let over = std::sync::atomic::AtomicBool::new(false);
         let mut theirs = Choices::Seeded(choices.word());
         let reason = std::thread::scope(|scope| {

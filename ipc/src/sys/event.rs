@@ -20,17 +20,14 @@ pub fn eventfd() -> io::Result<OwnedFd> {
 
 /// Adds one to an event counter, which makes it readable. A full counter is readable already, so that is no error.
 ///
-/// One system call that never blocks (`sys/ringer.rs`). Where the system has not got it there are two: whoever else holds the
-/// counter may have taken its non-blocking mode away, which belongs to the open file and not to us, so ask first. What
-/// remains there is a peer that fills the counter between the two.
+/// Two system calls: whoever else holds the counter may have taken its non-blocking mode away, which belongs to the open
+/// file and not to us, and the kernel has no write that refuses to block by itself. So ask first. What remains is a peer
+/// that fills the counter between the two calls.
 ///
 /// # Errors
 /// A descriptor that is no event counter.
 #[inline]
 pub fn eventfd_add(fd: impl AsFd) -> io::Result<()> {
-    if super::ringer::add(&fd) {
-        return Ok(());
-    }
     let mut fds = [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::OUT)];
     if poll(&mut fds, Some(Duration::ZERO))? == 0 {
         return Ok(());

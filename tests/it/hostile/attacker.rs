@@ -50,6 +50,9 @@ pub(crate) struct Attacker {
     interest: Interest,
     /// One step in so many is a lie; 0 for none.
     pub(crate) lie_once_in: u64,
+    /// Whether it acts while its victim does. Then it fills bells but does not make them block: a counter that is filled
+    /// between a victim's question and its ring is the one delay that a peer can still cause (`sys::event::eventfd_add`).
+    pub(crate) concurrent: bool,
     victim: Option<Victim>,
     segments: Vec<(u32, u64)>,
     next_key: u32,
@@ -87,6 +90,7 @@ impl Attacker {
             next: 0,
             interest,
             lie_once_in,
+            concurrent: false,
             victim: None,
             segments: Vec::new(),
             next_key: 0,
@@ -432,6 +436,7 @@ impl Attacker {
                     let _refused = rustix::fs::fcntl_setfl(bell, OFlags::NONBLOCK);
                     let _full = rustix::io::write(bell, &(u64::MAX - 1).to_ne_bytes());
                 }
+                _ if self.concurrent => {}
                 _ => {
                     let _refused = rustix::fs::fcntl_setfl(bell, OFlags::empty());
                 }

@@ -258,7 +258,8 @@ impl LyingWorker {
         let kinds = if caller { vec![1, 2, 5, 6, 7, 8] } else { vec![3, 4, 6, 7, 8] };
         let interest = Interest { kinds, functions };
         let lie_once_in = choices.pick(&[0, 64, 512, 4096]).unwrap_or(512);
-        let attacker = Attacker::open(socket, identity, interest, lie_once_in, choices);
+        let mut attacker = Attacker::open(socket, identity, interest, lie_once_in, choices);
+        attacker.concurrent = true;
         let aim = Aim::new(self.targets.clone(), choices.once_in(DEAF_ONCE_IN));
         End { attacker, aim, steps: 0 }
     }
