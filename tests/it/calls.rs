@@ -751,3 +751,16 @@ fn a_full_ring_is_an_error_in_time() {
         call.wait().unwrap();
     }
 }
+
+/// What drops a handler's future tells its caller, who would wait in vain.
+#[test]
+fn a_future_that_its_runtime_drops_ends_its_call() {
+    let engine = engine_at();
+    let callee = Worker::builder("callee").address(engine.address()).spawner(drop).connect().unwrap();
+    callee.register(Function::raw_async("lost::call", |_, _| std::future::pending())).unwrap();
+    let caller = Worker::builder("caller").address(engine.address()).connect().unwrap();
+    caller.wait_for("lost::call", Duration::from_secs(10)).unwrap();
+    let error = caller.trigger_json("lost::call", &json!(0)).unwrap_err();
+    assert_eq!(error.code, ErrorCode::HandlerError, "{error}");
+    assert!(error.message.contains("dropped before it ended"), "{error}");
+}

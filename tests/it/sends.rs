@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use ringway::{CallOptions, Context, ErrorCode, Function, Message, Worker};
 use ringway_engine::Engine;
+use ringway_tests::census::Census;
 use ringway_tests::local::engine_at;
 use ringway_tests::member::Member;
 
@@ -228,4 +229,45 @@ fn a_sender_that_waits_for_room_still_serves() {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(noted.load(Ordering::Relaxed), SENDS);
+}
+
+/// A send outlives its sender; the sender's memory and descriptors do not wait for it. And a future that nothing is left
+/// to wake is dropped, not kept for ever.
+#[test]
+fn what_a_send_began_does_not_hold_its_sender() {
+    let engine = engine_at();
+    let (gated, listener) = Gated::serve(&engine, 1);
+    let (inside, was_dropped) = channel::<()>();
+    let inside = Mutex::new(Some(inside));
+    let never = Function::raw_async("gated::never", move |_, _| {
+        let inside = inside.lock().take();
+        async move {
+            std::future::pending::<()>().await;
+            drop(inside);
+            Ok(Message::empty())
+        }
+    });
+    listener.register(never).unwrap();
+    let own = std::process::id();
+    // Pools keep their threads a while; what counts is what a channel is made of.
+    let count = || Census { threads: u64::MAX, ..Census::of(own).unwrap() };
+    let base = count();
+    let send = |id: &str| {
+        let sender = sender(&engine, id);
+        sender.handle(id).send(&Message::bytes(&0u64.to_le_bytes()), &CallOptions::new()).unwrap();
+        drop(sender);
+    };
+    send("gated::note");
+    send("gated::never");
+    let dropped = was_dropped.recv_timeout(PATIENCE);
+    assert_eq!(dropped, Err(RecvTimeoutError::Disconnected), "the future is kept");
+    let now = Census::settle(own, &base, PATIENCE).unwrap();
+    assert!(
+        now.fits(&base),
+        "{now:?} with a send that runs, {base:?} before: {:#?}",
+        Census::descriptors(own)
+    );
+    assert_eq!(gated.count.load(Ordering::Relaxed), 0, "it has not run yet");
+    gated.open();
+    gated.each_ran_once();
 }

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use arc_swap::{ArcSwap, ArcSwapOption, Cache};
@@ -245,6 +245,28 @@ struct ServerSpan {
     function: u32,
     bytes_in: u64,
     flags: u8,
+}
+
+impl ServerSpan {
+    #[inline]
+    fn ended(&self, inner: &Inner, peer: WorkerId, end_ns: u64, status: u32, bytes_out: u64) -> SpanRecord {
+        SpanRecord {
+            trace_id: self.trace.trace_id,
+            span_id: self.trace.span_id,
+            parent_id: self.parent,
+            start_ns: self.start_ns,
+            end_ns,
+            kind: SpanKind::Server,
+            status,
+            function: FunctionRef { worker: inner.id, index: self.function },
+            peer,
+            woke_ns: self.woke_ns,
+            bytes_in: self.bytes_in,
+            bytes_out,
+            flags: self.flags,
+            name: SpanName::EMPTY,
+        }
+    }
 }
 
 impl CalleeChannel {
@@ -541,14 +563,14 @@ impl CalleeChannel {
             inner.telemetry.span_start(&start_record(inner, span, self.peer()));
         }
         let job = Job {
-            channel: Arc::clone(self),
+            asker: Asker::of(self, &header),
             inner: Arc::clone(inner),
             function: Arc::clone(function),
             context,
             trace,
         };
         match &function.handler {
-            Handler::Sync(_) | Handler::Stream(_) => job.run_pooled(received, inbox),
+            Handler::Sync(_) | Handler::Stream(_) => job.run_pooled(received, self, inbox),
             Handler::Async(handler) => {
                 let guard = guard_of(&received);
                 let reply = || handler(job.context.clone(), received);
@@ -557,12 +579,19 @@ impl CalleeChannel {
             }
             Handler::StreamAsync(handler) => {
                 let guard = guard_of(&received);
-                let (input, output) = job.stream_ends(&header, inbox);
+                let (input, output) = self.stream_ends(&header, inbox.unwrap_or_else(Inbox::new));
                 let reply = || handler(job.context.clone(), received, input, output);
                 let reply = catch_unwind(AssertUnwindSafe(reply)).map_err(panicked);
                 job.run_async(header, guard, reply, token);
             }
         }
+    }
+
+    fn stream_ends(self: &Arc<Self>, header: &Header, inbox: Arc<Inbox>) -> (StreamReader, StreamWriter) {
+        let carrier: Arc<dyn Carrier> = Arc::new(CalleeCarrier { channel: Arc::clone(self) });
+        let invocation = header.invocation;
+        let reader = StreamReader { inbox: Arc::clone(&inbox), carrier: Arc::clone(&carrier), invocation };
+        (reader, StreamWriter { inbox, carrier, invocation, finished: false })
     }
 
     /// Publishes the reply and closes the span. `guard` holds the request's leases; when nothing else does, the reply
@@ -582,25 +611,10 @@ impl CalleeChannel {
         if request.kind == Kind::Call.to_u8() {
             self.reply(request, guard, result);
         } else if let Err(error) = result {
-            tracing::debug!(target: "ringway", caller = self.caller_name, %error, "a send failed; its caller does not hear of it");
+            note_failed_send(self.peer(), error);
         }
         if let Some(span) = trace {
-            inner.telemetry.span(&SpanRecord {
-                trace_id: span.trace.trace_id,
-                span_id: span.trace.span_id,
-                parent_id: span.parent,
-                start_ns: span.start_ns,
-                end_ns,
-                kind: SpanKind::Server,
-                status,
-                function: FunctionRef { worker: inner.id, index: span.function },
-                peer: self.peer(),
-                woke_ns: span.woke_ns,
-                bytes_in: span.bytes_in,
-                bytes_out,
-                flags: span.flags,
-                name: SpanName::EMPTY,
-            });
+            inner.telemetry.span(&span.ended(inner, self.peer(), end_ns, status, bytes_out));
         }
     }
 
@@ -655,6 +669,11 @@ impl CalleeChannel {
             }
         }
     }
+}
+
+#[cold]
+fn note_failed_send(caller: WorkerId, error: &CallError) {
+    tracing::debug!(target: "ringway", %caller, %error, "a send failed; its caller does not hear of it");
 }
 
 #[cold]
@@ -734,9 +753,35 @@ fn panicked(panic: Box<dyn std::any::Any + Send>) -> CallError {
     CallError::new(ErrorCode::HandlerPanicked, text.unwrap_or_else(|| "the handler panicked".to_owned()))
 }
 
+/// Who is told when a job has ended.
+enum Asker {
+    /// A caller that waits; its channel is kept for the answer.
+    Waits(Arc<CalleeChannel>),
+    /// A sender, which hears nothing. A send outlives whoever sent it, and does not hold that worker's memory and
+    /// descriptors all the while.
+    Sent(Weak<CalleeChannel>),
+}
+
+impl Asker {
+    fn of(channel: &Arc<CalleeChannel>, header: &Header) -> Self {
+        if header.kind == Kind::Call.to_u8() {
+            Self::Waits(Arc::clone(channel))
+        } else {
+            Self::Sent(Arc::downgrade(channel))
+        }
+    }
+
+    fn channel(&self) -> Option<Arc<CalleeChannel>> {
+        match self {
+            Self::Waits(channel) => Some(Arc::clone(channel)),
+            Self::Sent(channel) => channel.upgrade(),
+        }
+    }
+}
+
 /// A call that runs away from the dispatcher's thread.
 struct Job {
-    channel: Arc<CalleeChannel>,
+    asker: Asker,
     inner: Arc<Inner>,
     function: Arc<Registered>,
     context: Context,
@@ -745,22 +790,26 @@ struct Job {
 
 impl Job {
     fn end(&self, header: &Header, guard: Option<Arc<LeaseGuard>>, result: Result<Message, CallError>) {
-        self.channel.over(&self.inner, header, self.function.streams_on_thread());
-        self.channel.finish(&self.inner, header, guard, result.as_ref(), self.trace);
+        if let Some(channel) = self.asker.channel() {
+            channel.over(&self.inner, header, self.function.streams_on_thread());
+            return channel.finish(&self.inner, header, guard, result.as_ref(), self.trace);
+        }
+        let caller = self.context.caller;
+        if let Err(error) = &result {
+            note_failed_send(caller, error);
+        }
+        if let Some(span) = self.trace {
+            let status =
+                result.map_or_else(|error| error.code.status(), |_| ringway_protocol::error::STATUS_OK);
+            self.inner.telemetry.span(&span.ended(&self.inner, caller, now_ns(), status, 0));
+        }
     }
 
-    fn stream_ends(&self, header: &Header, inbox: Option<Arc<Inbox>>) -> (StreamReader, StreamWriter) {
-        let inbox = inbox.unwrap_or_else(Inbox::new);
-        let carrier: Arc<dyn Carrier> = Arc::new(CalleeCarrier { channel: Arc::clone(&self.channel) });
-        let invocation = header.invocation;
-        let reader = StreamReader { inbox: Arc::clone(&inbox), carrier: Arc::clone(&carrier), invocation };
-        (reader, StreamWriter { inbox, carrier, invocation, finished: false })
-    }
-
-    fn run_pooled(self, received: Received, inbox: Option<Arc<Inbox>>) {
+    fn run_pooled(self, received: Received, channel: &Arc<CalleeChannel>, inbox: Option<Arc<Inbox>>) {
         let (header, guard) = (received.header, guard_of(&received));
         let pool = self.inner.pool.clone();
-        let (channel, inner, trace) = (Arc::clone(&self.channel), Arc::clone(&self.inner), self.trace);
+        let (inner, trace) = (Arc::clone(&self.inner), self.trace);
+        let stream = inbox.map(|inbox| (Arc::clone(channel), inbox));
         let (refused_guard, on_thread) = (guard.clone(), self.function.streams_on_thread());
         let job = move || {
             if self.context.is_cancelled() {
@@ -777,8 +826,10 @@ impl Job {
                     result
                 }
                 Handler::Stream(handler) => {
-                    let (input, output) = self.stream_ends(&header, inbox);
-                    reply = handler(&self.context, received, input, output)?;
+                    if let Some((channel, inbox)) = stream {
+                        let (input, output) = channel.stream_ends(&header, inbox);
+                        reply = handler(&self.context, received, input, output)?;
+                    }
                     Ok(())
                 }
                 Handler::Async(_) | Handler::StreamAsync(_) => Ok(()),
@@ -806,6 +857,7 @@ impl Job {
     ) {
         let spawner = self.inner.spawner.clone();
         let pool = self.inner.pool.clone();
+        let is_call = header.kind == Kind::Call.to_u8();
         let reply = match reply {
             Ok(reply) => reply,
             Err(error) => return self.end(&header, guard, Err(error)),
@@ -815,7 +867,7 @@ impl Job {
             header,
             guard,
             reply: Some(reply),
-            cancelled: Box::pin(async move { token.cancelled().await }),
+            cancelled: is_call.then(|| -> Cancelled { Box::pin(async move { token.cancelled().await }) }),
         });
         match spawner {
             // A runtime of the user's polls it first, inside its own context.
@@ -831,13 +883,32 @@ impl Job {
     }
 }
 
+/// Comes true when the caller gives up.
+type Cancelled = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// An async handler on its way: ends with its reply, or is dropped when its caller gives up.
 struct AsyncCall {
     job: Job,
     header: Header,
     guard: Option<Arc<LeaseGuard>>,
+    /// `None` once it has ended.
     reply: Option<BoxReply>,
-    cancelled: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Nobody gives up a send. Were it waited for all the same, the waker in its token would keep the whole future, also
+    /// when nothing else is left that could ever wake it.
+    cancelled: Option<Cancelled>,
+}
+
+impl Drop for AsyncCall {
+    /// A runtime that is shut down drops its futures, and a future that nothing can wake any more is dropped too. Its
+    /// caller hears of it instead of waiting.
+    fn drop(&mut self) {
+        if self.reply.take().is_some() {
+            let text = "the handler's future was dropped before it ended: its runtime was shut down, or nothing was left to \
+                        wake it";
+            let error = CallError::new(ErrorCode::HandlerError, text);
+            self.job.end(&self.header, self.guard.take(), Err(error));
+        }
+    }
 }
 
 impl Future for AsyncCall {
@@ -852,7 +923,9 @@ impl Future for AsyncCall {
         };
         let result = match polled {
             Ok(Poll::Pending) => {
-                if this.cancelled.as_mut().poll(cx).is_pending() {
+                let given_up =
+                    this.cancelled.as_mut().is_some_and(|given_up| given_up.as_mut().poll(cx).is_ready());
+                if !given_up {
                     return Poll::Pending;
                 }
                 Err(CallError::new(ErrorCode::Cancelled, "the caller gave up"))

@@ -174,7 +174,12 @@ impl CancelToken {
             if self.is_cancelled() {
                 return Poll::Ready(());
             }
-            self.shared.wakers.lock().push(cx.waker().clone());
+            let mut wakers = self.shared.wakers.lock();
+            // Polled many times before that, it is to be woken once.
+            if !wakers.iter().any(|known| known.will_wake(cx.waker())) {
+                wakers.push(cx.waker().clone());
+            }
+            drop(wakers);
             // Cancelled between the look and the registration: the waker may have been missed.
             if self.is_cancelled() { Poll::Ready(()) } else { Poll::Pending }
         })

@@ -103,6 +103,9 @@ impl Pool {
             if let Some(shared) = shared.upgrade() {
                 let _only_when_closed = shared.push(
                     Box::new(move || {
+                        // Where this is the last waker, its drop has the future dropped; without it, a future that is
+                        // pending and left no waker anywhere would stay in memory for ever.
+                        let _last = runnable.waker();
                         runnable.run();
                     }),
                     usize::MAX,
@@ -151,7 +154,8 @@ impl Shared {
         if queue.jobs.is_empty() {
             return;
         }
-        if queue.idle > 0 {
+        // Idle threads that were woken for the jobs before this one still count as idle until they run.
+        if queue.idle >= queue.jobs.len() {
             drop(queue);
             self.available.notify_one();
             return;
@@ -234,6 +238,46 @@ mod tests {
             done.send(()).unwrap();
         }));
         assert_eq!(finished.recv_timeout(Duration::from_secs(30)), Ok(()));
+    }
+
+    #[test]
+    fn a_future_that_nothing_can_wake_is_dropped() {
+        let pool = Pool::new("test", 1);
+        let (inside, dropped) = mpsc::channel::<()>();
+        pool.spawn(Box::pin(async move {
+            std::future::pending::<()>().await;
+            drop(inside);
+        }));
+        assert_eq!(dropped.recv_timeout(Duration::from_secs(5)), Err(mpsc::RecvTimeoutError::Disconnected));
+    }
+
+    #[test]
+    fn jobs_that_come_together_run_together() {
+        for _ in 0..20 {
+            let pool = Pool::new("test", 2);
+            pool.run(|| ()).unwrap();
+            while pool.shared.queue.lock().idle != 1 {
+                std::thread::yield_now();
+            }
+            // Both see the one idle thread, and each needs a thread of its own.
+            let meeting = Arc::new(std::sync::Barrier::new(2));
+            let (done, finished) = mpsc::channel();
+            for _ in 0..2 {
+                let (meeting, done) = (Arc::clone(&meeting), done.clone());
+                pool.run(move || {
+                    meeting.wait();
+                    done.send(()).unwrap();
+                })
+                .unwrap();
+            }
+            for _ in 0..2 {
+                assert_eq!(
+                    finished.recv_timeout(Duration::from_secs(5)),
+                    Ok(()),
+                    "one waits for the other's thread"
+                );
+            }
+        }
     }
 
     #[test]

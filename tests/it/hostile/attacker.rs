@@ -231,6 +231,13 @@ impl Attacker {
         choices.pick(&seen)
     }
 
+    /// Wakes the victim, as a correct peer does where it is asked to.
+    pub(crate) fn ring(&self) {
+        if let Some(bell) = self.victim.as_ref().and_then(|victim| victim.bells.first()) {
+            bell.notify();
+        }
+    }
+
     /// Publishes a frame if there is room for it, and says whether there was.
     pub(crate) fn deliver(&mut self, header: &Header, inline: &Inline) -> bool {
         let room = self.has_room();

@@ -103,15 +103,22 @@ impl Siege {
     /// Has a caller pile up more calls than a correct one may have in flight, and looks at what the victim makes of them.
     pub(super) fn pile_up(&self, shape: &str, calls: u64, allowed: u64) {
         let mut choices = Choices::Seeded(1);
+        let begun = Instant::now();
         let mut liar = LyingWorker::attach(self.engine.address(), LIAR, self.victim, &mut choices);
         let refused = usize::try_from(calls - allowed).expect("fewer are allowed");
         let heard = liar.flood(&format!("{VICTIM}::{shape}"), calls, refused, &mut choices);
         let busy = heard.iter().filter(|header| header.function == ErrorCode::Busy.status()).count();
+        let refused_after = begun.elapsed();
         assert_eq!((busy, heard.len()), (refused, refused), "refused, and heard in all, of {calls} calls");
         let wrong = call_rightly(&self.honest, 1);
         assert!(wrong.is_empty(), "an honest caller noticed: {wrong:#?}");
+        let called_after = begun.elapsed();
         drop(liar);
         self.settle(None);
+        println!(
+            "{calls} calls of {shape}: refused after {refused_after:?}, an honest call done after {called_after:?}, all given back after {:?}",
+            begun.elapsed()
+        );
     }
 
     /// Lies, calls rightly and is called, all at once. Returns what the victim's own calls came to.

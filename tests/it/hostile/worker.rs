@@ -206,11 +206,13 @@ impl LyingWorker {
         for invocation in 0..calls {
             header.invocation = invocation;
             while !end.attacker.deliver(&header, &Inline::default()) && !end.attacker.hung_up() {
+                end.attacker.ring();
                 end.attacker.listen();
                 heard.extend(end.attacker.take_fresh());
                 std::thread::yield_now();
             }
         }
+        end.attacker.ring();
         let begun = Instant::now();
         while heard.len() < answers && begun.elapsed() < PATIENCE {
             end.attacker.listen();

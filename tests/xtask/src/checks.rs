@@ -276,7 +276,7 @@ impl Fuzz {
 
     /// Runs one target for so many seconds, starting from its committed corpus. New inputs go to a scratch folder
     /// beside the build, so that a run leaves the repository as it was.
-    pub(crate) fn job(&self, target: &str, seconds: u64) -> Option<Job> {
+    pub(crate) fn job(&self, target: &str, seconds: u64, effort: Effort) -> Option<Job> {
         let program = Self::folder_of_build().join(tools::host()?).join("release").join(target);
         let scratch = Self::folder_of_build().join("corpus").join(target);
         std::fs::create_dir_all(&scratch).ok()?;
@@ -287,6 +287,10 @@ impl Fuzz {
             .arg(&scratch)
             .dir(&self.folder)
             .limit(Duration::from_secs(seconds + 120));
+        if effort == Effort::Short {
+            // Hundreds of lines for each target would bury what else `verify` has to say.
+            job = job.arg("-verbosity=0");
+        }
         let committed = self.folder.join("corpus").join(target);
         if Path::new(&committed).is_dir() {
             job = job.arg(committed);

@@ -128,7 +128,7 @@ fn fuzz(rest: &[String]) -> ExitCode {
         say!("fuzz: the targets do not build: {reason}");
         return ExitCode::FAILURE;
     }
-    match fuzz.job(name, seconds) {
+    match fuzz.job(name, seconds, Effort::Full) {
         Some(job) => finish(&job),
         None => {
             say!("fuzz: no folder for new inputs below {}", tools::target().display());

@@ -2,13 +2,13 @@
 //! up, and ends the command with all its children when its time is over. Used by every verb. It must not know what
 //! the commands are for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 const LEFTOVER_OUTPUT: Duration = Duration::from_secs(3);
 /// How long a command gets between being asked to end and being killed.
 const GRACE: Duration = Duration::from_secs(10);
+/// Lines of a command's output that are kept, to be shown again if it fails.
+const LAST_LINES: usize = 200;
 
 /// A command to run, with what it needs around it.
 #[derive(Debug, Clone)]
@@ -39,6 +41,8 @@ pub(crate) enum End {
 pub(crate) struct Outcome {
     pub(crate) end: End,
     pub(crate) summaries: Vec<String>,
+    /// The last lines that it printed.
+    pub(crate) last: Vec<String>,
 }
 
 impl Job {
@@ -134,19 +138,23 @@ impl Job {
             Ok(child) => child,
             Err(error) => {
                 let reason = format!("could not start {}: {error}", self.program.to_string_lossy());
-                return Outcome { end: End::Failed(reason), summaries: Vec::new() };
+                return Outcome { end: End::Failed(reason), summaries: Vec::new(), last: Vec::new() };
             }
         };
-        let (lines, heard) = mpsc::channel();
+        let heard = Arc::new(Mutex::new(Heard::default()));
+        let (alive, ended) = mpsc::channel::<()>();
         if let Some(out) = child.stdout.take() {
-            pass_on(out, lines.clone(), io::stdout());
+            pass_on(out, Arc::clone(&heard), alive.clone(), io::stdout());
         }
         if let Some(err) = child.stderr.take() {
-            pass_on(err, lines.clone(), io::stderr());
+            pass_on(err, Arc::clone(&heard), alive.clone(), io::stderr());
         }
-        drop(lines);
+        drop(alive);
         let end = self.wait(&mut child, started);
-        Outcome { end, summaries: summaries(&heard) }
+        // Both readers drop their end when the output is over; nothing is ever sent.
+        let _over = ended.recv_timeout(LEFTOVER_OUTPUT);
+        let heard = std::mem::take(&mut *lock(&heard));
+        Outcome { end, summaries: told_once(heard.summaries), last: heard.last.into() }
     }
 
     fn wait(&self, child: &mut Child, started: Instant) -> End {
@@ -174,36 +182,47 @@ fn ended(status: ExitStatus) -> String {
     status.code().map_or_else(|| status.to_string(), |code| format!("exit status {code}"))
 }
 
-/// Copies `from` to `to` line by line on a thread of its own and sends on the lines that sum something up.
+/// What was heard of a command's output.
+#[derive(Debug, Default)]
+struct Heard {
+    summaries: Vec<String>,
+    last: VecDeque<String>,
+}
+
+impl Heard {
+    fn hear(&mut self, line: &str) {
+        let line = without_colour(line.trim_end());
+        self.summaries.extend(summary(&line));
+        if self.last.len() == LAST_LINES {
+            self.last.pop_front();
+        }
+        self.last.push_back(line);
+    }
+}
+
+fn lock(heard: &Mutex<Heard>) -> MutexGuard<'_, Heard> {
+    heard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Copies `from` to `to` line by line on a thread of its own, and keeps what is worth keeping. `_alive` is dropped at the
+/// end of the output.
 fn pass_on(
     from: impl Read + Send + 'static,
-    lines: mpsc::Sender<String>,
+    heard: Arc<Mutex<Heard>>,
+    alive: mpsc::Sender<()>,
     mut to: impl Write + Send + 'static,
 ) {
     thread::spawn(move || {
+        let _alive = alive;
         let mut from = BufReader::new(from);
         let mut line = Vec::new();
         while from.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
             // A closed terminal ends our output, not the check.
             drop(to.write_all(&line).and_then(|()| to.flush()));
-            if let Some(summary) = summary(&String::from_utf8_lossy(&line))
-                && lines.send(summary).is_err()
-            {
-                return;
-            }
+            lock(&heard).hear(&String::from_utf8_lossy(&line));
             line.clear();
         }
     });
-}
-
-/// Waits for both readers to come to their end and returns what they heard.
-fn summaries(heard: &mpsc::Receiver<String>) -> Vec<String> {
-    let until = Instant::now() + LEFTOVER_OUTPUT;
-    let mut found = Vec::new();
-    while let Ok(line) = heard.recv_timeout(until.saturating_duration_since(Instant::now())) {
-        found.push(line);
-    }
-    told_once(found)
 }
 
 /// Nextest shows what libtest says about each test, where output is shown at all; its own line then says it for all.
@@ -214,12 +233,11 @@ fn told_once(mut lines: Vec<String>) -> Vec<String> {
     lines
 }
 
-/// The line without colours, if it is one in which a runner sums up: nextest's, libtest's,
+/// The line, which has no colours, if it is one in which a runner sums up: nextest's, libtest's,
 /// libFuzzer's, or a check's own `summary:`.
 fn summary(line: &str) -> Option<String> {
-    let plain = without_colour(line);
-    let plain = plain.trim();
-    let fuzzed = plain.starts_with("Done ") && plain.contains(" runs in ");
+    let plain = line.trim();
+    let fuzzed = plain.starts_with("stat::number_of_executed_units:");
     let sums_up =
         fuzzed || ["Summary [", "test result:", "summary:"].iter().any(|start| plain.starts_with(start));
     let empty = plain.starts_with("test result: ok. 0 passed; 0 failed; 0 ignored");
@@ -293,8 +311,11 @@ mod tests {
 
     #[test]
     fn a_runner_s_summary_is_recognised_with_and_without_colour() {
-        let check =
-            |line: &str, expected: Option<&str>| assert_eq!(summary(line).as_deref(), expected, "{line}");
+        let check = |line: &str, expected: Option<&str>| {
+            let mut heard = Heard::default();
+            heard.hear(line);
+            assert_eq!(heard.summaries.first().map(String::as_str), expected, "{line}");
+        };
         check(
             "\u{1b}[32;1m     Summary\u{1b}[0m [   0.5s] \u{1b}[1m3\u{1b}[0m tests run: 3 passed\n",
             Some("Summary [   0.5s] 3 tests run: 3 passed"),
@@ -305,7 +326,8 @@ mod tests {
         );
         check("test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured\n", None);
         check("summary: 400 rounds, 0 hung calls\n", Some("summary: 400 rounds, 0 hung calls"));
-        check("Done 1036119 runs in 21 second(s)\n", Some("Done 1036119 runs in 21 second(s)"));
+        let fuzzed = "stat::number_of_executed_units: 1036119";
+        check(&format!("{fuzzed}\n"), Some(fuzzed));
         check("   Compiling ringway v0.1.0\n", None);
     }
 
@@ -324,10 +346,17 @@ mod tests {
     }
 
     #[test]
+    fn of_much_output_the_end_is_kept() {
+        let outcome = Job::new("seq").arg("1000").run();
+        assert_eq!((outcome.last.len(), outcome.last.last().map(String::as_str)), (LAST_LINES, Some("1000")));
+    }
+
+    #[test]
     fn a_command_that_fails_says_so() {
         let outcome = Job::new("sh").args(["-c", "echo 'summary: seen'; exit 3"]).run();
         assert_eq!(outcome.end, End::Failed("exit status 3".to_owned()));
         assert_eq!(outcome.summaries, ["summary: seen"]);
+        assert_eq!(outcome.last, ["summary: seen"]);
         let missing = Job::new("no-such-program-anywhere").run();
         assert!(matches!(missing.end, End::Failed(reason) if reason.contains("could not start")));
     }

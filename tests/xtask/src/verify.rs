@@ -43,6 +43,8 @@ struct Row {
     verdict: Verdict,
     took: Duration,
     summaries: Vec<String>,
+    /// The end of its output, for a step that failed.
+    last: Vec<String>,
 }
 
 enum Verdict {
@@ -145,7 +147,7 @@ fn fuzz() -> Vec<Step> {
     };
     let mut steps = vec![Step::job("fuzz: build", build)];
     for target in fuzz.targets() {
-        if let Some(job) = fuzz.job(&target, FUZZ_SECONDS) {
+        if let Some(job) = fuzz.job(&target, FUZZ_SECONDS, Effort::Short) {
             steps.push(Step::job(&format!("fuzz: {target} (short)"), job));
         }
     }
@@ -163,27 +165,33 @@ impl Step {
 
     fn run(self, number: usize, count: usize) -> Row {
         let started = Instant::now();
-        let (verdict, summaries) = match self.work {
-            Work::Absent(source) => (Verdict::Absent(source), Vec::new()),
+        let (verdict, summaries, last) = match self.work {
+            Work::Absent(source) => (Verdict::Absent(source), Vec::new(), Vec::new()),
             Work::Prerequisites => {
                 say!("\n[{number}/{count}] {}", self.name);
-                (tools::prerequisites().into(), Vec::new())
+                (tools::prerequisites().into(), Vec::new(), Vec::new())
             }
             Work::Job(job) => {
                 say!("\n[{number}/{count}] {}: {}", self.name, job.line());
-                let Outcome { end, summaries } = job.run();
-                (end.into(), summaries)
+                let Outcome { end, summaries, last } = job.run();
+                (end.into(), summaries, last)
             }
         };
         let took = started.elapsed();
         say!("[{number}/{count}] {}: {verdict} ({:.1} s)", self.name, took.as_secs_f64());
-        Row { name: self.name, verdict, took, summaries }
+        Row { name: self.name, verdict, took, summaries, last }
     }
 }
 
 impl Row {
     const fn not_reached(name: String) -> Self {
-        Self { name, verdict: Verdict::NotReached, took: Duration::ZERO, summaries: Vec::new() }
+        Self {
+            name,
+            verdict: Verdict::NotReached,
+            took: Duration::ZERO,
+            summaries: Vec::new(),
+            last: Vec::new(),
+        }
     }
 }
 
@@ -207,8 +215,13 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Prints the table and says whether everything passed. An absent check is named, and fails nothing.
+/// Prints the end of what the failed steps said, once more, then the table, and says whether everything passed. An absent
+/// check is named, and fails nothing.
 fn report(rows: &[Row], took: Duration) -> bool {
+    for row in rows.iter().filter(|row| matches!(row.verdict, Verdict::Failed(_))) {
+        say!("\nverify: {} {}; its last lines:", row.name, row.verdict);
+        row.last.iter().for_each(|line| say!("  {line}"));
+    }
     let width = rows.iter().map(|row| row.name.len()).max().unwrap_or_default();
     say!("\nverify: summary");
     for row in rows {
@@ -228,7 +241,7 @@ mod tests {
     use super::*;
 
     fn row(verdict: Verdict) -> Row {
-        Row { name: "a".to_owned(), verdict, took: Duration::ZERO, summaries: Vec::new() }
+        Row { name: "a".to_owned(), verdict, took: Duration::ZERO, summaries: Vec::new(), last: Vec::new() }
     }
 
     #[test]
