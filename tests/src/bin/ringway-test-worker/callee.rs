@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+use ringway::protocol::naming::WORKERS_LIST;
 use ringway::{Context, Function, Sampler, Worker};
 use ringway_tests::service::{deaths, functions, tell};
 use ringway_tests::victim;
@@ -28,6 +29,9 @@ pub(super) fn play(address: &str, prefix: &str, orders: &Receiver<String>) -> Pl
 pub(super) fn play_victim(address: &str, prefix: &str, target: &str, orders: &Receiver<String>) -> Played {
     let worker = Worker::builder(prefix).address(address).threads(8).connect()?;
     worker.register_all(victim::functions(prefix))?;
+    // It asks the engine about names that it does not know, by a channel that stays. Whoever counts what it holds finds it
+    // open from the beginning.
+    worker.trigger_json(WORKERS_LIST, &Value::Null)?;
     tell(&format!("ready {}", worker.id()));
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
