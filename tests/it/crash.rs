@@ -62,6 +62,8 @@ impl Scene {
             builder.default_timeout(Some(CALL_TIMEOUT)).connect().unwrap()
         };
         let (survivor, auditor) = (connect("survivor"), connect("auditor"));
+        // A name that has gone is asked of the engine, by a channel that stays: it is counted from the beginning.
+        survivor.trigger_json(naming::WORKERS_LIST, &json!({})).unwrap();
         Self { address, engine, survivor, auditor, _alone: alone }
     }
 
@@ -71,18 +73,26 @@ impl Scene {
         member
     }
 
-    /// What the survivor holds, as the engine is told by it.
-    fn inspection(&self) -> Value {
+    /// What each worker holds, as the engine is told by it.
+    fn inspections(&self) -> Vec<Value> {
         let mut answer = self.auditor.trigger_json(naming::MEMORY_LIST, &json!({})).unwrap();
-        let mut workers = answer["workers"].as_array_mut().unwrap().iter_mut();
-        let own =
-            workers.find(|worker| worker["id"] == self.survivor.id().to_string()).expect("it is attached");
-        own["memory"].take()
+        answer["workers"].as_array_mut().map(std::mem::take).expect("a list of workers")
     }
 
-    /// Segments of the survivor's own arena: they stay warm, and how many there are follows from the peak of its load.
+    /// What the survivor holds.
+    fn inspection(&self) -> Value {
+        let mut workers = self.inspections().into_iter();
+        let own = workers.find(|worker| worker["id"] == self.survivor.id().to_string());
+        own.expect("it is attached")["memory"].take()
+    }
+
+    /// Segments of all arenas: of the survivor, of the engine that is told, of the auditor that asks. They stay warm, and
+    /// how many there are follows from the peak of the load; whoever is sent something from a segment maps it.
     fn segments(&self) -> u64 {
-        self.inspection()["arena"]["segments"].as_array().map_or(0, |all| all.len() as u64)
+        let arenas = self.inspections().into_iter();
+        arenas
+            .map(|worker| worker["memory"]["arena"]["segments"].as_array().map_or(0, |all| all.len() as u64))
+            .sum()
     }
 
     fn live_bytes(&self) -> u64 {
@@ -133,7 +143,7 @@ impl Scene {
         assert!(grown <= SEGMENTS_SPARE, "the arena grows: {:#}", self.inspection());
         let members = [
             ("survivor", std::process::id(), base.own, grown),
-            ("engine", self.engine.pid(), base.engine, 0),
+            ("engine", self.engine.pid(), base.engine, grown),
         ];
         for (who, pid, base, grown) in members {
             let (fds, shared) = (base.fds + grown, base.shared + grown);
