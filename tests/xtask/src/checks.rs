@@ -114,6 +114,16 @@ pub(crate) const CHECKS: &[Check] = &[
         sanitized: false,
     },
     Check {
+        verb: "durable",
+        proves: "what queue, state and cron acknowledged outlives kill -9 of the engine and of whoever does the jobs",
+        source: "tests/it/durable.rs",
+        kind: integration(&["durable::"]),
+        rounds: Some(("RINGWAY_ROUNDS", "12", "1000")),
+        limit_minutes: 5,
+        in_verify: true,
+        sanitized: false,
+    },
+    Check {
         verb: "leaks",
         proves: "attach, call, die: nothing that the engine and the survivors hold grows with rounds",
         source: "tests/it/leaks.rs",
@@ -173,8 +183,11 @@ impl Check {
         let sanitizer = tools::host().filter(|_| full && self.sanitized);
         let job = match self.kind {
             Kind::Tests { package, target, tests } => {
+                // `verify` has built the workspace as a whole; one package by itself has fewer features of its
+                // dependencies, and they would all be built again.
+                let whose: &[&str] = if full { &["--package", package] } else { &["--workspace"] };
                 let mut targets: Vec<String> =
-                    ["--package", package].iter().chain(target).map(|&word| word.to_owned()).collect();
+                    whose.iter().chain(target).map(|&word| word.to_owned()).collect();
                 targets.extend(sanitizer.iter().flat_map(|host| sanitized_targets(host)));
                 runner.job(&Selection {
                     targets,
@@ -343,5 +356,7 @@ mod tests {
         assert!(line(Effort::Short, &[]).starts_with("RINGWAY_SIM_STEPS=1000 "));
         assert!(line(Effort::Full, &[]).starts_with("RINGWAY_SIM_STEPS=100000 "));
         assert!(line(Effort::Full, &["7".to_owned()]).starts_with("RINGWAY_SIM_STEPS=7 "));
+        assert!(line(Effort::Short, &[]).contains(" --workspace --lib "), "{}", line(Effort::Short, &[]));
+        assert!(line(Effort::Full, &[]).contains(" --package ringway-engine-core --lib "));
     }
 }
