@@ -1,0 +1,58 @@
+//! An engine with its built-in workers on a folder, and a worker that does jobs and writes down each. It must not know what
+//! is sent.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use ringway::{Failure, Function, Worker};
+use ringway_engine::Engine;
+use ringway_tests::service::tell;
+use serde_json::Value;
+
+use super::Played;
+
+/// Runs an engine with every built-in worker until it is killed.
+pub(super) fn play(address: &str, folder: &str, orders: &Receiver<String>) -> Played {
+    let _engine = Engine::builder().address(address).start()?;
+    let _workers = ringway_tests::durable::workers(address, Path::new(folder))?;
+    tell("ready");
+    orders.iter().for_each(drop);
+    Ok(())
+}
+
+/// Does jobs: writes `run` before and `end` after each, one line in one piece.
+pub(super) fn play_laborer(address: &str, journal: &str, orders: &Receiver<String>) -> Played {
+    let journal: Arc<File> = Arc::new(File::options().create(true).append(true).open(journal)?);
+    let worker = Worker::builder("laborer").address(address).threads(8).connect()?;
+    let write = move |line: String| drop((&*journal).write_all(format!("{line}\n").as_bytes()));
+    let (job, change, tick) = (write.clone(), write.clone(), write);
+    let job = Function::json("oracle::job", move |context, data: Value| {
+        let (group, number) = (data["group"].as_str().unwrap_or("?"), &data["number"]);
+        let meta = context.metadata().cloned().unwrap_or_default();
+        let token = &meta["fencing_token"];
+        job(format!("run {group} {number} {token}"));
+        std::thread::sleep(Duration::from_micros(500));
+        if data["fails"] == true && meta["attempt"].as_u64() < Some(3) {
+            return Err(Failure::with_code("UNLUCKY", "as the test wants"));
+        }
+        job(format!("end {group} {number}"));
+        Ok(Value::Null)
+    });
+    let change = Function::json("oracle::change", move |_, event: Value| {
+        change(format!("change {} {}", event["key"].as_str().unwrap_or("?"), event["new_value"]));
+        Ok(Value::Null)
+    });
+    let tick = Function::json("oracle::tick", move |_, event: Value| {
+        tick(format!("tick {}", event["scheduled_time"].as_str().unwrap_or("?")));
+        Ok(Value::Null)
+    });
+    worker.register_all(vec![job.pooled(), change.pooled(), tick.pooled()])?;
+    tell("ready");
+    orders.iter().for_each(drop);
+    Ok::<(), Box<dyn Error>>(())
+}
