@@ -16,6 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ringway-telemetry", &["ringway-protocol"]),
     ("ringway-store", &[]),
     ("ringway-worker-kit", &["ringway", "ringway-store"]),
+    ("ringway-worker-queue", &["ringway", "ringway-protocol", "ringway-store", "ringway-worker-kit"]),
     (
         "ringway-engine",
         &["ringway-ipc", "ringway-protocol", "ringway", "ringway-engine-core", "ringway-telemetry"],

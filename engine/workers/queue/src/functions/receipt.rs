@@ -1,0 +1,109 @@
+//! How a message stands: `queue::receipt`.
+
+use ringway::{Context, Failure, Function, HandlerResult};
+use ringway_worker_kit::store_failure;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::unreadable;
+use crate::driver::{Core, Driver};
+use crate::record::{self, End, Place};
+
+#[derive(Debug, Deserialize, JsonSchema)]
+struct Request {
+    /// The id that `queue::enqueue` answered.
+    #[serde(default)]
+    id: String,
+}
+
+/// How a message stands.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Receipt {
+    id: String,
+    queue: String,
+    /// `waiting`, `delayed`, `running`, `done`, `dead`, `cancelled` or `discarded`.
+    pub(super) status: &'static str,
+    /// Attempts that have begun.
+    attempts: u32,
+    /// Not to be delivered before, in milliseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    due_ms: Option<u64>,
+    /// When it ended, in milliseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended_ms: Option<u64>,
+    /// Why it is dead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+pub(super) fn receipt(driver: &Driver) -> Function {
+    let driver = driver.clone();
+    Function::json_async("queue::receipt", move |_: Context, request: Request| {
+        let driver = driver.clone();
+        async move { driver.ask(move |core, answer| answer.give(of(core, &request.id))).await }
+    })
+    .description("says how a message stands: waiting, running, done or dead")
+    .idempotent()
+}
+
+/// The place of a message.
+pub(super) fn place(core: &Core, id: &str) -> HandlerResult<Place> {
+    let key = id.as_bytes();
+    let chosen =
+        core.store.get(record::RECEIPT, key).map_err(|error| store_failure("RECEIPT_ERROR", &error))?;
+    if let Some(value) = chosen {
+        let read = record::decode::<record::ReceiptRecord>(record::RECEIPT, key, &value.bytes);
+        let read = read.map_err(|error| unreadable("RECEIPT_ERROR", &error))?;
+        return Ok(Place::new(&read.queue, read.seq));
+    }
+    Place::from_id(id).ok_or_else(|| not_found(id))
+}
+
+pub(super) fn not_found(id: &str) -> Failure {
+    let text = format!(
+        "no message `{id}` is known: it never was, or its receipt was kept as long as the queue keeps it"
+    );
+    Failure::with_code("NOT_FOUND", text)
+}
+
+/// How a message stands.
+pub(super) fn of(core: &Core, id: &str) -> HandlerResult<Receipt> {
+    let place = place(core, id)?;
+    let receipt = |status, attempts| Receipt {
+        id: id.to_owned(),
+        queue: place.queue.to_string(),
+        status,
+        attempts,
+        due_ms: None,
+        ended_ms: None,
+        error: None,
+    };
+    if let Some(standing) = core.machine.standing(&place) {
+        let delayed = standing.due_ms > core.now_ms();
+        let status = match (standing.running, delayed) {
+            (true, _) => "running",
+            (false, true) => "delayed",
+            (false, false) => "waiting",
+        };
+        let due_ms = (status == "delayed").then_some(standing.due_ms);
+        return Ok(Receipt { due_ms, ..receipt(status, standing.attempts + u32::from(standing.running)) });
+    }
+    let key = place.key();
+    let get =
+        |table: &str| core.store.get(table, &key).map_err(|error| store_failure("RECEIPT_ERROR", &error));
+    if let Some(value) = get(record::DEAD)? {
+        let dead = record::decode::<record::DeadRecord>(record::DEAD, &key, &value.bytes);
+        let dead = dead.map_err(|error| unreadable("RECEIPT_ERROR", &error))?;
+        let error = Some(format!("{}: {}", dead.code, dead.message));
+        return Ok(Receipt { ended_ms: Some(dead.at_ms), error, ..receipt("dead", dead.attempts) });
+    }
+    let Some(value) = get(record::DONE)? else { return Err(not_found(id)) };
+    let done = record::decode::<record::DoneRecord>(record::DONE, &key, &value.bytes);
+    let done = done.map_err(|error| unreadable("RECEIPT_ERROR", &error))?;
+    let status = match done.end {
+        End::Done => "done",
+        End::Cancelled => "cancelled",
+        End::Discarded => "discarded",
+    };
+    Ok(Receipt { ended_ms: Some(done.at_ms), ..receipt(status, done.attempts) })
+}

@@ -1,0 +1,337 @@
+//! Attempts: reads a message, picks the function, calls it, and says how that ended. Each attempt is a future; a few
+//! threads poll them all. Used by the driver. It must not know when an attempt is tried again.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use async_executor::{Executor, Task};
+use futures_lite::FutureExt;
+use futures_lite::future::block_on;
+use parking_lot::{Mutex, RwLock};
+use ringway::{Baggage, CallError, CallOptions, ErrorCode, Message, Started, TraceContext, Worker};
+use ringway_protocol::naming;
+use ringway_store::Store;
+use ringway_worker_kit::Condition;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::driver::Driver;
+use crate::machine::{Delivery, Failed, Outcome};
+use crate::record::{self, Head, Place, Unreadable};
+
+/// How long an attempt waits that found its function busy or leaving, in milliseconds.
+const BUSY_MS: u64 = 50;
+
+/// How long the catalog may take to show a function that the engine already knows.
+const NEWS_MAX: Duration = Duration::from_millis(200);
+
+/// What is bound to a queue.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) function: String,
+    pub(crate) metadata: Option<Value>,
+    /// The binding, of whichever type, with its condition.
+    pub(crate) wants: Arc<dyn Wants>,
+}
+
+/// Something with a condition.
+pub(crate) trait Wants: std::fmt::Debug + Send + Sync {
+    fn condition(&self) -> &Condition;
+}
+
+impl<C: std::fmt::Debug + Send + Sync> Wants for ringway_worker_kit::Binding<C> {
+    fn condition(&self) -> &Condition {
+        &self.condition
+    }
+}
+
+/// What is bound, by queue.
+pub(crate) type Targets = HashMap<String, Arc<[Target]>>;
+
+/// Runs attempts. What they need is apart, so that an attempt does not keep alive what runs it.
+#[derive(Debug)]
+pub(crate) struct Runner {
+    caller: Arc<Caller>,
+    executor: Executor<'static>,
+    stop: Mutex<Option<async_channel::Sender<()>>>,
+}
+
+/// What attempts need.
+#[derive(Debug)]
+struct Caller {
+    worker: Worker,
+    store: Arc<dyn Store>,
+    targets: RwLock<Arc<Targets>>,
+    turn: AtomicUsize,
+}
+
+impl Runner {
+    pub(crate) fn new(worker: Worker, store: Arc<dyn Store>) -> Arc<Self> {
+        let caller = Caller { worker, store, targets: RwLock::default(), turn: AtomicUsize::new(0) };
+        Arc::new(Self { caller: Arc::new(caller), executor: Executor::new(), stop: Mutex::default() })
+    }
+
+    /// Starts the threads.
+    pub(crate) fn start_threads(self: &Arc<Self>, count: usize) -> std::io::Result<Vec<JoinHandle<()>>> {
+        let (stop, stopped) = async_channel::bounded::<()>(1);
+        *self.stop.lock() = Some(stop);
+        let spawn = |number| {
+            let (runner, stopped) = (Arc::clone(self), stopped.clone());
+            thread::Builder::new().name(format!("queue-{number}")).spawn(move || {
+                // The channel is closed when the worker ends, and nothing is ever sent.
+                let _closed = block_on(runner.executor.run(stopped.recv()));
+            })
+        };
+        (0..count).map(spawn).collect()
+    }
+
+    /// Lets the threads end.
+    pub(crate) fn stop(&self) {
+        *self.stop.lock() = None;
+    }
+
+    /// Says what is bound to queues.
+    pub(crate) fn set_targets(&self, targets: Targets) {
+        *self.caller.targets.write() = Arc::new(targets);
+    }
+
+    /// Starts an attempt. Dropping the task gives it up.
+    pub(crate) fn start(&self, delivery: Delivery, driver: Driver) -> Task<()> {
+        let caller = Arc::clone(&self.caller);
+        self.executor.spawn(async move {
+            let token = delivery.token;
+            let attempt = AssertUnwindSafe(caller.attempt(&delivery));
+            // Nothing here is meant to panic; if it does, the message must not stay on lease for ever.
+            let outcome = attempt.catch_unwind().await.unwrap_or_else(|_| {
+                let message = "the queue itself panicked during the attempt".to_owned();
+                Outcome::Failed(Failed {
+                    code: "QUEUE_ERROR".into(),
+                    message,
+                    retry_after_ms: None,
+                    fatal: false,
+                })
+            });
+            driver.ended(token, outcome);
+        })
+    }
+
+    /// Looks whether functions that an attempt did not find are there after all; later ones are told of by a trigger.
+    pub(crate) fn look_for(&self, functions: Vec<String>, driver: &Driver) {
+        for function in functions {
+            let (caller, driver) = (Arc::clone(&self.caller), driver.clone());
+            let look = async move {
+                if caller.is_there(&function).await {
+                    driver.run(move |core| {
+                        let now_ms = core.now_ms();
+                        core.machine.found(now_ms, &function);
+                    });
+                }
+            };
+            self.executor.spawn(look).detach();
+        }
+    }
+}
+
+impl Caller {
+    /// Asks the engine, which knows before this worker's catalog does, and waits for the catalog.
+    async fn is_there(&self, function: &str) -> bool {
+        if self.worker.handle(function).replicas() > 0 {
+            return true;
+        }
+        let question = json!({ "function_id": function });
+        let options = CallOptions::new().timeout(Duration::from_secs(5));
+        let known = self.worker.trigger_json_async(naming::FUNCTIONS_INFO, &question, &options).await;
+        if known.is_ok() {
+            let _or_the_next_attempt_waits = self.worker.wait_for(function, NEWS_MAX);
+        }
+        known.is_ok()
+    }
+
+    async fn attempt(&self, delivery: &Delivery) -> Outcome {
+        let (head, data) = match read_message(&*self.store, &delivery.place) {
+            Ok(Some(message)) => message,
+            Ok(None) => return fatal("MESSAGE_LOST", "its record is not in the store".into()),
+            Err(error) => return fatal("MESSAGE_UNREADABLE", error.to_string()),
+        };
+        let (function, target) = match head.function.clone() {
+            Some(function) => (function, None),
+            None => match self.target(&delivery.place.queue) {
+                Some((targets, at)) => (targets[at].function.clone(), Some((targets, at))),
+                None => return Outcome::Absent,
+            },
+        };
+        let target = target.as_ref().map(|(targets, at)| &targets[*at]);
+        if let Some(target) = target {
+            match self.is_wanted(target.wants.condition(), &data).await {
+                Ok(true) => {}
+                // Not wanted is done.
+                Ok(false) => return Outcome::Succeeded,
+                Err(error) => return outcome_of(error, &function, false),
+            }
+        }
+        let metadata = metadata(delivery, &head, target.and_then(|target| target.metadata.as_ref()));
+        let mut options = CallOptions::new().metadata(metadata);
+        if let Some(trace) = head.trace.as_deref().and_then(|trace| trace.parse::<TraceContext>().ok())
+            && trace.is_valid()
+        {
+            options = options.parent(trace);
+        }
+        if let Some(baggage) = head.baggage.as_deref().and_then(|baggage| Baggage::parse(baggage).ok()) {
+            options = options.baggage(baggage);
+        }
+        if delivery.timeout_ms > 0 {
+            options = options.timeout(Duration::from_millis(delivery.timeout_ms));
+        }
+        let handle = self.worker.handle(&function);
+        let message = match Message::json(&data) {
+            Ok(message) => message,
+            Err(error) => return fatal("MESSAGE_UNREADABLE", error.to_string()),
+        };
+        match handle.call_async_with(&message, &options).await {
+            Ok(_) => Outcome::Succeeded,
+            Err(error) => {
+                let absent = handle.replicas() == 0 && !self.is_there(&function).await;
+                outcome_of(error, &function, absent)
+            }
+        }
+    }
+
+    /// What is bound to a queue, one after the other where there are several.
+    fn target(&self, queue: &str) -> Option<(Arc<[Target]>, usize)> {
+        let targets = Arc::clone(self.targets.read().get(queue)?);
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let at = turn.checked_rem(targets.len())?;
+        Some((targets, at))
+    }
+
+    async fn is_wanted(&self, condition: &Condition, data: &RawValue) -> Result<bool, CallError> {
+        if matches!(condition, Condition::Always) {
+            return Ok(true);
+        }
+        let unreadable =
+            |error: serde_json::Error| CallError::new(ErrorCode::InvalidRequest, error.to_string());
+        let payload: Value = serde_json::from_str(data.get()).map_err(unreadable)?;
+        if let Condition::Function(function) = condition {
+            // Not by `holds`, which would hold a thread meanwhile. As in iii, only false says no.
+            let answer = self.worker.trigger_json_async(function, &payload, &CallOptions::new()).await?;
+            return Ok(answer != Value::Bool(false));
+        }
+        condition.holds(&self.worker, &payload)
+    }
+}
+
+/// Reads a message with its data.
+pub(crate) fn read_message(
+    store: &dyn Store,
+    place: &Place,
+) -> Result<Option<(Head, Box<RawValue>)>, Unreadable> {
+    let key = place.key();
+    let get =
+        |table: &'static str| store.get(table, &key).map_err(|error| Unreadable::new(table, &key, error));
+    let Some(value) = get(record::MESSAGE)? else { return Ok(None) };
+    let mut head = record::decode::<Head>(record::MESSAGE, &key, &value.bytes)?;
+    let data = match head.data.take() {
+        Some(data) => data,
+        None => match get(record::BODY)? {
+            Some(value) => record::decode_body(&key, &value.bytes)?,
+            None => return Err(Unreadable::new(record::BODY, &key, "it is not there")),
+        },
+    };
+    Ok(Some((head, data)))
+}
+
+/// What the function reads beside the data.
+fn metadata(delivery: &Delivery, head: &Head, of_trigger: Option<&Value>) -> Value {
+    let id = head.receipt.clone().unwrap_or_else(|| delivery.place.id());
+    let mut metadata = json!({
+        "queue": &*delivery.place.queue,
+        "message_id": id,
+        "attempt": delivery.attempt,
+        "attempts_max": delivery.attempts_max,
+        "status": if delivery.attempt == 1 { "first" } else { "retry" },
+        "fencing_token": delivery.token,
+        "enqueued_at_ms": head.enqueued_ms,
+    });
+    if let (Value::Object(fields), Some(of_trigger)) = (&mut metadata, of_trigger) {
+        fields.insert("trigger".to_owned(), of_trigger.clone());
+    }
+    metadata
+}
+
+fn fatal(code: &str, message: String) -> Outcome {
+    tracing::error!(code, message, "a message cannot be delivered");
+    Outcome::Failed(Failed { code: code.to_owned(), message, retry_after_ms: None, fatal: true })
+}
+
+/// What the end of a call means for the message. `absent`: nobody offers the function now.
+fn outcome_of(error: CallError, function: &str, absent: bool) -> Outcome {
+    // An error of a call that the function made names another function, and is the function's own failure.
+    let ours = error.function.as_deref().is_none_or(|named| named == function);
+    let never_began = matches!(
+        error.code,
+        ErrorCode::Busy | ErrorCode::Draining | ErrorCode::StaleHandle | ErrorCode::EngineUnavailable
+    );
+    if ours && (error.code == ErrorCode::WorkerGone && error.started == Some(Started::No) || never_began) {
+        let after_ms = if error.code == ErrorCode::WorkerGone { 0 } else { BUSY_MS };
+        return if absent { Outcome::Absent } else { Outcome::NotStarted { after_ms } };
+    }
+    if ours && error.code == ErrorCode::NotFound && error.user_code.is_none() {
+        // Whoever found that it is there after all has waited for the catalog.
+        return if absent { Outcome::Absent } else { Outcome::NotStarted { after_ms: 0 } };
+    }
+    let asked = error.details.as_deref().and_then(|details| details.get("retry_after_ms")?.as_u64());
+    let by_code = || {
+        let asks = error.user_code.as_deref() == Some("RETRY_AFTER");
+        asks.then(|| error.message.trim().parse().ok()).flatten()
+    };
+    // Who died is not given time to get well: another replica, or the same one started again, may take over at once.
+    let died = (ours && error.code == ErrorCode::WorkerGone).then_some(0);
+    let retry_after_ms = asked.or_else(by_code).or(died);
+    let code = error.user_code.clone().unwrap_or_else(|| error.code.as_str().to_owned());
+    let message = error.message.clone();
+    Outcome::Failed(Failed { code, message, retry_after_ms, fatal: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_began_counts_as_an_attempt() {
+        let check = |error: CallError, absent, expected: &Outcome| {
+            assert_eq!(outcome_of(error, "f", absent), *expected);
+        };
+        let failed = |code: &str, message: &str, retry_after_ms| {
+            Outcome::Failed(Failed {
+                code: code.into(),
+                message: message.into(),
+                retry_after_ms,
+                fatal: false,
+            })
+        };
+        let gone = |started| {
+            let mut error = CallError::new(ErrorCode::WorkerGone, "gone");
+            error.started = started;
+            error
+        };
+        check(gone(Some(Started::No)), false, &Outcome::NotStarted { after_ms: 0 });
+        check(gone(Some(Started::No)), true, &Outcome::Absent);
+        check(gone(Some(Started::Maybe)), true, &failed("worker_gone", "gone", Some(0)));
+        check(CallError::function_not_found("f"), true, &Outcome::Absent);
+        check(CallError::function_not_found("f"), false, &Outcome::NotStarted { after_ms: 0 });
+        // What the function itself did not find is its failure.
+        let nested = CallError::function_not_found("g");
+        check(nested.clone(), true, &failed("not_found", &nested.message, None));
+        check(CallError::new(ErrorCode::Busy, "full"), false, &Outcome::NotStarted { after_ms: BUSY_MS });
+        let own = CallError::new(ErrorCode::HandlerError, "no").with_user_code("E1");
+        check(own.clone(), false, &failed("E1", "no", None));
+        let asks = own.with_details(json!({ "retry_after_ms": 70 }));
+        check(asks, false, &failed("E1", "no", Some(70)));
+        let asks = CallError::new(ErrorCode::HandlerError, "250").with_user_code("RETRY_AFTER");
+        check(asks, false, &failed("RETRY_AFTER", "250", Some(250)));
+    }
+}

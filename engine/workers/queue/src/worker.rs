@@ -1,0 +1,206 @@
+//! The worker itself: reads back what is on disk, attaches, registers, and ends in order. Used by whoever runs an engine.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+use ringway::protocol::control::TriggerSpec;
+use ringway::{CallError, Context, Function, Worker};
+use ringway_protocol::{FunctionId, naming};
+use ringway_store::{Batch, Durability, Scan, Store, StoreError};
+use serde_json::Value;
+
+use crate::clock::Clock;
+use crate::config::{Config, SettingsError};
+use crate::driver::{Core, Driver};
+use crate::functions;
+use crate::machine::{Machine, Tables};
+use crate::record::{self, Unreadable};
+use crate::runner::Runner;
+use crate::topics::Topics;
+use crate::triggers::Triggers;
+
+/// The function that hears of new functions.
+const FUNCTIONS_CHANGED: &str = "queue::functions-changed";
+
+/// Entries that are read at once at the start.
+const PAGE: usize = 1024;
+
+/// Why the worker did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A setting cannot be obeyed.
+    #[error("the queue cannot start: {0}")]
+    Settings(#[from] SettingsError),
+    /// The store refused.
+    #[error("the queue cannot start: {0}")]
+    Store(#[from] StoreError),
+    /// What is on disk cannot be read as a whole.
+    #[error("the queue cannot start: {0}")]
+    Unreadable(String),
+    /// The worker could not attach or register.
+    #[error("the queue cannot attach: {0}")]
+    Attach(#[from] Box<CallError>),
+    /// A thread could not be started.
+    #[error("the queue cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+impl From<CallError> for StartError {
+    fn from(error: CallError) -> Self {
+        Self::Attach(Box::new(error))
+    }
+}
+
+/// The built-in queue. Dropping it ends it.
+#[derive(Debug)]
+pub struct Queue {
+    worker: Worker,
+    driver: Driver,
+    runner: Arc<Runner>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    unreadable: Vec<String>,
+}
+
+impl Queue {
+    /// Reads back every message that has not ended, attaches to the engine at `address`, and delivers. Costs a read of the
+    /// index of what waits, and one commit.
+    ///
+    /// # Errors
+    /// [`StartError`] says what is missing.
+    pub fn start(address: &str, store: Arc<dyn Store>, config: Config) -> Result<Self, StartError> {
+        Self::start_with(address, store, config, Clock::system())
+    }
+
+    /// As [`Queue::start`], by another clock.
+    ///
+    /// # Errors
+    /// As [`Queue::start`].
+    pub fn start_with(
+        address: &str,
+        store: Arc<dyn Store>,
+        config: Config,
+        clock: Clock,
+    ) -> Result<Self, StartError> {
+        config.check()?;
+        let threads = config.delivery_threads;
+        let epoch = next_epoch(&*store)?;
+        let mut machine = Machine::new(config, epoch, clock.now_ms() ^ epoch.rotate_left(32));
+        let tables = Stored(&*store);
+        let whole = |error: Unreadable| StartError::Unreadable(error.to_string());
+        let (topics, mut unreadable) = Topics::recover(&tables).map_err(whole)?;
+        for (_, _, subscription) in topics.iter() {
+            machine.subscribed(clock.now_ms(), subscription);
+        }
+        unreadable.extend(machine.recover(clock.now_ms(), &tables).map_err(whole)?);
+        let unreadable: Vec<String> = unreadable.iter().map(ToString::to_string).collect();
+        for error in &unreadable {
+            tracing::error!(error, "left as it is");
+        }
+        let worker = Worker::builder("queue")
+            .address(address)
+            .description("durable messages, topics and dead letters")
+            // An attempt lasts as long as its queue lets it.
+            .default_timeout(None)
+            .connect()?;
+        let runner = Runner::new(worker.clone(), Arc::clone(&store));
+        let driver = Driver::new();
+        let (of_core, waker) = (driver.clone(), driver.clone());
+        clock.on_set(move || waker.wake());
+        let core = Core::new(machine, topics, clock, store, Arc::clone(&runner), of_core);
+        let mut running = runner.start_threads(threads)?;
+        running.push(driver.start(core)?);
+        // From here on dropping the queue ends what was started.
+        let queue = Self { worker, driver, runner, threads: Mutex::new(running), unreadable };
+        queue.register()?;
+        queue.driver.run(|core| {
+            let now_ms = core.now_ms();
+            core.machine.start_all(now_ms);
+        });
+        Ok(queue)
+    }
+
+    fn register(&self) -> Result<(), CallError> {
+        self.worker.register_all(functions::all(&self.driver))?;
+        let driver = self.driver.clone();
+        let changed = Function::json(FUNCTIONS_CHANGED, move |_: &Context, _: Value| {
+            driver.run(|core| core.look_for_missing());
+            Ok(Value::Null)
+        });
+        self.worker.register(changed.internal().description("hears of new functions"))?;
+        let id = FunctionId::new(FUNCTIONS_CHANGED)
+            .map_err(|error| CallError::new(ringway::ErrorCode::InvalidRegistration, error.to_string()))?;
+        Triggers::register(&self.worker, &self.driver)?;
+        let kind = naming::TRIGGER_FUNCTIONS_AVAILABLE;
+        self.worker.register_trigger(TriggerSpec::new(FUNCTIONS_CHANGED, kind, id))
+    }
+
+    /// The functions whose ids begin with `engine::queue::`, which only the engine may register: for the engine's own
+    /// worker. They last as long as the queue.
+    #[must_use]
+    pub fn reserved_functions(&self) -> Vec<Function> {
+        functions::reserved(&self.driver)
+    }
+
+    /// What was on disk and could not be read, each with its table and key. It was left where it is.
+    #[must_use]
+    pub fn unreadable(&self) -> &[String] {
+        &self.unreadable
+    }
+
+    /// Ends: commits that are under way are waited for, attempts are given up and will be made again. Dropping does the
+    /// same.
+    pub fn shut_down(&self) {
+        self.driver.stop();
+        let mut threads = std::mem::take(&mut *self.threads.lock());
+        let of_driver = threads.pop();
+        // The driver first: those that wait for it may hear of its last commits. A thread that panicked has said so; the
+        // others are to end all the same.
+        let of_driver = of_driver.map(JoinHandle::join);
+        self.runner.stop();
+        drop((of_driver, threads.into_iter().map(JoinHandle::join).collect::<Vec<_>>()));
+        self.worker.shut_down();
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+/// Counts the start, on disk, so that no number is ever given out twice.
+fn next_epoch(store: &dyn Store) -> Result<u64, StartError> {
+    let before = match store.get(record::META, record::EPOCH)? {
+        Some(value) => record::decode::<u64>(record::META, record::EPOCH, &value.bytes)
+            .map_err(|error| StartError::Unreadable(error.to_string()))?,
+        None => 0,
+    };
+    let epoch = before + 1;
+    let batch = Batch::new().put(record::META, record::EPOCH, record::encode(&epoch));
+    store.commit(batch, Durability::Durable)?;
+    Ok(epoch)
+}
+
+/// The tables of a store, page by page.
+struct Stored<'s>(&'s dyn Store);
+
+impl Tables for Stored<'_> {
+    fn each(&self, table: &'static str, each: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), Unreadable> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let failed = |error| Unreadable::new(table, b"", error);
+        let snapshot = self.0.snapshot().map_err(failed)?;
+        let mut last: Option<Vec<u8>> = None;
+        loop {
+            let from = last.as_deref().map_or(Unbounded, Excluded);
+            let scan = Scan::table(table).range(from, Unbounded).limit(PAGE);
+            let page = snapshot.scan(&scan).map_err(failed)?;
+            let Some(end) = page.last().map(|entry| entry.key.clone()) else { return Ok(()) };
+            for entry in page {
+                each(&entry.key, &entry.value.bytes);
+            }
+            last = Some(end);
+        }
+    }
+}

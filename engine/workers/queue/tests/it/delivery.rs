@@ -1,0 +1,92 @@
+//! Where messages go: to functions that are not there yet, and to what is bound to a queue.
+
+use serde_json::{Value, json};
+
+use crate::stage::{Stage, next};
+
+#[test]
+fn a_message_waits_for_its_function_without_using_up_attempts() {
+    let stage = Stage::configured(json!({ "a": { "max_retries": 0, "concurrency": 1 } }));
+    let id = stage.enqueue(json!({ "queue": "a", "function_id": "a::late", "data": 1 }));
+    while stage.stats("a")["parked"] != 1 {
+        std::thread::yield_now();
+    }
+    let present = stage.accept("a::there");
+    stage.enqueue(json!({ "queue": "a", "function_id": "a::there", "data": 2 }));
+    assert_eq!(next(&present).data, 2, "others are not held up");
+    let late = stage.accept("a::late");
+    assert_eq!(next(&late).metadata["attempt"], 1);
+    stage.until(&id, "done");
+}
+
+#[test]
+fn what_names_no_function_goes_to_what_is_bound() {
+    let stage = Stage::new();
+    stage.enqueue(json!({ "queue": "q", "data": { "n": 1 } }));
+    let given = stage.accept("q::bound");
+    stage.bind("t1", "queue", "q::bound", json!({ "queue": "q" })).unwrap();
+    assert_eq!(next(&given).data, json!({ "n": 1 }), "it came before the binding");
+    stage.enqueue(json!({ "queue": "q", "data": { "n": 2 } }));
+    assert_eq!(next(&given).data, json!({ "n": 2 }));
+    stage.client.unregister_trigger("t1").unwrap();
+    let topics = |wanted: u64| {
+        let all = stage.call("queue::topics", Value::Null);
+        all.as_array()
+            .unwrap()
+            .iter()
+            .any(|topic| topic["name"] == "q" && topic["subscriber_count"] == wanted)
+    };
+    while !topics(0) {
+        std::thread::yield_now();
+    }
+    stage.enqueue(json!({ "queue": "q", "data": { "n": 3 } }));
+    assert!(given.try_recv().is_err());
+    stage.bind("t1", "queue", "q::bound", json!({ "queue": "q" })).unwrap();
+    assert_eq!(next(&given).data, json!({ "n": 3 }));
+    let refused = stage.bind("t2", "queue", "q::bound", json!({})).unwrap_err();
+    assert!(refused.message.contains("name of a queue"), "{refused}");
+}
+
+#[test]
+fn the_engine_is_given_what_only_it_may_register() {
+    let stage = Stage::new();
+    let functions = stage.queue().reserved_functions();
+    let ids: Vec<&str> = functions.iter().map(ringway::Function::id).collect();
+    assert_eq!(
+        ids,
+        [
+            "engine::queue::enqueue",
+            "engine::queue::list_topics",
+            "engine::queue::topic_stats",
+            "engine::queue::dlq_topics",
+            "engine::queue::dlq_messages",
+        ]
+    );
+}
+
+#[test]
+fn keys_share_a_queue_each_with_its_own_limit() {
+    let fairness = json!({ "key_field": "tenant", "concurrency": 1 });
+    let stage = Stage::configured(json!({ "f": { "concurrency": 10, "fairness": fairness } }));
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let given = Stage::serve(&stage.client, "f::work", move |given| {
+        if given.data["tenant"] == "greedy" {
+            wait.lock().unwrap().recv().unwrap();
+        }
+        Ok(Value::Null)
+    });
+    for tenant in ["greedy", "greedy", "greedy", "modest"] {
+        stage.enqueue(json!({ "queue": "f", "function_id": "f::work", "data": { "tenant": tenant } }));
+    }
+    assert_eq!(next(&given).data["tenant"], "greedy");
+    assert_eq!(next(&given).data["tenant"], "modest", "one of the greedy runs, and nobody waits for it");
+    while stage.stats("f")["running"] != 1 {
+        std::thread::yield_now();
+    }
+    for _ in 0..2 {
+        go.send(()).unwrap();
+        assert_eq!(next(&given).data["tenant"], "greedy");
+    }
+    go.send(()).unwrap();
+}

@@ -1,0 +1,12 @@
+//! Tests of the queue as users see it: an engine, the worker, the SDK as client, the embedded store in a folder of its own.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
+
+mod dead;
+mod delivery;
+mod messages;
+mod order;
+mod restart;
+mod stage;
+mod topics;
