@@ -15,6 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ringway-engine-core", &["ringway-protocol"]),
     ("ringway-telemetry", &["ringway-protocol"]),
     ("ringway-store", &[]),
+    ("ringway-worker-kit", &["ringway", "ringway-store"]),
     (
         "ringway-engine",
         &["ringway-ipc", "ringway-protocol", "ringway", "ringway-engine-core", "ringway-telemetry"],

@@ -53,6 +53,7 @@ pub struct CallOptions {
     timeout: Option<Duration>,
     deadline_ns: Option<u64>,
     idempotent: bool,
+    parent: Option<TraceContext>,
     meta: Meta,
 }
 
@@ -84,10 +85,24 @@ impl CallOptions {
         self
     }
 
+    /// Whether [`CallOptions::metadata`] was given.
+    #[must_use]
+    pub fn has_metadata(&self) -> bool {
+        self.meta.metadata.is_some()
+    }
+
     /// W3C baggage; nested calls inherit it.
     #[must_use]
     pub fn baggage(mut self, baggage: Baggage) -> Self {
         self.meta.baggage = Some(baggage);
+        self
+    }
+
+    /// The span that the call belongs under, in place of the one that is active on this thread: for work that was put
+    /// aside and is taken up again, as a queue does.
+    #[must_use]
+    pub fn parent(mut self, parent: TraceContext) -> Self {
+        self.parent = Some(parent);
         self
     }
 
@@ -147,7 +162,10 @@ pub(crate) struct ClientSpan {
 impl<'a> Plan<'a> {
     #[inline]
     pub(crate) fn new(inner: &'a Arc<Inner>, kind: Kind, options: &'a CallOptions) -> Self {
-        let inherited = context::inherited();
+        let mut inherited = context::inherited();
+        if let Some(parent) = options.parent {
+            inherited.trace = parent;
+        }
         let mut header = Header { kind: kind.to_u8(), ..Header::default() };
         if options.idempotent {
             header.flags |= Flags::IDEMPOTENT.bits();

@@ -196,7 +196,11 @@ impl Scheduler {
             tracing::warn!(target: "ringway", job, %error, "what is known of a job could not be written");
         };
         let told = tell.clone();
-        let done = Box::new(move |outcome: Result<u64, StoreError>| drop(outcome.map_err(|error| told(&error))));
+        let done = Box::new(move |outcome: Result<u64, StoreError>| {
+            if let Err(error) = outcome {
+                told(&error);
+            }
+        });
         if let Err(error) = self.store.submit(batch, durability, done) {
             tell(&error);
         }

@@ -1,0 +1,14 @@
+//! What the built-in workers have in common: live triggers, their conditions, deliveries, errors of the store. Used by every
+//! crate beside this one. It must not know what any of those workers is for.
+
+#![forbid(unsafe_code)]
+
+pub mod bindings;
+pub mod condition;
+pub mod deliver;
+pub mod failure;
+
+pub use bindings::{Binding, Bindings};
+pub use condition::Condition;
+pub use deliver::{Delivered, deliver};
+pub use failure::store_failure;
