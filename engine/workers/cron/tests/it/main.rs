@@ -1,1 +1,9 @@
-//! x
+//! The cron worker as its users meet it: a real engine, the store in a folder, the SDK as client.
+
+#![forbid(unsafe_code)]
+
+mod faults;
+mod jobs;
+mod restarts;
+mod seams;
+mod stage;
