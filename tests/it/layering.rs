@@ -16,6 +16,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ringway-telemetry", &["ringway-protocol"]),
     ("ringway-store", &[]),
     ("ringway-worker-kit", &["ringway", "ringway-store"]),
+    ("ringway-worker-cron", &["ringway", "ringway-protocol", "ringway-store", "ringway-worker-kit"]),
+    ("ringway-worker-pubsub", &["ringway", "ringway-protocol", "ringway-store", "ringway-worker-kit"]),
     (
         "ringway-engine",
         &["ringway-ipc", "ringway-protocol", "ringway", "ringway-engine-core", "ringway-telemetry"],
@@ -59,7 +61,15 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("libc", &["ringway-ipc"]),
     (
         "rustix",
-        &["ringway-ipc", "ringway", "ringway-store", "ringway-engine", "ringway-bench", "ringway-demo"],
+        &[
+            "ringway-ipc",
+            "ringway",
+            "ringway-store",
+            "ringway-engine",
+            "ringway-bench",
+            "ringway-demo",
+            "ringway-worker-cron",
+        ],
     ),
     ("nix", &[]),
     ("memmap2", &[]),

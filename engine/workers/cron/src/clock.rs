@@ -60,7 +60,8 @@ impl Clock {
     /// When the system gives no more descriptors; two are wanted.
     pub fn machine() -> std::io::Result<Self> {
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let changes = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+        let changes =
+            timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
         let machine = Machine { bell, changes };
         machine.watch()?;
         Ok(Self(Arc::new(Source::Machine(machine))))

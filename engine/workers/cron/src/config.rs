@@ -142,8 +142,7 @@ impl Bound {
         let config: JobConfig = serde_json::from_value(value.clone())
             .map_err(|error| wrong(format!("the configuration of a cron trigger does not fit: {error}")))?;
         let zone = config.timezone.as_deref().unwrap_or(zone);
-        let schedule =
-            Schedule::new(&config.expression, zone).map_err(|error| wrong(error.to_string()))?;
+        let schedule = Schedule::new(&config.expression, zone).map_err(|error| wrong(error.to_string()))?;
         let limit = |name: &str, found: u64, max: u64| {
             if found <= max {
                 return Ok(());
@@ -153,7 +152,9 @@ impl Bound {
         limit("catch_up_max", config.catch_up_max as u64, CATCH_UP_MAX as u64)?;
         limit("jitter_ms", config.jitter_ms, JITTER_MS_MAX)?;
         if config.catch_up_max == 0 {
-            return Err(wrong("`catch_up_max` of a cron trigger is 0; 1 is the least, `catch_up: none` is none".to_owned()));
+            return Err(wrong(
+                "`catch_up_max` of a cron trigger is 0; 1 is the least, `catch_up: none` is none".to_owned(),
+            ));
         }
         Ok(Self { schedule, config })
     }

@@ -192,8 +192,18 @@ mod tests {
     #[test]
     fn every_form_is_read() {
         for text in [
-            "* * * * *", "*/5 1-3 1,15 JAN-MAR mon-fri", "0 0 9 * * 1-5", "0 0 9 * * 1-5 2030", "@hourly", "@Daily",
-            "0 0 L * *", "0 0 15W * *", "0 0 * * 5#2", "0 0 * * 7", "0 0 ? * 1", "5/15 * * * *",
+            "* * * * *",
+            "*/5 1-3 1,15 JAN-MAR mon-fri",
+            "0 0 9 * * 1-5",
+            "0 0 9 * * 1-5 2030",
+            "@hourly",
+            "@Daily",
+            "0 0 L * *",
+            "0 0 15W * *",
+            "0 0 * * 5#2",
+            "0 0 * * 7",
+            "0 0 ? * 1",
+            "5/15 * * * *",
         ] {
             let outcome = Expression::parse(text).map(|_| ());
             let sloppy = text.starts_with("5/");

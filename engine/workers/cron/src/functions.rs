@@ -179,7 +179,9 @@ fn times(request: &PreviewRequest, zone: &str, now: i64) -> HandlerResult<Previe
     let mut at = match &request.from {
         None => Timestamp::from_millisecond(now)?,
         Some(text) => text.parse().map_err(|error| {
-            Failure::invalid(format!("`from` is `{text}`, a time such as 2026-03-29T00:00:00Z is wanted: {error}"))
+            Failure::invalid(format!(
+                "`from` is `{text}`, a time such as 2026-03-29T00:00:00Z is wanted: {error}"
+            ))
         })?,
     };
     let zone = TimeZone::get(zone)?;

@@ -57,7 +57,13 @@ impl Job {
 
     /// A job as it was written down.
     pub(crate) fn restored(id: &str, ledger: Ledger, cursor: Second) -> Self {
-        Self { id: id.to_owned(), ledger, seen: cursor, waiting: VecDeque::new(), left_out: LeftOut::default() }
+        Self {
+            id: id.to_owned(),
+            ledger,
+            seen: cursor,
+            waiting: VecDeque::new(),
+            left_out: LeftOut::default(),
+        }
     }
 
     pub(crate) fn ledger(&self) -> &Ledger {

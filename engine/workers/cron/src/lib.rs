@@ -22,8 +22,6 @@ mod record;
 
 mod clock;
 
-mod crew;
-
 mod delivery;
 
 mod scheduler;
@@ -35,7 +33,7 @@ use jiff::tz::TimeZone;
 use ringway::protocol::control::TriggerTypeSpec;
 use ringway::{CallError, Worker};
 use ringway_store::{Store, StoreError};
-use ringway_worker_kit::Bindings;
+use ringway_worker_kit::{Bindings, Crew};
 use serde_json::json;
 
 pub use clock::Clock;
@@ -43,7 +41,6 @@ pub use config::Config;
 pub use expression::{EXPRESSION_BYTES_MAX, ExpressionError};
 
 use config::{Bound, JobConfig};
-use crew::Crew;
 use scheduler::Scheduler;
 
 /// The trigger type that this worker provides.
@@ -63,7 +60,9 @@ pub enum StartError {
     #[error("the cron worker could not be set up: {0}")]
     System(#[from] std::io::Error),
     /// The configuration names no time zone.
-    #[error("`timezone` of the cron worker is `{0}`: a name of the IANA database is wanted, such as `Europe/Berlin`")]
+    #[error(
+        "`timezone` of the cron worker is `{0}`: a name of the IANA database is wanted, such as `Europe/Berlin`"
+    )]
     Zone(String),
 }
 
@@ -147,7 +146,8 @@ fn trigger_type() -> TriggerTypeSpec {
     let text = |description: &str| json!({"type": "string", "description": description});
     TriggerTypeSpec {
         id: TRIGGER_TYPE.to_owned(),
-        description: "Calls a function when a schedule says so; `config.expression` is the schedule".to_owned(),
+        description: "Calls a function when a schedule says so; `config.expression` is the schedule"
+            .to_owned(),
         configuration_schema: Some(schemars::schema_for!(JobConfig).to_value()),
         request_schema: Some(json!({
             "type": "object",

@@ -121,7 +121,12 @@ mod tests {
 
     #[test]
     fn this_is_how_it_lies_on_disk() {
-        let record = Record { expression: "@daily".to_owned(), timezone: "UTC".to_owned(), cursor: 9, ..Record::default() };
+        let record = Record {
+            expression: "@daily".to_owned(),
+            timezone: "UTC".to_owned(),
+            cursor: 9,
+            ..Record::default()
+        };
         let expected = b"\x01{\"expression\":\"@daily\",\"timezone\":\"UTC\",\"decided\":[],\"cursor\":9,\"written_ms\":0}";
         assert_eq!(record.encode(), expected);
     }

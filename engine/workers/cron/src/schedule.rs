@@ -60,12 +60,7 @@ impl Schedule {
     pub fn new(expression: &str, zone: &str) -> Result<Self, ScheduleError> {
         let parsed = Expression::parse(expression)?;
         let found = TimeZone::get(zone).map_err(|_| ScheduleError::Zone(zone.to_owned()))?;
-        Ok(Self {
-            text: expression.to_owned(),
-            zone: found,
-            zone_name: zone.to_owned(),
-            expression: parsed,
-        })
+        Ok(Self { text: expression.to_owned(), zone: found, zone_name: zone.to_owned(), expression: parsed })
     }
 
     /// The expression as it was written.
@@ -84,7 +79,8 @@ impl Schedule {
     /// tens of milliseconds where it is never.
     #[must_use]
     pub fn next_after(&self, after: Timestamp) -> Option<Timestamp> {
-        let mut from = Timestamp::from_second(after.as_second()).ok()?.checked_add(SignedDuration::from_secs(1)).ok()?;
+        let mut from =
+            Timestamp::from_second(after.as_second()).ok()?.checked_add(SignedDuration::from_secs(1)).ok()?;
         loop {
             let stretch = self.stretch(from);
             if let Some(due) = self.at_seam(&stretch).filter(|due| *due >= from) {
@@ -107,7 +103,8 @@ impl Schedule {
         // A seam at `at` itself begins the stretch.
         let soon = at.checked_add(SignedDuration::from_nanos(1)).unwrap_or(at);
         let begun = self.zone.preceding(soon).next().map(|seam| {
-            let before = seam.timestamp().checked_sub(SignedDuration::from_nanos(1)).unwrap_or(seam.timestamp());
+            let before =
+                seam.timestamp().checked_sub(SignedDuration::from_nanos(1)).unwrap_or(seam.timestamp());
             (seam.timestamp(), self.zone.to_offset(before))
         });
         let end = self.zone.following(at).next().map(|seam| seam.timestamp());

@@ -13,12 +13,11 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use ringway::{CallError, Failure, HandlerResult, Worker};
 use ringway_store::{Batch, Commit, Durability, Scan, Store, StoreError};
-use ringway_worker_kit::{Binding, Bindings, Delivered, store_failure};
+use ringway_worker_kit::{Binding, Bindings, Delivered, Spawner, store_failure};
 use serde_json::Value;
 
 use crate::clock::{Clock, Woke};
 use crate::config::{Bound, Config};
-use crate::crew::Spawner;
 use crate::delivery;
 use crate::functions::JobView;
 use crate::job::Millis;
@@ -247,7 +246,8 @@ impl Scheduler {
                 Ok(_) => {
                     entry.claimed(&slots);
                     for slot in slots {
-                        let delivery = Arc::clone(self).deliver_slot(id.to_owned(), Arc::clone(binding), slot);
+                        let delivery =
+                            Arc::clone(self).deliver_slot(id.to_owned(), Arc::clone(binding), slot);
                         self.spawner.spawn(delivery);
                     }
                 }
@@ -269,6 +269,10 @@ impl Scheduler {
         let Some(worker) = worker else { return };
         let outcome = delivery::deliver(&worker, &binding, &payload).await;
         drop(worker);
+        if outcome.is_err() && self.worker.lock().is_none() {
+            // Broken off by the end of this worker: how the function ended is not known, so the slot stays started.
+            return;
+        }
         if let Err(error) = &outcome {
             tracing::warn!(target: "ringway", job = id, function = binding.function_id, %error, "a scheduled function failed");
         }
@@ -309,7 +313,10 @@ impl Scheduler {
         let now = self.clock.now();
         let entry = live(&mut jobs, id)?;
         let batch = entry.pause(paused, now);
-        let started = self.store.start(batch, Durability::Durable).map_err(|error| store_failure("PAUSE_ERROR", &error))?;
+        let started = self
+            .store
+            .start(batch, Durability::Durable)
+            .map_err(|error| store_failure("PAUSE_ERROR", &error))?;
         jobs.look_at(id, Some(now));
         drop(jobs);
         self.clock.ring();

@@ -124,7 +124,8 @@ fn a_clock_that_steps_back_fires_nothing_twice_and_what_was_passed_over_once() {
 fn jitter_delays_each_slot_by_a_time_of_its_own() {
     let bound = bound(json!({"jitter_ms": 30_000}));
     let job = Job::new("a", at(0));
-    let delays: BTreeSet<i64> = (1..50).map(|minute| job.due(&bound.config, START + minute * 60) - at(minute * 60)).collect();
+    let delays: BTreeSet<i64> =
+        (1..50).map(|minute| job.due(&bound.config, START + minute * 60) - at(minute * 60)).collect();
     assert!(delays.iter().all(|delay| (0..=30_000).contains(delay)), "{delays:?}");
     assert!(delays.len() > 40, "{delays:?}");
     let mut job = Job::new("a", at(0));

@@ -62,13 +62,19 @@ fn a_day_that_was_left_out_is_not_made_up_for() {
 
 #[test]
 fn seconds_years_and_names() {
-    assert_eq!(due("*/20 * * * * *", "UTC", "2026-01-01T00:00:01.5Z", 2), ["2026-01-01T00:00:20Z", "2026-01-01T00:00:40Z"]);
+    assert_eq!(
+        due("*/20 * * * * *", "UTC", "2026-01-01T00:00:01.5Z", 2),
+        ["2026-01-01T00:00:20Z", "2026-01-01T00:00:40Z"]
+    );
     assert_eq!(due("0 0 0 1 1 * 2030", "UTC", "2026-01-01T00:00:00Z", 3), ["2030-01-01T00:00:00Z"]);
     assert_eq!(due("@monthly", "Asia/Tokyo", "2026-01-15T00:00:00Z", 1), ["2026-01-31T15:00:00Z"]);
     assert_eq!(due("0 0 29 2 *", "UTC", "2026-01-15T00:00:00Z", 1), ["2028-02-29T00:00:00Z"]);
     assert!(due("0 0 30 2 *", "Europe/Berlin", "2026-01-15T00:00:00Z", 1).is_empty());
     // Both restricted: either will do, as everywhere.
-    assert_eq!(due("0 0 13 * 5", "UTC", "2026-02-06T12:00:00Z", 2), ["2026-02-13T00:00:00Z", "2026-02-20T00:00:00Z"]);
+    assert_eq!(
+        due("0 0 13 * 5", "UTC", "2026-02-06T12:00:00Z", 2),
+        ["2026-02-13T00:00:00Z", "2026-02-20T00:00:00Z"]
+    );
 }
 
 #[test]

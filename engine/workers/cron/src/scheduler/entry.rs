@@ -63,7 +63,11 @@ impl Entry {
     }
 
     /// A job as the store knows it, or one that begins now; and what is to be written at once.
-    pub(super) fn load(store: &dyn Store, binding: &Arc<Binding<Bound>>, now: Millis) -> (Self, Option<Batch>) {
+    pub(super) fn load(
+        store: &dyn Store,
+        binding: &Arc<Binding<Bound>>,
+        now: Millis,
+    ) -> (Self, Option<Batch>) {
         let id = &binding.id;
         let found = match store.get(record::TABLE, id.as_bytes()) {
             Ok(found) => found,
@@ -94,7 +98,8 @@ impl Entry {
     fn go_on(binding: &Arc<Binding<Bound>>, record: Record, now: Millis) -> Self {
         let mut entry = Self::new(binding, record.job(&binding.id));
         let schedule = &binding.config.schedule;
-        if (record.expression.as_str(), record.timezone.as_str()) != (schedule.expression(), schedule.zone()) {
+        if (record.expression.as_str(), record.timezone.as_str()) != (schedule.expression(), schedule.zone())
+        {
             entry.job.begin_at(now);
         }
         (entry.paused, entry.last) = (record.paused, record.last);
@@ -182,7 +187,8 @@ impl Entry {
     pub(super) fn begin_claim(&mut self, slots: &[Second], now: Millis) -> Batch {
         self.claiming = true;
         self.last = slots.last().copied().max(self.last);
-        self.started.extend(slots.iter().filter(|slot| !self.started.contains(slot)).copied().collect::<Vec<_>>());
+        self.started
+            .extend(slots.iter().filter(|slot| !self.started.contains(slot)).copied().collect::<Vec<_>>());
         self.put(Batch::new(), now)
     }
 

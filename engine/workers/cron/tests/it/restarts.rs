@@ -40,7 +40,12 @@ fn what_was_missed_while_it_was_down_is_made_up_for_as_wished() {
     assert_eq!(stage.diary.payloads().len(), 5);
     let of = |id: &str| -> Vec<String> {
         let payloads = stage.diary.payloads();
-        payloads.iter().zip(&made_up).filter(|(payload, _)| payload["job_id"] == id).map(|(_, slot)| slot.clone()).collect()
+        payloads
+            .iter()
+            .zip(&made_up)
+            .filter(|(payload, _)| payload["job_id"] == id)
+            .map(|(_, slot)| slot.clone())
+            .collect()
     };
     assert_eq!(of("b-last"), [slot(1200)]);
     assert_eq!(of("c-all"), [slot(300), slot(600), slot(900), slot(1200)]);
@@ -59,7 +64,8 @@ fn an_interrupted_slot_is_repeated_only_if_that_was_asked_for() {
         let job = stage.settled("broken-off");
         assert_eq!(job["interrupted"], json!(1 - again), "{choice}");
         stage.set(120);
-        let expected: Vec<String> = [60].into_iter().chain((0..again).map(|_| 60)).chain([120]).map(slot).collect();
+        let expected: Vec<String> =
+            [60].into_iter().chain((0..again).map(|_| 60)).chain([120]).map(slot).collect();
         assert_eq!(stage.diary.slots(expected.len()), expected, "{choice}");
     }
 }

@@ -62,7 +62,14 @@ fn five_years_of_nights_are_as_another_program_says() {
     let mut nights: BTreeMap<&str, usize> = BTreeMap::new();
     for opinion in &opinions {
         *nights.entry(&opinion.zone).or_default() += 1;
-        assert_eq!(minutes(opinion), opinion.minutes, "{} {} from {}", opinion.zone, opinion.expression, opinion.first);
+        assert_eq!(
+            minutes(opinion),
+            opinion.minutes,
+            "{} {} from {}",
+            opinion.zone,
+            opinion.expression,
+            opinion.first
+        );
     }
     assert_eq!(nights.len(), ZONES.len());
     assert!(nights.values().all(|found| *found >= 8 * EXPRESSIONS.len()), "{nights:?}");
@@ -83,7 +90,8 @@ fn minutes(opinion: &Opinion) -> Vec<i64> {
 fn opinions() -> Vec<Opinion> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/seams.py");
     let mut python = Command::new("python3");
-    let mut child = python.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3 is there");
+    let mut child =
+        python.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3 is there");
     let request = json!({"zones": ZONES, "expressions": EXPRESSIONS, "year": 2024, "years": 5});
     child.stdin.take().unwrap().write_all(request.to_string().as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();

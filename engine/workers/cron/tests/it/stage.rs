@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use ringway::protocol::control::TriggerSpec;
 use ringway::protocol::FunctionId;
+use ringway::protocol::control::TriggerSpec;
 use ringway::{CallError, Failure, Function, Worker};
 use ringway_engine::{Engine, Otlp};
 use ringway_store::{Embedded, Options, Store};
@@ -99,9 +99,21 @@ impl Stage {
         let worker = Worker::builder("diary").address(&address).connect().unwrap();
         let diary = Arc::new(Diary::default());
         let writer = Arc::clone(&diary);
-        worker.register(Function::json("test::tick", move |_, payload: Value| writer.write(payload))).unwrap();
+        worker
+            .register(Function::json("test::tick", move |_, payload: Value| writer.write(payload)))
+            .unwrap();
         worker.wait_for("cron::list", PATIENCE).unwrap();
-        Self { address, _engine: engine, folder, store: Some(store), clock, cron: Some(cron), worker, diary, config }
+        Self {
+            address,
+            _engine: engine,
+            folder,
+            store: Some(store),
+            clock,
+            cron: Some(cron),
+            worker,
+            diary,
+            config,
+        }
     }
 
     pub(crate) fn bind(&self, id: &str, config: Value) -> Result<(), CallError> {

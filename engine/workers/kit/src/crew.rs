@@ -1,5 +1,5 @@
 //! The threads on which deliveries are begun and ended. A delivery is a future, so that a function that takes an hour holds
-//! none of them. It must not know what the futures do.
+//! none of them. Used by workers that deliver much at once. It must not know what the futures do.
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 /// Threads that run futures until they are told to stop.
 #[derive(Debug)]
-pub(crate) struct Crew {
+pub struct Crew {
     executor: Arc<Executor<'static>>,
     stop: Arc<Stop>,
     threads: Vec<JoinHandle<()>>,
@@ -45,11 +45,11 @@ impl Stop {
 
 /// Hands futures to a crew, as long as it is there.
 #[derive(Debug, Clone)]
-pub(crate) struct Spawner(std::sync::Weak<Executor<'static>>);
+pub struct Spawner(std::sync::Weak<Executor<'static>>);
 
 impl Spawner {
     /// Runs a future; drops it if the crew has gone.
-    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
         if let Some(executor) = self.0.upgrade() {
             executor.spawn(future).detach();
         }
@@ -57,8 +57,11 @@ impl Spawner {
 }
 
 impl Crew {
-    /// Starts the threads, one at least.
-    pub(crate) fn start(name: &str, count: usize) -> std::io::Result<Self> {
+    /// Starts threads with names that begin so, one at least.
+    ///
+    /// # Errors
+    /// When the system gives no more threads.
+    pub fn start(name: &str, count: usize) -> std::io::Result<Self> {
         let mut crew = Self { executor: Arc::default(), stop: Arc::default(), threads: Vec::new() };
         for number in 0..count.max(1) {
             let (executor, stop) = (Arc::clone(&crew.executor), Arc::clone(&crew.stop));
@@ -68,7 +71,9 @@ impl Crew {
         Ok(crew)
     }
 
-    pub(crate) fn spawner(&self) -> Spawner {
+    /// What to hand futures over with.
+    #[must_use]
+    pub fn spawner(&self) -> Spawner {
         Spawner(Arc::downgrade(&self.executor))
     }
 }
