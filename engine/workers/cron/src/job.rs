@@ -152,7 +152,10 @@ impl Job {
     fn newest(&self, bound: &Bound, edge: Second, wanted: usize) -> VecDeque<Second> {
         let mut found = VecDeque::new();
         let mut stride: Second = 60;
-        while wanted > 0 {
+        if wanted == 0 {
+            return found;
+        }
+        loop {
             found.clear();
             let mut at = edge.saturating_sub(stride).max(self.seen);
             while let Some(slot) = self.next_undecided(bound, at).filter(|slot| *slot <= edge) {
@@ -163,11 +166,10 @@ impl Job {
                 at = slot;
             }
             if found.len() == wanted || edge.saturating_sub(stride) <= self.seen {
-                break;
+                return found;
             }
             stride = stride.saturating_mul(2);
         }
-        found
     }
 
     /// Slots after `from` that are due by now, each with where its span begins.

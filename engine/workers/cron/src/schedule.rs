@@ -103,9 +103,9 @@ impl Schedule {
         // A seam at `at` itself begins the stretch.
         let soon = at.checked_add(SignedDuration::from_nanos(1)).unwrap_or(at);
         let begun = self.zone.preceding(soon).next().map(|seam| {
-            let before =
-                seam.timestamp().checked_sub(SignedDuration::from_nanos(1)).unwrap_or(seam.timestamp());
-            (seam.timestamp(), self.zone.to_offset(before))
+            let seam = seam.timestamp();
+            let before = seam.checked_sub(SignedDuration::from_nanos(1)).unwrap_or(seam);
+            (seam, self.zone.to_offset(before))
         });
         let end = self.zone.following(at).next().map(|seam| seam.timestamp());
         Stretch { begun, offset: self.zone.to_offset(at), end }

@@ -128,7 +128,7 @@ impl Scheduler {
         self.clock.ring();
         let until = Instant::now() + Duration::from_millis(self.config.shutdown_ms_max);
         let mut jobs = self.jobs.lock();
-        while jobs.by_id.values().any(|entry| entry.busy()) {
+        while jobs.by_id.values().any(Entry::busy) {
             if self.ended.wait_until(&mut jobs, until).timed_out() {
                 break;
             }
