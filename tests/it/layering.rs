@@ -17,6 +17,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ringway-store", &[]),
     ("ringway-worker-kit", &["ringway", "ringway-store"]),
     ("ringway-worker-queue", &["ringway", "ringway-protocol", "ringway-store", "ringway-worker-kit"]),
+    ("ringway-worker-cron", &["ringway", "ringway-protocol", "ringway-store", "ringway-worker-kit"]),
+    ("ringway-worker-pubsub", &["ringway", "ringway-protocol", "ringway-store", "ringway-worker-kit"]),
     (
         "ringway-engine",
         &["ringway-ipc", "ringway-protocol", "ringway", "ringway-engine-core", "ringway-telemetry"],
@@ -60,7 +62,15 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("libc", &["ringway-ipc"]),
     (
         "rustix",
-        &["ringway-ipc", "ringway", "ringway-store", "ringway-engine", "ringway-bench", "ringway-demo"],
+        &[
+            "ringway-ipc",
+            "ringway",
+            "ringway-store",
+            "ringway-engine",
+            "ringway-bench",
+            "ringway-demo",
+            "ringway-worker-cron",
+        ],
     ),
     ("nix", &[]),
     ("memmap2", &[]),

@@ -18,6 +18,9 @@ pub const EXPRESSION_SIGNS_MAX: usize = 256;
 /// Where an event keeps the item that expressions speak of.
 const ITEMS: [&str; 2] = ["new_value", "data"];
 
+/// How long a condition's function may take to answer one that waits without a thread.
+const FUNCTION_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
+
 /// Which events are wanted.
 #[derive(Debug)]
 pub enum Condition {
@@ -74,6 +77,16 @@ impl Condition {
             }
             Self::Expression(expression) => expression.holds(payload),
         }
+    }
+
+    /// As [`Condition::holds`], without a thread that waits. The function has 30 s.
+    ///
+    /// # Errors
+    /// As [`Condition::holds`].
+    pub async fn holds_async(&self, worker: &Worker, payload: &Value) -> Result<bool, CallError> {
+        let Self::Function(id) = self else { return self.holds(worker, payload) };
+        let options = CallOptions::new().timeout(FUNCTION_TIMEOUT);
+        worker.trigger_json_async(id, payload, &options).await.map(|answer| is_yes(&answer))
     }
 }
 

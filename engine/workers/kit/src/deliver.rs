@@ -34,3 +34,23 @@ pub fn deliver<C>(
     };
     worker.trigger_json_with(&binding.function_id, payload, &options).map(Delivered::Answered)
 }
+
+/// As [`deliver`], without a thread that waits.
+///
+/// # Errors
+/// As the call, or the condition, ended.
+pub async fn deliver_async<C>(
+    worker: &Worker,
+    binding: &Binding<C>,
+    payload: &Value,
+    options: CallOptions,
+) -> Result<Delivered, CallError> {
+    if !binding.condition.holds_async(worker, payload).await? {
+        return Ok(Delivered::Skipped);
+    }
+    let options = match &binding.metadata {
+        Some(metadata) if !options.has_metadata() => options.metadata(metadata.clone()),
+        _ => options,
+    };
+    worker.trigger_json_async(&binding.function_id, payload, &options).await.map(Delivered::Answered)
+}

@@ -5,10 +5,12 @@
 
 pub mod bindings;
 pub mod condition;
+pub mod crew;
 pub mod deliver;
 pub mod failure;
 
 pub use bindings::{Binding, Bindings};
 pub use condition::Condition;
-pub use deliver::{Delivered, deliver};
+pub use crew::{Crew, Spawner};
+pub use deliver::{Delivered, deliver, deliver_async};
 pub use failure::store_failure;

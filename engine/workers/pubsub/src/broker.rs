@@ -1,0 +1,155 @@
+//! Who gets what is published. A message goes into the queue of every subscription that wants its topic, under one lock, so
+//! that all of them see the same order; each queue is then emptied one message at a time. It must not know its functions' ids.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use ringway::{CallOptions, Worker};
+use ringway_worker_kit::{Bindings, Delivered, Spawner, deliver_async};
+use serde_json::Value;
+
+use crate::config::{Bound, Config};
+use crate::functions::SubscriptionView;
+use crate::history::{History, Message};
+use crate::subscriber::{Blocked, Ended, Pushed, Subscriber};
+
+/// All subscriptions of one worker.
+pub(crate) struct Broker {
+    config: Config,
+    bindings: Bindings<Bound>,
+    spawner: Spawner,
+    /// The worker, until it is shut down.
+    worker: Mutex<Option<Worker>>,
+    topics: Mutex<Topics>,
+}
+
+#[derive(Debug, Default)]
+struct Topics {
+    by_id: BTreeMap<String, Arc<Subscriber>>,
+    exact: HashMap<String, Vec<Arc<Subscriber>>>,
+    wild: Vec<Arc<Subscriber>>,
+    history: History,
+}
+
+impl Topics {
+    fn index(&mut self) {
+        self.exact.clear();
+        self.wild.clear();
+        for subscriber in self.by_id.values() {
+            match subscriber.binding.config.pattern.exact() {
+                Some(topic) => self.exact.entry(topic.to_owned()).or_default().push(Arc::clone(subscriber)),
+                None => self.wild.push(Arc::clone(subscriber)),
+            }
+        }
+    }
+
+    fn wanting(&self, topic: &str) -> Vec<Arc<Subscriber>> {
+        let exact = self.exact.get(topic).into_iter().flatten();
+        let wild = self.wild.iter().filter(|subscriber| subscriber.binding.config.pattern.matches(topic));
+        exact.chain(wild).map(Arc::clone).collect()
+    }
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Broker {
+    pub(crate) fn new(config: Config, bindings: Bindings<Bound>, spawner: Spawner) -> Arc<Self> {
+        Arc::new(Self { config, bindings, spawner, worker: Mutex::default(), topics: Mutex::default() })
+    }
+
+    pub(crate) fn attach(&self, worker: Worker) {
+        *self.worker.lock() = Some(worker);
+    }
+
+    pub(crate) fn detach(&self) -> Option<Worker> {
+        self.worker.lock().take()
+    }
+
+    /// Follows the triggers that are bound. A subscription that is bound anew keeps what waited for it.
+    pub(crate) fn follow_bindings(self: &Arc<Self>) {
+        let mut topics = self.topics.lock();
+        let live = self.bindings.all();
+        let mut before = std::mem::take(&mut topics.by_id);
+        for binding in live.iter() {
+            let known = before.remove(&binding.id);
+            if let Some(known) = known.as_ref().filter(|known| Arc::ptr_eq(&known.binding, binding)) {
+                topics.by_id.insert(binding.id.clone(), Arc::clone(known));
+                continue;
+            }
+            let Bound { pattern, config } = &binding.config;
+            let first = match known {
+                Some(known) => known.end(),
+                None => topics.history.last(config.replay, |topic| pattern.matches(topic)),
+            };
+            let subscriber = Arc::new(Subscriber::new(binding, first));
+            if subscriber.begin() {
+                self.spawner.spawn(Arc::clone(self).deliver(Arc::clone(&subscriber)));
+            }
+            topics.by_id.insert(binding.id.clone(), subscriber);
+        }
+        for gone in before.into_values() {
+            let left = gone.end().len();
+            if left > 0 {
+                let subscription = &gone.binding.id;
+                tracing::warn!(target: "ringway", subscription, left, "a subscriber left before it had all messages");
+            }
+        }
+        topics.index();
+    }
+
+    /// Puts a message into all queues that want it. Where one was full whose publishers wait, that comes back.
+    pub(crate) fn publish(self: &Arc<Self>, topic: String, data: Value) -> Vec<Blocked> {
+        let bytes = topic.len() + size(&data);
+        let message = Arc::new(Message { topic, data, bytes });
+        let mut topics = self.topics.lock();
+        topics.history.keep(&message, self.config.replay_max, self.config.replay_bytes_max);
+        let mut full = Vec::new();
+        for subscriber in topics.wanting(&message.topic) {
+            match subscriber.push(&message) {
+                Pushed::Queued(true) => self.spawner.spawn(Arc::clone(self).deliver(subscriber)),
+                Pushed::Queued(false) | Pushed::Dropped => {}
+                Pushed::Full(number) => full.push(Blocked { subscriber, number }),
+            }
+        }
+        full
+    }
+
+    /// Empties a queue, one message after the other.
+    async fn deliver(self: Arc<Self>, subscriber: Arc<Subscriber>) {
+        while let Some(message) = subscriber.pop() {
+            let worker = self.worker.lock().clone();
+            let Some(worker) = worker else { return };
+            let binding = &subscriber.binding;
+            let ended = match deliver_async(&worker, binding, &message.data, CallOptions::new()).await {
+                Ok(Delivered::Answered(_)) => Ended::Delivered,
+                Ok(Delivered::Skipped) => Ended::Skipped,
+                Err(error) => {
+                    let subscription = &binding.id;
+                    tracing::warn!(target: "ringway", subscription, topic = message.topic, %error, "a subscriber failed");
+                    Ended::Failed(error.to_string())
+                }
+            };
+            subscriber.note(ended);
+        }
+    }
+
+    pub(crate) fn list(&self) -> Vec<SubscriptionView> {
+        self.topics.lock().by_id.values().map(|subscriber| subscriber.view()).collect()
+    }
+}
+
+/// About how much memory a value takes, in bytes.
+fn size(value: &Value) -> usize {
+    let held = match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(size).sum(),
+        Value::Object(fields) => fields.iter().map(|(name, field)| name.len() + size(field)).sum(),
+    };
+    held + size_of::<Value>()
+}

@@ -1,0 +1,95 @@
+//! Slow subscribers, full queues, and what was said before one came.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::stage::Stage;
+
+/// One message is with the function, which is held up; the rest wait.
+fn slow(on_full: &str) -> Stage {
+    let stage = Stage::new();
+    stage.subscribe("slow", json!({"topic": "t", "queue_max": 2, "on_full": on_full})).unwrap();
+    stage.diary.hold("slow", true);
+    stage.publish("t", json!(0));
+    stage.diary.of("slow", 1);
+    stage
+}
+
+#[test]
+fn a_slow_subscriber_delays_nobody_and_loses_what_its_trigger_says() {
+    for (on_full, expected) in [("drop_oldest", [0, 3, 4]), ("drop_newest", [0, 1, 2])] {
+        let stage = slow(on_full);
+        stage.subscribe("quick", json!({"topic": "t"})).unwrap();
+        for number in 1..=4 {
+            stage.publish("t", json!(number));
+        }
+        assert_eq!(stage.diary.of("quick", 4), [1, 2, 3, 4]);
+        assert_eq!(stage.until("slow", |found| found["waiting"] == 2)["dropped"], 2, "{on_full}");
+        stage.diary.hold("slow", false);
+        assert_eq!(stage.diary.of("slow", 3), expected, "{on_full}");
+        stage.until("slow", |found| found["delivered"] == 3 && found["waiting"] == 0);
+    }
+}
+
+#[test]
+fn publishers_wait_for_a_subscriber_that_blocks_and_keep_their_order() {
+    let stage = slow("block");
+    stage.publish("t", json!(1));
+    stage.publish("t", json!(2));
+    let handle = stage.worker.handle("publish");
+    let start = |number: u64| {
+        let message = ringway::Message::json(&json!({"topic": "t", "data": number})).unwrap();
+        handle.start(&message, &ringway::CallOptions::new()).unwrap()
+    };
+    let blocked = [start(3), start(4)];
+    let (told, tells) = mpsc::channel();
+    let waiter = thread::spawn(move || {
+        for blocked in blocked {
+            blocked.wait().unwrap();
+            told.send(()).unwrap();
+        }
+    });
+    // Nothing else can come before a function goes on.
+    stage.until("slow", |found| found["waiting"] == 2);
+    assert!(tells.recv_timeout(Duration::from_millis(50)).is_err());
+    stage.diary.hold("slow", false);
+    assert_eq!(stage.diary.of("slow", 5), [0, 1, 2, 3, 4]);
+    waiter.join().unwrap();
+    assert_eq!(tells.iter().count(), 2);
+    assert_eq!(stage.until("slow", |found| found["delivered"] == 5)["dropped"], 0);
+}
+
+#[test]
+fn a_publisher_that_gives_up_takes_its_message_back() {
+    let stage = slow("block");
+    stage.publish("t", json!(1));
+    stage.publish("t", json!(2));
+    let options = ringway::CallOptions::new().timeout(Duration::from_millis(20));
+    let late = json!({"topic": "t", "data": "too late"});
+    stage.worker.trigger_json_with("publish", &late, &options).unwrap_err();
+    // Its handler is dropped when it hears of that; a further one then waits alone.
+    stage.until("slow", |found| found["blocked"] == 0);
+    stage.diary.hold("slow", false);
+    stage.until("slow", |found| found["delivered"] == 3);
+    stage.publish("t", json!(3));
+    assert_eq!(stage.diary.of("slow", 4), [0, 1, 2, 3]);
+}
+
+#[test]
+fn the_last_messages_are_replayed_to_those_who_ask() {
+    let stage = Stage::new();
+    for number in 0..10 {
+        stage.publish(if number % 2 == 0 { "n.even" } else { "n.odd" }, json!(number));
+    }
+    stage.subscribe("none", json!({"topic": "n.*"})).unwrap();
+    stage.subscribe("some", json!({"topic": "n.*", "replay": 3})).unwrap();
+    stage.subscribe("even", json!({"topic": "n.even", "replay": 100})).unwrap();
+    stage.publish("n.even", json!(10));
+    assert_eq!(stage.diary.of("some", 4), [7, 8, 9, 10]);
+    // Four of each topic are kept.
+    assert_eq!(stage.diary.of("even", 5), [2, 4, 6, 8, 10]);
+    assert_eq!(stage.diary.of("none", 1), [10]);
+}
