@@ -1,0 +1,1 @@
+//! Placeholder head while dependencies are fetched.
