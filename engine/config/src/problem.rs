@@ -87,5 +87,9 @@ pub(crate) fn known<'a>(found: &str, words: impl Iterator<Item = &'a str> + Clon
     }
     let mut words: Vec<String> = words.map(|word| format!("`{word}`")).collect();
     words.sort_unstable();
-    if words.is_empty() { "nothing is wanted here".to_owned() } else { format!("known are {}", words.join(", ")) }
+    if words.is_empty() {
+        "nothing is wanted here".to_owned()
+    } else {
+        format!("known are {}", words.join(", "))
+    }
 }

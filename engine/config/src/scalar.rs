@@ -32,7 +32,8 @@ fn number(word: &str) -> Option<Number> {
     }
     if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
         let plain = word.strip_prefix('+').unwrap_or(word);
-        let whole = plain.parse::<u64>().map(Number::from).or_else(|_| plain.parse::<i64>().map(Number::from));
+        let whole =
+            plain.parse::<u64>().map(Number::from).or_else(|_| plain.parse::<i64>().map(Number::from));
         return whole.ok().or_else(|| plain.parse().ok().and_then(Number::from_f64));
     }
     // Rust reads `inf` and `nan` as numbers too, YAML does not.
@@ -82,7 +83,8 @@ mod tests {
         check("1e3", json!(1000.0));
         check("18446744073709551615", json!(u64::MAX));
         check("18446744073709551616", json!(18_446_744_073_709_551_616.0));
-        for text in [".inf", "inf", "nan", "1.2.3", "1:30", "-", "+", ".", "e5", "1_000", "5s", "2024-01-01"] {
+        for text in [".inf", "inf", "nan", "1.2.3", "1:30", "-", "+", ".", "e5", "1_000", "5s", "2024-01-01"]
+        {
             check(text, json!(text));
         }
     }

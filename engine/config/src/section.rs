@@ -30,7 +30,10 @@ pub struct Section {
 
 impl fmt::Debug for Section {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Section").field("name", &self.name).field("iii_name", &self.iii_name).finish_non_exhaustive()
+        f.debug_struct("Section")
+            .field("name", &self.name)
+            .field("iii_name", &self.iii_name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -54,11 +57,7 @@ impl Section {
     /// What iii calls this worker, and its keys that are called otherwise here (`Some`) or have no meaning here (`None`):
     /// these are left out with a warning.
     #[must_use]
-    pub fn iii(
-        mut self,
-        name: &'static str,
-        keys: &'static [(&'static str, Option<&'static str>)],
-    ) -> Self {
+    pub fn iii(mut self, name: &'static str, keys: &'static [(&'static str, Option<&'static str>)]) -> Self {
         (self.iii_name, self.iii_keys) = (Some(name), keys);
         self
     }
@@ -121,7 +120,8 @@ impl Section {
 /// the part that it is about.
 pub(crate) fn within<C: Serialize + JsonSchema>(parsed: &C, node: &Node) -> Result<Value, Vec<Fault>> {
     let whole = |message: String| vec![Fault::new(node.at, message)];
-    let value = serde_json::to_value(parsed).map_err(|error| whole(format!("this cannot be kept: {error}")))?;
+    let value =
+        serde_json::to_value(parsed).map_err(|error| whole(format!("this cannot be kept: {error}")))?;
     let validator: Validator = jsonschema::options()
         .build(&schemars::schema_for!(C).to_value())
         .map_err(|error| whole(format!("the schema of this section is wrong: {error}")))?;

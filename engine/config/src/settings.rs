@@ -63,8 +63,12 @@ struct Worker {
 
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let workers: BTreeMap<_, _> = self.workers.iter().map(|(name, worker)| (name, &worker.value)).collect();
-        f.debug_struct("Settings").field("engine", &self.engine).field("workers", &workers).finish_non_exhaustive()
+        let workers: BTreeMap<_, _> =
+            self.workers.iter().map(|(name, worker)| (name, &worker.value)).collect();
+        f.debug_struct("Settings")
+            .field("engine", &self.engine)
+            .field("workers", &workers)
+            .finish_non_exhaustive()
     }
 }
 
@@ -105,7 +109,10 @@ impl Settings {
             return Err(whole(format!("wanted at most {FILE_BYTES_MAX} bytes, found more"), Some(hint)));
         }
         let text = String::from_utf8(bytes).map_err(|error| {
-            let line = 1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count();
+            let line = 1 + error.as_bytes()[..error.utf8_error().valid_up_to()]
+                .iter()
+                .filter(|&&b| b == b'\n')
+                .count();
             whole(format!("line {line} is no UTF-8"), Some("save the file as UTF-8"))
         })?;
         let mut settings = Self::parse(&name, &text, sections, variables)?;
@@ -135,7 +142,8 @@ impl Settings {
         } else {
             tree::parse(text, variables).map_err(problems)?
         };
-        let mut reading = Reading { sections, found: BTreeMap::new(), faults: Vec::new(), warnings: Vec::new() };
+        let mut reading =
+            Reading { sections, found: BTreeMap::new(), faults: Vec::new(), warnings: Vec::new() };
         let engine = reading.root(root);
         let workers = reading.workers();
         if !reading.faults.is_empty() {
@@ -197,7 +205,8 @@ impl Settings {
         let mut names: Vec<&str> = NOT_OURS.to_vec();
         for section in sections {
             let own = section.schema(&mut generator);
-            let whether = json!({ "type": ["boolean", "null"], "description": "false: this worker does not run" });
+            let whether =
+                json!({ "type": ["boolean", "null"], "description": "false: this worker does not run" });
             workers.insert(section.name().to_owned(), json!({ "anyOf": [own, whether] }));
             names.extend(section.names());
         }
@@ -308,8 +317,12 @@ impl Reading<'_> {
         let (mut name, mut config) = (None, Node::null(at));
         for Entry { key, key_at, value } in entries {
             match (key.as_str(), &value.kind) {
-                ("name", Kind::Scalar(crate::scalar::Scalar::Text(text))) => name = Some((text.clone(), value.at)),
-                ("name", _) => self.faults.push(Fault::new(value.at, format!("wanted a name, found {}", value.word()))),
+                ("name", Kind::Scalar(crate::scalar::Scalar::Text(text))) => {
+                    name = Some((text.clone(), value.at))
+                }
+                ("name", _) => {
+                    self.faults.push(Fault::new(value.at, format!("wanted a name, found {}", value.word())))
+                }
                 ("config", _) => config = value,
                 _ => self.faults.push(
                     Fault::new(key_at, format!("unknown key `{key}` of a worker"))

@@ -22,7 +22,10 @@ pub(crate) struct Node {
 pub(crate) enum Kind {
     Scalar(Scalar),
     /// What a variable that stands alone means; read as a text where a text is wanted.
-    Variable { means: Scalar, text: String },
+    Variable {
+        means: Scalar,
+        text: String,
+    },
     List(Vec<Node>),
     Map(Vec<Entry>),
 }
@@ -65,7 +68,9 @@ impl Node {
             let step = step.replace("~1", "/").replace("~0", "~");
             let inner = match &node.kind {
                 Kind::List(items) => step.parse().ok().and_then(|at: usize| items.get(at)),
-                Kind::Map(entries) => entries.iter().find(|entry| entry.key == step).map(|entry| &entry.value),
+                Kind::Map(entries) => {
+                    entries.iter().find(|entry| entry.key == step).map(|entry| &entry.value)
+                }
                 _ => None,
             };
             match inner {
@@ -99,7 +104,9 @@ pub(crate) fn parse(text: &str, variables: &Variables) -> Result<Node, Vec<Fault
     for event in Parser::new_from_str(text) {
         let taken = match event {
             Ok((event, span)) => builder.take(event, span),
-            Err(error) => Err(Fault::new(position(*error.marker()), format!("this is no YAML: {}", error.info()))),
+            Err(error) => {
+                Err(Fault::new(position(*error.marker()), format!("this is no YAML: {}", error.info())))
+            }
         };
         if let Err(fault) = taken {
             builder.faults.push(fault);
@@ -162,7 +169,9 @@ impl<'a> Builder<'a> {
                 }
             }
             Event::Scalar(text, style, anchor, tag) => {
-                if let Some(tag) = tag.as_ref().filter(|tag| !(tag.is_yaml_core_schema() && tag.suffix == "str")) {
+                if let Some(tag) =
+                    tag.as_ref().filter(|tag| !(tag.is_yaml_core_schema() && tag.suffix == "str"))
+                {
                     return Err(Fault::new(at, format!("found the tag `{tag}`, tags are not taken"))
                         .hint("leave it out, or quote what is meant as a text"));
                 }
@@ -173,8 +182,12 @@ impl<'a> Builder<'a> {
                 let node = self.scalar(&text, plain, style, span);
                 self.value(node, anchor)?;
             }
-            Event::SequenceStart(anchor, tag) => self.begin(Kind::List(Vec::new()), at, anchor, tag.is_some())?,
-            Event::MappingStart(anchor, tag) => self.begin(Kind::Map(Vec::new()), at, anchor, tag.is_some())?,
+            Event::SequenceStart(anchor, tag) => {
+                self.begin(Kind::List(Vec::new()), at, anchor, tag.is_some())?
+            }
+            Event::MappingStart(anchor, tag) => {
+                self.begin(Kind::Map(Vec::new()), at, anchor, tag.is_some())?
+            }
             Event::SequenceEnd | Event::MappingEnd => {
                 if let Some(open) = self.open.pop() {
                     self.value(open.node, open.anchor)?;
@@ -208,7 +221,10 @@ impl<'a> Builder<'a> {
             return Err(Fault::new(at, "wanted a key that is a text, found a list or a map"));
         }
         if self.open.len() >= DEPTH_MAX {
-            return Err(Fault::new(at, format!("lists and maps lie deeper than {DEPTH_MAX}, which is the limit")));
+            return Err(Fault::new(
+                at,
+                format!("lists and maps lie deeper than {DEPTH_MAX}, which is the limit"),
+            ));
         }
         self.open.push(Open { node: Node { at, kind }, anchor, key: None, keys: HashMap::new() });
         Ok(())
@@ -264,10 +280,11 @@ impl<'a> Builder<'a> {
                 };
                 Fault::new(inside(before), format!("the variable `{name}` is not set")).hint(hint)
             }
-            Unexpanded::Malformed { found, before } => {
-                Fault::new(inside(before), format!("wanted `${{NAME}}` or `${{NAME:-DEFAULT}}`, found `${{{found}`"))
-                    .hint("write `$${` where no variable is meant")
-            }
+            Unexpanded::Malformed { found, before } => Fault::new(
+                inside(before),
+                format!("wanted `${{NAME}}` or `${{NAME:-DEFAULT}}`, found `${{{found}`"),
+            )
+            .hint("write `$${` where no variable is meant"),
         }
     }
 
@@ -311,10 +328,14 @@ impl<'a> Builder<'a> {
 
     fn within_limits(&self, at: Position) -> Result<(), Fault> {
         if self.nodes > NODES_MAX {
-            return Err(Fault::new(at, format!("the file holds more than {NODES_MAX} values, which is the limit")));
+            return Err(Fault::new(
+                at,
+                format!("the file holds more than {NODES_MAX} values, which is the limit"),
+            ));
         }
         if self.bytes > TEXT_BYTES_MAX {
-            let limit = format!("the file holds more than {TEXT_BYTES_MAX} bytes of text, which is the limit");
+            let limit =
+                format!("the file holds more than {TEXT_BYTES_MAX} bytes of text, which is the limit");
             return Err(Fault::new(at, limit));
         }
         Ok(())

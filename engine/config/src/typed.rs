@@ -102,7 +102,9 @@ impl<'de> Deserializer<'de> for &'de Node {
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match &self.kind {
-            Kind::Variable { text, .. } => visitor.visit_borrowed_str(text).map_err(|error: Error| error.or_at(self.at)),
+            Kind::Variable { text, .. } => {
+                visitor.visit_borrowed_str(text).map_err(|error: Error| error.or_at(self.at))
+            }
             _ => self.deserialize_any(visitor),
         }
     }
@@ -154,7 +156,9 @@ impl<'de> Deserializer<'de> for &'de Node {
                 [entry] => visitor.visit_enum(Variant(entry)),
                 _ => Err(Error::said(format!("wanted a map with one key, found {}", entries.len()), None)),
             },
-            _ => Err(Error::said(format!("wanted a word or a map with one key, found {}", self.word()), None)),
+            _ => {
+                Err(Error::said(format!("wanted a word or a map with one key, found {}", self.word()), None))
+            }
         };
         read.map_err(|error| error.or_at(self.at))
     }
@@ -191,7 +195,8 @@ impl<'de> MapAccess<'de> for Entries<'de> {
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
-        let value = self.value.take().ok_or_else(|| de::Error::custom("a value was asked for before its key"))?;
+        let value =
+            self.value.take().ok_or_else(|| de::Error::custom("a value was asked for before its key"))?;
         seed.deserialize(value).map_err(|error: Error| error.or_at(value.at))
     }
 }
@@ -216,7 +221,8 @@ impl<'de> VariantAccess<'de> for &'de Node {
         if self.is_null() {
             return Ok(());
         }
-        Err(Error::said(format!("wanted nothing after this word, found {}", self.word()), None).or_at(self.at))
+        Err(Error::said(format!("wanted nothing after this word, found {}", self.word()), None)
+            .or_at(self.at))
     }
 
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Error> {

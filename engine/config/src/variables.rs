@@ -15,9 +15,8 @@ impl Variables {
     /// Those of this process. Those that are no UTF-8 count as not set.
     #[must_use]
     pub fn process() -> Self {
-        let texts = std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        });
+        let texts = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         Self(texts.collect())
     }
 
@@ -103,7 +102,9 @@ pub enum ExpandError {
     #[error("the variable `{0}` is not set; set it for the engine, or write `${{{0}:-DEFAULT}}`")]
     Unset(String),
     /// What follows `${` is no variable.
-    #[error("wanted `${{NAME}}` or `${{NAME:-DEFAULT}}`, found `${{{0}`; write `$${{` where no variable is meant")]
+    #[error(
+        "wanted `${{NAME}}` or `${{NAME:-DEFAULT}}`, found `${{{0}`; write `$${{` where no variable is meant"
+    )]
     Malformed(String),
 }
 
@@ -126,9 +127,12 @@ pub fn expand_json(value: &Value, variables: &Variables) -> Result<Value, Expand
             Err(Unexpanded::Unset { name, .. }) => return Err(ExpandError::Unset(name)),
             Err(Unexpanded::Malformed { found, .. }) => return Err(ExpandError::Malformed(found)),
         },
-        Value::Array(items) => items.iter().map(|item| expand_json(item, variables)).collect::<Result<_, _>>()?,
+        Value::Array(items) => {
+            items.iter().map(|item| expand_json(item, variables)).collect::<Result<_, _>>()?
+        }
         Value::Object(fields) => {
-            let expanded = fields.iter().map(|(key, value)| Ok((key.clone(), expand_json(value, variables)?)));
+            let expanded =
+                fields.iter().map(|(key, value)| Ok((key.clone(), expand_json(value, variables)?)));
             Value::Object(expanded.collect::<Result<_, _>>()?)
         }
         other => other.clone(),

@@ -70,7 +70,15 @@ fn a_file_is_read() {
 
 #[test]
 fn what_is_left_out_is_as_by_default() {
-    for text in ["", "\n", "# nothing yet\n", "engine:\nworkers:\n", "workers:\n  post:\n", "workers: {post: true}", "\u{feff}"] {
+    for text in [
+        "",
+        "\n",
+        "# nothing yet\n",
+        "engine:\nworkers:\n",
+        "workers:\n  post:\n",
+        "workers: {post: true}",
+        "\u{feff}",
+    ] {
         let settings = read(text).unwrap();
         assert_eq!(settings.worker::<Post>("post"), Some(Post::default()), "{text}");
         assert_eq!(settings.engine, EngineSettings::default(), "{text}");
@@ -89,10 +97,16 @@ fn what_is_wrong_is_said_with_place_and_suggestion() {
     check("engin:\n", &["ringway.yaml:1:1: unknown key `engin`; did you mean `engine`?"]);
     check("engine:\n  adress: x\n", &["ringway.yaml:2:3: unknown key `adress`; did you mean `address`?"]);
     check("engine:\n  drain_ms: soon\n", &["ringway.yaml:2:13: wanted u64, found string \"soon\""]);
-    check("engine:\n  rules:\n    - action: dney\n      function: x\n", &[":3:15: unknown word `dney`; did you mean `deny`?"]);
+    check(
+        "engine:\n  rules:\n    - action: dney\n      function: x\n",
+        &[":3:15: unknown word `dney`; did you mean `deny`?"],
+    );
     check("engine:\n  rules:\n    - action: deny\n", &[":3:7: the key `function` is missing"]);
     check("engine: [1]\n", &[":1:9: ", "found a list"]);
-    check("engine:\n  limits:\n    triggers_max: 0\n", &[":3:19: this is out of bounds: 0 is less than the minimum of 1"]);
+    check(
+        "engine:\n  limits:\n    triggers_max: 0\n",
+        &[":3:19: this is out of bounds: 0 is less than the minimum of 1"],
+    );
     check("workers:\n  pots:\n", &[":2:3: there is no built-in worker `pots`; did you mean `post`?"]);
     check("workers:\n  nothing_like_it:\n", &["known are `other`, `post`"]);
     check("workers:\n  post:\n    letters_max: 101\n", &[":3:18: this is out of bounds"]);
@@ -106,7 +120,8 @@ fn what_is_wrong_is_said_with_place_and_suggestion() {
 
 #[test]
 fn all_sections_are_checked_before_anything_is_said() {
-    let problems = read("engine:\n  a: 1\nworkers:\n  post:\n    b: 1\n  other:\n    c: 1\nmore: 1\n").unwrap_err();
+    let problems =
+        read("engine:\n  a: 1\nworkers:\n  post:\n    b: 1\n  other:\n    c: 1\nmore: 1\n").unwrap_err();
     let lines: Vec<_> = problems.0.iter().map(|problem| problem.at.unwrap().line).collect();
     assert_eq!(lines, [2, 5, 7, 8]);
 }
@@ -141,7 +156,10 @@ fn changes_say_whether_they_are_live() {
     let change = |path: &str, live: bool| (path.to_owned(), live);
     assert_eq!(changes("", "engine: {drain_ms: 5000}\nworkers: {post: {letters_max: 10}}"), []);
     assert_eq!(
-        changes("engine: {project: a, drain_ms: 1}", "engine: {project: b, drain_ms: 2, rules: [{action: deny, function: x}]}"),
+        changes(
+            "engine: {project: a, drain_ms: 1}",
+            "engine: {project: b, drain_ms: 2, rules: [{action: deny, function: x}]}"
+        ),
         [change("engine.drain_ms", true), change("engine.project", false), change("engine.rules", true)]
     );
     assert_eq!(
@@ -169,7 +187,8 @@ fn paths_are_relative_to_the_file() {
 fn files_that_are_none_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ringway.yaml");
-    let wrong = |path: &Path| Settings::read(path, &sections(), &Variables::default()).unwrap_err().to_string();
+    let wrong =
+        |path: &Path| Settings::read(path, &sections(), &Variables::default()).unwrap_err().to_string();
     assert!(wrong(&path).contains("cannot be read"));
     assert!(wrong(folder.path()).contains("cannot be read"));
     std::fs::write(&path, b"a\nb\xff").unwrap();
@@ -186,11 +205,21 @@ fn fits(validator: &jsonschema::Validator, text: &str) -> bool {
 fn the_schema_takes_what_is_read_and_refuses_what_is_not() {
     let schema = Settings::schema(&sections());
     let validator = jsonschema::options().build(&schema).unwrap();
-    for good in ["engine: {project: a}\nworkers: {post: {letters_max: 3}, other: false}", "workers: [{name: iii-post}]", "a: &x 1"] {
+    for good in [
+        "engine: {project: a}\nworkers: {post: {letters_max: 3}, other: false}",
+        "workers: [{name: iii-post}]",
+        "a: &x 1",
+    ] {
         let read = read(good).is_ok();
         assert_eq!(fits(&validator, good), read, "{good}");
     }
-    for bad in ["engine: {x: 1}", "workers: {post: {letters_max: 0}}", "workers: {pots: {}}", "workers: [{name: nobody}]", "workers: {post: {speed: fast}}"] {
+    for bad in [
+        "engine: {x: 1}",
+        "workers: {post: {letters_max: 0}}",
+        "workers: {pots: {}}",
+        "workers: [{name: nobody}]",
+        "workers: {post: {speed: fast}}",
+    ] {
         assert!(read(bad).is_err() && !fits(&validator, bad), "{bad}");
     }
 }

@@ -19,10 +19,16 @@ fn fault(text: &str) -> Fault {
 
 #[test]
 fn yaml_is_read() {
-    assert_eq!(value("a: 1\nb: [x, 'y', \"2\"]\nc:\n  - d: ~\n"), json!({"a": 1, "b": ["x", "y", "2"], "c": [{"d": null}]}));
+    assert_eq!(
+        value("a: 1\nb: [x, 'y', \"2\"]\nc:\n  - d: ~\n"),
+        json!({"a": 1, "b": ["x", "y", "2"], "c": [{"d": null}]})
+    );
     assert_eq!(value("a: &x {n: 1}\nb: *x"), json!({"a": {"n": 1}, "b": {"n": 1}}));
     assert_eq!(value("a: !!str 5"), json!({"a": "5"}));
-    assert_eq!(value("a: ${PORT}\nb: \"${PORT}\"\nc: ${PORT}0\nd: ${NO:-true}"), json!({"a": 80, "b": "80", "c": "800", "d": true}));
+    assert_eq!(
+        value("a: ${PORT}\nb: \"${PORT}\"\nc: ${PORT}0\nd: ${NO:-true}"),
+        json!({"a": 80, "b": "80", "c": "800", "d": true})
+    );
     assert_eq!(value("a: |\n  x ${NAME}\n  y\n"), json!({"a": "x x\ny\n"}));
 }
 
@@ -75,9 +81,49 @@ fn neither_depth_nor_aliases_take_more_than_they_may() {
 /// Texts that look like a file: pieces of YAML in any order.
 fn pieces() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
-        "engine:", "workers:", " ", "  ", "\n", "\n  ", "\n- ", "- ", ": ", "? ", "a", "1", "'", "\"", "{", "}", "[",
-        "]", ",", "&x ", "*x", "!!str ", "!x ", "|", ">-", "\n---\n", "\n...\n", "%YAML 1.2\n", "#", "\t", "${A}",
-        "${A:-", "}", "$${", "\\", "\u{feff}", "é", "\0", "\r\n", "@", "`", "<<", "~",
+        "engine:",
+        "workers:",
+        " ",
+        "  ",
+        "\n",
+        "\n  ",
+        "\n- ",
+        "- ",
+        ": ",
+        "? ",
+        "a",
+        "1",
+        "'",
+        "\"",
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        "&x ",
+        "*x",
+        "!!str ",
+        "!x ",
+        "|",
+        ">-",
+        "\n---\n",
+        "\n...\n",
+        "%YAML 1.2\n",
+        "#",
+        "\t",
+        "${A}",
+        "${A:-",
+        "}",
+        "$${",
+        "\\",
+        "\u{feff}",
+        "é",
+        "\0",
+        "\r\n",
+        "@",
+        "`",
+        "<<",
+        "~",
     ]);
     prop::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat())
 }

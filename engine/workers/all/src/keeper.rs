@@ -44,12 +44,16 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     pub(crate) fn start(address: &str, store: Arc<Embedded>) -> Result<Self, CallError> {
-        let worker = Worker::builder("store").address(address).description("the store of this engine").connect()?;
+        let worker =
+            Worker::builder("store").address(address).description("the store of this engine").connect()?;
         let started = Self { worker };
         let look = Arc::clone(&store);
         let back_up = move |_: &ringway::Context, request: BackupRequest| {
             if !request.path.is_absolute() {
-                let text = format!("wanted a whole path, found {}: the engine runs in another folder", request.path.display());
+                let text = format!(
+                    "wanted a whole path, found {}: the engine runs in another folder",
+                    request.path.display()
+                );
                 return Err(Failure::invalid(text));
             }
             let taken = backup::backup(&store, &request.path)

@@ -67,7 +67,10 @@ pub(crate) struct Typed<C, W> {
 
 impl Row {
     /// A worker that reads settings of a type, and how it starts.
-    #[expect(clippy::new_ret_no_self, reason = "a row is made in two steps, the first of which knows the types")]
+    #[expect(
+        clippy::new_ret_no_self,
+        reason = "a row is made in two steps, the first of which knows the types"
+    )]
     fn new<C, W, E>(
         name: &'static str,
         start: impl Fn(&str, Arc<dyn Store>, C) -> Result<W, E> + 'static,

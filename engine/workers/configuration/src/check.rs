@@ -90,7 +90,12 @@ mod tests {
 
     #[test]
     fn schemas_that_lead_elsewhere_or_nowhere_are_refused() {
-        for bad in [json!(1), json!({"type": "nothing"}), json!({"$ref": "https://example.org/x"}), json!({"pattern": "("})] {
+        for bad in [
+            json!(1),
+            json!({"type": "nothing"}),
+            json!({"$ref": "https://example.org/x"}),
+            json!({"pattern": "("}),
+        ] {
             assert_eq!(code(schema("a", &bad).map(drop)).as_deref(), Some("SCHEMA_INVALID"), "{bad}");
         }
     }

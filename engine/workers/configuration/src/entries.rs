@@ -88,13 +88,19 @@ impl Entries {
     }
 
     /// Sets the whole value; only at a version where one is named.
-    pub(crate) async fn set(&self, id: &str, value: &Value, expected: Option<u64>) -> Result<Changed, Failure> {
+    pub(crate) async fn set(
+        &self,
+        id: &str,
+        value: &Value,
+        expected: Option<u64>,
+    ) -> Result<Changed, Failure> {
         check::id(id)?;
         self.change(id, |before| {
             let before = before.ok_or_else(|| not_registered(id))?;
             if let Some(expected) = expected.filter(|expected| *expected != before.version) {
                 let found = before.version;
-                let text = format!("wanted `{id}` at version {expected}, found version {found}: read it again");
+                let text =
+                    format!("wanted `{id}` at version {expected}, found version {found}: read it again");
                 return Err(Failure::with_code("VERSION_MISMATCH", text));
             }
             self.fits(before, value)?;
@@ -146,8 +152,13 @@ impl Entries {
                 return Ok(Changed { old: Some(old.clone()), entry });
             }
             entry.version = old.as_ref().map_or(1, |old| old.version + 1);
-            let version =
-                Version { version: entry.version, at_ms: self.clock.now_ms(), cause, of, value: entry.value.clone() };
+            let version = Version {
+                version: entry.version,
+                at_ms: self.clock.now_ms(),
+                cause,
+                of,
+                value: entry.value.clone(),
+            };
             let history_max = self.config.load().history_max;
             let batch = self.shelf.change(before.as_ref(), &entry, &version, history_max)?;
             let happened = match cause {

@@ -188,8 +188,9 @@ struct Deleted {
 pub(crate) fn all(entries: &Entries) -> Vec<Function> {
     let own = || entries.clone();
     vec![
-        answering("configuration::register", own(), register)
-            .description("Registers a configuration with its schema; a stored value stays unless one is given"),
+        answering("configuration::register", own(), register).description(
+            "Registers a configuration with its schema; a stored value stays unless one is given",
+        ),
         answering("configuration::set", own(), set).description("Sets the whole value of a configuration"),
         answering("configuration::get", own(), get)
             .description("Reads a configuration, variables put in unless `raw`")
@@ -197,7 +198,9 @@ pub(crate) fn all(entries: &Entries) -> Vec<Function> {
         answering("configuration::list", own(), list)
             .description("Lists configurations, without their values")
             .idempotent(),
-        answering("configuration::schema", own(), schema).description("Describes one configuration").idempotent(),
+        answering("configuration::schema", own(), schema)
+            .description("Describes one configuration")
+            .idempotent(),
         answering("configuration::history", own(), history)
             .description("Lists versions of a configuration, the newest first")
             .idempotent(),
@@ -224,7 +227,8 @@ where
 async fn register(entries: Entries, request: Register) -> HandlerResult<Whole> {
     let Register { id, name, description, schema, initial_value, metadata } = request;
     let wanted = Registration { id, name, description, schema, initial_value, metadata };
-    let Entry { id, name, description, schema, metadata, value, version } = entries.register(wanted).await?.entry;
+    let Entry { id, name, description, schema, metadata, value, version } =
+        entries.register(wanted).await?.entry;
     // A value that was kept may have variables that are gone; that is for `get` to say.
     let value = check::expand(&id, &value).unwrap_or(value);
     Ok(Whole { id, name, description, schema, value, metadata, version })

@@ -153,9 +153,11 @@ impl Shelf {
             Some(before) => Batch::new().expect_revision(ENTRIES, id, before.revision),
             None => Batch::new().expect_absent(ENTRIES, id),
         };
-        let mut batch = batch
-            .put(ENTRIES, id, encode(entry)?)
-            .put(HISTORY, &history_key(&entry.id, entry.version), encode(version)?);
+        let mut batch = batch.put(ENTRIES, id, encode(entry)?).put(
+            HISTORY,
+            &history_key(&entry.id, entry.version),
+            encode(version)?,
+        );
         let oldest = (entry.version + 1).saturating_sub(u64::from(history_max.max(1)));
         let (from, to) = (history_key(&entry.id, 0), history_key(&entry.id, oldest));
         let scan = Scan::table(HISTORY).range(Bound::Included(&from), Bound::Excluded(&to));

@@ -180,7 +180,9 @@ impl Events {
         if waiting < WAITING_MAX {
             return Ok(());
         }
-        let text = format!("{waiting} changes wait to be told to triggers, no more are taken: look for a slow function");
+        let text = format!(
+            "{waiting} changes wait to be told to triggers, no more are taken: look for a slow function"
+        );
         Err(Failure::from(CallError::new(ErrorCode::Busy, text).with_user_code(STORE_ERROR)))
     }
 
@@ -247,7 +249,8 @@ mod tests {
 
     #[test]
     fn a_trigger_says_what_it_waits_for() {
-        let read = watch(&json!({"configuration_id": "a", "event_types": ["configuration:updated"]})).unwrap();
+        let read =
+            watch(&json!({"configuration_id": "a", "event_types": ["configuration:updated"]})).unwrap();
         assert_eq!(read, Watch { id: Some("a".to_owned()), events: vec![Happened::Updated], raw: false });
         assert_eq!(watch(&Value::Null).unwrap(), Watch { id: None, events: Vec::new(), raw: false });
         let check = |config: Value, expected: &str| {

@@ -88,11 +88,17 @@ fn values_are_set_and_read_in_the_shapes_of_iii() {
     let folder = tempfile::tempdir().unwrap();
     let place = Place::open(folder.path(), Config::default());
     let entry = place.register("web", &json!({"port": 80}));
-    assert_eq!((&entry["id"], &entry["name"], &entry["value"], &entry["version"]), (&json!("web"), &json!("Web"), &json!({"port": 80}), &json!(1)));
+    assert_eq!(
+        (&entry["id"], &entry["name"], &entry["value"], &entry["version"]),
+        (&json!("web"), &json!("Web"), &json!({"port": 80}), &json!(1))
+    );
     assert_eq!(entry.get("metadata"), None);
     let set = place.ok("set", json!({"id": "web", "value": {"port": 81}}));
     assert_eq!(set, json!({"old_value": {"port": 80}, "new_value": {"port": 81}, "version": 2}));
-    assert_eq!(place.ok("get", json!({"id": "web", "_caller_worker_id": "x"})), json!({"id": "web", "value": {"port": 81}, "version": 2}));
+    assert_eq!(
+        place.ok("get", json!({"id": "web", "_caller_worker_id": "x"})),
+        json!({"id": "web", "value": {"port": 81}, "version": 2})
+    );
     let list = place.ok("list", json!({}));
     assert_eq!(list["configurations"].as_array().unwrap().len(), 1);
     assert_eq!(list["configurations"][0].get("value"), None);
@@ -111,7 +117,8 @@ fn what_does_not_fit_is_refused_and_nothing_changes() {
     let why = place.fails("set", json!({"id": "web", "value": {"port": 0}}), "SCHEMA_INVALID");
     assert!(why.contains("`/port`") && why.contains("minimum"), "{why}");
     place.fails("set", json!({"id": "web", "value": {"x": "y".repeat(200)}}), "VALUE_TOO_LARGE");
-    let why = place.fails("set", json!({"id": "web", "value": {"x": "${RINGWAY_TEST_NOT_SET}"}}), "EXPAND_FAILED");
+    let why =
+        place.fails("set", json!({"id": "web", "value": {"x": "${RINGWAY_TEST_NOT_SET}"}}), "EXPAND_FAILED");
     assert!(why.contains("RINGWAY_TEST_NOT_SET"), "{why}");
     place.fails("set", json!({"id": "web", "value": {}, "expected_version": 7}), "VERSION_MISMATCH");
     place.fails("rollback", json!({"id": "web", "version": 9}), "NOT_FOUND");
@@ -125,7 +132,10 @@ fn variables_are_put_in_when_a_value_is_read() {
     let place = Place::open(folder.path(), Config::default());
     place.register("web", &json!({"port": "${RINGWAY_TEST_NOT_SET:-8080}"}));
     assert_eq!(place.ok("get", json!({"id": "web"}))["value"], json!({"port": 8080}));
-    assert_eq!(place.ok("get", json!({"id": "web", "raw": true}))["value"], json!({"port": "${RINGWAY_TEST_NOT_SET:-8080}"}));
+    assert_eq!(
+        place.ok("get", json!({"id": "web", "raw": true}))["value"],
+        json!({"port": "${RINGWAY_TEST_NOT_SET:-8080}"})
+    );
 }
 
 #[test]
@@ -154,9 +164,17 @@ fn every_version_is_kept_and_can_be_gone_back_to() {
     let back = place.ok("rollback", json!({"id": "web", "version": 3}));
     assert_eq!(back, json!({"old_value": {"port": 5}, "new_value": {"port": 3}, "version": 6}));
     let history = place.ok("history", json!({"id": "web"}));
-    let versions: Vec<_> = history["versions"].as_array().unwrap().iter().map(|version| version["version"].as_u64().unwrap()).collect();
+    let versions: Vec<_> = history["versions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|version| version["version"].as_u64().unwrap())
+        .collect();
     assert_eq!(versions, [6, 5, 4, 3]);
-    assert_eq!((&history["versions"][0]["cause"], &history["versions"][0]["of"]), (&json!("rolled_back"), &json!(3)));
+    assert_eq!(
+        (&history["versions"][0]["cause"], &history["versions"][0]["of"]),
+        (&json!("rolled_back"), &json!(3))
+    );
     assert!(history["versions"][0]["at_ms"].as_u64() > history["versions"][1]["at_ms"].as_u64());
     let page = place.ok("history", json!({"id": "web", "limit": 2, "before": 6}));
     assert_eq!((&page["versions"][0]["version"], &page["versions"][1]["version"]), (&json!(5), &json!(4)));
@@ -182,7 +200,10 @@ fn all_that_was_acknowledged_is_there_after_a_restart() {
         assert_eq!(place.ok("delete", json!({"id": "gone"})), json!({"id": "gone", "old_value": {}}));
     }
     let place = Place::open(folder.path(), Config::default());
-    assert_eq!(place.ok("get", json!({"id": "web"})), json!({"id": "web", "value": {"port": 2}, "version": 2}));
+    assert_eq!(
+        place.ok("get", json!({"id": "web"})),
+        json!({"id": "web", "value": {"port": 2}, "version": 2})
+    );
     assert_eq!(place.ok("history", json!({"id": "web"}))["versions"].as_array().unwrap().len(), 2);
     place.fails("get", json!({"id": "gone"}), "NOT_FOUND");
     place.ok("rollback", json!({"id": "web", "version": 1}));
@@ -194,8 +215,12 @@ fn triggers_tell_of_changes_in_their_order() {
     let folder = tempfile::tempdir().unwrap();
     let place = Place::open(folder.path(), Config::default());
     let all = place.watch("all", json!({}));
-    let updates = place.watch("updates", json!({"configuration_id": "web", "event_types": ["configuration:updated"]}));
-    let big = place.watch("big", json!({"condition": "new_value.port > 1000", "event_types": ["configuration:updated"]}));
+    let updates =
+        place.watch("updates", json!({"configuration_id": "web", "event_types": ["configuration:updated"]}));
+    let big = place.watch(
+        "big",
+        json!({"condition": "new_value.port > 1000", "event_types": ["configuration:updated"]}),
+    );
     place.register("web", &json!({"port": 1}));
     place.register("other", &json!({"port": 1}));
     for port in [2, 2000, 3] {
@@ -205,10 +230,19 @@ fn triggers_tell_of_changes_in_their_order() {
     let next = |from: &Receiver<Value>| from.recv_timeout(PATIENCE).unwrap();
     let first = next(&all);
     assert_eq!(first["type"], "configuration");
-    assert_eq!((&first["event_type"], &first["old_value"], &first["new_value"]), (&json!("configuration:registered"), &Value::Null, &json!({"port": 1})));
+    assert_eq!(
+        (&first["event_type"], &first["old_value"], &first["new_value"]),
+        (&json!("configuration:registered"), &Value::Null, &json!({"port": 1}))
+    );
     assert_eq!((&first["name"], &first["description"]), (&json!("Web"), &json!("The web")));
-    let rest: Vec<String> = (0..5).map(|_| format!("{} {}", next(&all)["event_type"].as_str().unwrap(), "")).collect();
-    assert!(rest[0].contains("registered") && rest[1..4].iter().all(|word| word.contains("updated")) && rest[4].contains("deleted"), "{rest:?}");
+    let rest: Vec<String> =
+        (0..5).map(|_| format!("{} {}", next(&all)["event_type"].as_str().unwrap(), "")).collect();
+    assert!(
+        rest[0].contains("registered")
+            && rest[1..4].iter().all(|word| word.contains("updated"))
+            && rest[4].contains("deleted"),
+        "{rest:?}"
+    );
     let ports: Vec<_> = (0..3).map(|_| next(&updates)["new_value"]["port"].clone()).collect();
     assert_eq!(ports, [json!(2), json!(2000), json!(3)]);
     assert_eq!(next(&big)["new_value"]["port"], 2000);
@@ -233,7 +267,9 @@ fn many_changes_at_once_lose_nothing_and_share_commits() {
         .map(|id| json!({"id": format!("c{id}"), "value": {"port": 7}}))
         .chain((1..=64).map(|port| json!({"id": "web", "value": {"port": port + 100}})))
         .collect();
-    let calls = requests.iter().map(|request| place.client.trigger_json_async("configuration::set", request, &options));
+    let calls = requests
+        .iter()
+        .map(|request| place.client.trigger_json_async("configuration::set", request, &options));
     let mut calls: Vec<_> = calls.map(Box::pin).collect();
     let answers = future::block_on(async {
         // All are begun before the first is waited for.
@@ -246,11 +282,19 @@ fn many_changes_at_once_lose_nothing_and_share_commits() {
         }
         answers
     });
-    let versions: Vec<u64> = answers[64..].iter().map(|answer| answer.as_ref().unwrap()["version"].as_u64().unwrap()).collect();
+    let versions: Vec<u64> =
+        answers[64..].iter().map(|answer| answer.as_ref().unwrap()["version"].as_u64().unwrap()).collect();
     let mut sorted = versions.clone();
     sorted.sort_unstable();
-    assert_eq!(sorted, (2..=65).collect::<Vec<u64>>(), "each of the changes of one configuration is a version of its own");
-    assert_eq!(place.ok("history", json!({"id": "web", "limit": 1000}))["versions"].as_array().unwrap().len(), 65);
+    assert_eq!(
+        sorted,
+        (2..=65).collect::<Vec<u64>>(),
+        "each of the changes of one configuration is a version of its own"
+    );
+    assert_eq!(
+        place.ok("history", json!({"id": "web", "limit": 1000}))["versions"].as_array().unwrap().len(),
+        65
+    );
     println!("before {before:?}\nafter {:?}", place.store.metrics());
 }
 
