@@ -19,7 +19,7 @@ const III_ADAPTER: (&str, Option<&str>) = ("adapter", None);
 pub(crate) fn rows() -> Vec<Row> {
     use configuration::{Config, Configuration};
     vec![
-        Row::new::<Config, Configuration, _>("configuration", Configuration::start)
+        Row::of::<Config, Configuration, _>("configuration", Configuration::start)
             .iii("configuration", &[III_ADAPTER, ("ttl_seconds", None)])
             .live(&["history_max", "value_bytes_max", "delivery_timeout_ms"], Configuration::reconfigure),
     ]
@@ -67,11 +67,7 @@ pub(crate) struct Typed<C, W> {
 
 impl Row {
     /// A worker that reads settings of a type, and how it starts.
-    #[expect(
-        clippy::new_ret_no_self,
-        reason = "a row is made in two steps, the first of which knows the types"
-    )]
-    fn new<C, W, E>(
+    fn of<C, W, E>(
         name: &'static str,
         start: impl Fn(&str, Arc<dyn Store>, C) -> Result<W, E> + 'static,
     ) -> Typed<C, W>

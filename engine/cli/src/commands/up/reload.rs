@@ -69,6 +69,8 @@ impl<'a> Reload<'a> {
                 file.display()
             ));
         }
+        // It may have changed since it was read and before it was watched.
+        let _listened = news.send(News::Changed);
         let signals = Signals::new([SIGHUP]);
         if let Err(error) = &signals {
             output::note(&format!("warning: SIGHUP is not heard: {error}"));
