@@ -23,9 +23,39 @@ const ARROWS: &[(&str, &[&str])] = &[
         "ringway-engine",
         &["ringway-ipc", "ringway-protocol", "ringway", "ringway-engine-core", "ringway-telemetry"],
     ),
+    ("ringway-config", &[]),
+    // Variables in values mean what they mean in the file.
+    (
+        "ringway-worker-configuration",
+        &["ringway", "ringway-protocol", "ringway-store", "ringway-worker-kit", "ringway-config"],
+    ),
+    // The one place that names every built-in worker.
+    (
+        "ringway-workers",
+        &[
+            "ringway",
+            "ringway-store",
+            "ringway-config",
+            "ringway-worker-configuration",
+            "ringway-worker-cron",
+            "ringway-worker-pubsub",
+            "ringway-worker-queue",
+            "ringway-worker-state",
+        ],
+    ),
     // The demo is an engine, its workers and what they cost, in one program.
     ("ringway-demo", &["ringway", "ringway-telemetry", "ringway-engine", "ringway-bench"]),
-    ("ringway-bench", &["ringway-ipc", "ringway-protocol", "ringway", "ringway-engine"]),
+    (
+        "ringway-bench",
+        &[
+            "ringway-ipc",
+            "ringway-protocol",
+            "ringway",
+            "ringway-engine",
+            "ringway-config",
+            "ringway-workers",
+        ],
+    ),
     (
         "ringway-cli",
         &[
@@ -34,6 +64,9 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ringway",
             "ringway-telemetry",
             "ringway-engine",
+            "ringway-config",
+            "ringway-store",
+            "ringway-workers",
             "ringway-demo",
             "ringway-bench",
         ],
@@ -93,6 +126,8 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("ratatui", &["ringway-cli"]),
     ("anyhow", &["ringway-cli", "ringway-demo", "ringway-bench", "ringway-example-stage"]),
     ("toml", &["ringway-cli"]),
+    ("notify", &["ringway-cli"]),
+    ("saphyr-parser", &["ringway-config"]),
     ("tantivy", &["ringway-demo"]),
 ];
 

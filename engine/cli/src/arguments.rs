@@ -7,7 +7,9 @@ use std::time::Duration;
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::commands::{demo, doctor, functions, logs, shm, top, traces, trigger, up, workers};
+use crate::commands::{
+    backup, config, cron, demo, doctor, functions, logs, queue, shm, state, top, traces, trigger, up, workers,
+};
 
 /// Call functions of any process on this host, and see what they do.
 #[derive(Debug, Parser)]
@@ -76,6 +78,21 @@ pub(crate) enum Command {
     Top(top::TopArguments),
     /// Show who holds which segment, block and lease
     Shm(shm::ShmArguments),
+    /// Read and write what is kept in scopes and keys
+    #[command(subcommand)]
+    State(state::StateCommand),
+    /// Look at queues, put things in, hold them, and see to dead letters
+    #[command(subcommand)]
+    Queue(queue::QueueCommand),
+    /// Look at what is due when, run it now, hold it
+    #[command(subcommand)]
+    Cron(cron::CronCommand),
+    /// Check ringway.yaml, or write its schema
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Take, check and restore backups of everything durable
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
     /// Check what this machine allows, and what to do about what it does not
     Doctor(doctor::DoctorArguments),
     /// Measure calls beside what the machine itself takes

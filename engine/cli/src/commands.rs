@@ -16,6 +16,16 @@ pub(crate) mod top;
 
 pub(crate) mod shm;
 
+pub(crate) mod state;
+
+pub(crate) mod queue;
+
+pub(crate) mod cron;
+
+pub(crate) mod config;
+
+pub(crate) mod backup;
+
 pub(crate) mod doctor;
 
 pub(crate) mod bench;
@@ -23,6 +33,8 @@ pub(crate) mod bench;
 pub(crate) mod demo;
 
 pub(crate) mod completions;
+
+mod ask;
 
 mod inspect;
 
@@ -46,6 +58,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Logs(arguments) => logs::run(place, &arguments),
         Command::Top(arguments) => top::run(place, &arguments),
         Command::Shm(arguments) => shm::run(place, &arguments),
+        Command::State(command) => state::run(place, &command),
+        Command::Queue(command) => queue::run(place, &command),
+        Command::Cron(command) => cron::run(place, &command),
+        Command::Config(command) => config::run(&command),
+        Command::Backup(command) => backup::run(place, &command),
         Command::Doctor(arguments) => doctor::run(place, &arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Demo(arguments) => demo::run(arguments),

@@ -59,6 +59,11 @@ impl Failure {
         }
     }
 
+    /// What went wrong, without what to do about it.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Says it on standard error.
     pub(crate) fn report(&self) -> ExitCode {
         if !self.message.is_empty() {

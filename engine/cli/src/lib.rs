@@ -7,8 +7,7 @@
 //! - `arguments`: what can be typed;
 //! - `commands`: one file for each command;
 //! - `output`: how results, tables and errors look;
-//! - `connection`: attaching to the engine that is meant;
-//! - `suggest`: what somebody who mistyped a name may have meant.
+//! - `connection`: attaching to the engine that is meant.
 
 #![forbid(unsafe_code)]
 
@@ -22,7 +21,7 @@ mod failure;
 
 mod connection;
 
-mod suggest;
+use ringway_config::suggest;
 
 use std::process::ExitCode;
 

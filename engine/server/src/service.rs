@@ -35,15 +35,27 @@ pub fn raise_file_limit() -> io::Result<()> {
 /// # Errors
 /// [`ServiceError`]; the engine is stopped.
 pub fn run_until_signal(engine: &Engine, drain: Duration) -> Result<(), ServiceError> {
+    run_until_signal_then(engine, || drain)
+}
+
+/// As [`run_until_signal`], for a program that has things to end before the engine, such as workers of its own: `first`
+/// ends them and says how long the others may take.
+///
+/// # Errors
+/// As [`run_until_signal`].
+pub fn run_until_signal_then(
+    engine: &Engine,
+    first: impl FnOnce() -> Duration + Send,
+) -> Result<(), ServiceError> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(ServiceError::Signals)?;
     notify(&[sd_notify::NotifyState::Ready]);
-    let first = signals.forever().next();
-    tracing::info!(signal = first, "stopping");
+    let signal = signals.forever().next();
+    tracing::info!(signal, "stopping");
     notify(&[sd_notify::NotifyState::Stopping]);
     let handle = signals.handle();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            engine.shutdown(drain);
+            engine.shutdown(first());
             handle.close();
         });
         if let Some(second) = signals.forever().next() {

@@ -1,18 +1,25 @@
-//! `ringway up`: an engine in this process, until a signal.
+//! `ringway up`: an engine and its built-in workers in this process, until a signal.
 //!
-//! - `policy`: the file that says who may call what.
+//! - `policy`: the file that says who may call what;
+//! - `settings`: what `ringway.yaml` says, and where everything durable is;
+//! - `reload`: what happens when that file changes.
 
 mod policy;
+mod reload;
+mod settings;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use ringway_engine::{Engine, Otlp, StartError, ZoneSocket, raise_file_limit, run_until_signal};
+use ringway_config::Settings;
+use ringway_engine::{Engine, Otlp, StartError, ZoneSocket, raise_file_limit, run_until_signal_then};
+use ringway_workers::Workers;
 use tracing_subscriber::EnvFilter;
 
 use self::policy::PolicyFile;
+use self::reload::Reload;
 use crate::arguments::{Place, duration};
 use crate::failure::Failure;
 use crate::output::words::several;
@@ -30,9 +37,19 @@ pub(crate) struct UpArguments {
     /// Zones, users, and rules on who may call what: a TOML file, described in docs/policy.md
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// How long workers may finish what they have begun when the engine is told to stop
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
-    drain: Duration,
+    /// What the engine and its built-in workers are told [default: ./ringway.yaml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The folder of everything durable [default: as the file says, else in the user's state directory]
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// Run without built-in workers, which keeps nothing
+    #[arg(long)]
+    no_workers: bool,
+    /// How long workers may finish what they have begun when the engine is told to stop [default: as the file says, else
+    /// 5s]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    drain: Option<Duration>,
     /// Export no traces and logs, whatever the OTEL_ variables say
     #[arg(long)]
     no_otlp: bool,
@@ -49,17 +66,22 @@ fn zone_socket(text: &str) -> Result<ZoneSocket, String> {
 
 pub(crate) fn run(place: &Place, arguments: &UpArguments) -> Result<ExitCode, Failure> {
     start_logging();
+    let (file, settings) = settings::read(arguments.config.as_deref())?;
+    let place = &settings::place(place, &settings);
     let policy = arguments.policy.as_deref().map(PolicyFile::read).transpose()?.unwrap_or_default();
     let sockets: Vec<(String, String)> = policy
         .sockets()
+        .chain(settings.engine.zones.iter().map(|zone| (zone.name.as_str(), zone.address.as_str())))
         .chain(arguments.zones.iter().map(|zone| (zone.zone.as_str(), zone.address.as_str())))
         .map(|(zone, address)| (zone.to_owned(), address.to_owned()))
         .collect();
-    let rules = policy.rules();
+    let rules = policy.rules().to_vec();
     if let Err(error) = raise_file_limit() {
         tracing::warn!(%error, "cannot raise the limit on open files; many workers may not fit");
     }
-    let engine = start(place, arguments, policy)?;
+    let engine = start(place, arguments, policy, &settings)?;
+    // Workers end before their engine, whatever goes wrong from here on.
+    let workers = start_workers(place, arguments, &engine, &settings)?;
     let terminal = Terminal::of_stderr();
     let address = engine.address();
     output::note(&format!(
@@ -71,16 +93,57 @@ pub(crate) fn run(place: &Place, arguments: &UpArguments) -> Result<ExitCode, Fa
         output::note(&format!("  zone {zone} attaches at {address}"));
     }
     if let Some(path) = &arguments.policy {
-        output::note(&format!("  {} on who may call what, from {}", several(rules, "rule"), path.display()));
+        output::note(&format!(
+            "  {} on who may call what, from {}",
+            several(rules.len(), "rule"),
+            path.display()
+        ));
     }
     output::note(&connect_words(place, address));
-    run_until_signal(&engine, arguments.drain)?;
+    if let Some((_, folder)) = &workers {
+        output::note(&format!("  everything durable is in {}", folder.display()));
+    }
+    let workers = workers.map(|(workers, _)| workers);
+    let reload = Reload::new(file, settings, rules, &engine, workers.as_ref());
+    reload.run_while(|| {
+        run_until_signal_then(&engine, || {
+            workers.iter().for_each(Workers::shut_down);
+            arguments.drain.unwrap_or(reload.drain())
+        })
+    })?;
     output::note("stopped");
     Ok(ExitCode::SUCCESS)
 }
 
-fn start(place: &Place, arguments: &UpArguments, policy: PolicyFile) -> Result<Engine, Failure> {
-    let mut builder = policy.apply(Engine::builder());
+/// Starts the built-in workers, and says where they keep things.
+fn start_workers(
+    place: &Place,
+    arguments: &UpArguments,
+    engine: &Engine,
+    settings: &Settings,
+) -> Result<Option<(Workers, PathBuf)>, Failure> {
+    if arguments.no_workers {
+        return Ok(None);
+    }
+    let folder = settings::data_folder(place, arguments.data.as_deref(), settings)?;
+    let workers = Workers::start(engine.address(), &folder, settings).map_err(|error| {
+        Failure::error(error).hint(
+            "`--data FOLDER` or `engine.data_folder` names another folder; `--no-workers` runs without one",
+        )
+    })?;
+    for damage in &workers.report().damage {
+        output::note(&format!("warning: something in {} was damaged: {damage:?}", folder.display()));
+    }
+    Ok(Some((workers, folder)))
+}
+
+fn start(
+    place: &Place,
+    arguments: &UpArguments,
+    policy: PolicyFile,
+    settings: &Settings,
+) -> Result<Engine, Failure> {
+    let mut builder = settings::apply(policy.apply(Engine::builder(), &settings.engine)?, &settings.engine);
     // Without an address the engine looks where workers look.
     if let Some(address) = &place.address {
         builder = builder.address(address);
@@ -160,8 +223,18 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("ringway-up-{}", std::process::id()));
         let address = folder.join("x/y.sock").to_string_lossy().into_owned();
         let place = Place { address: Some(address.clone()), ..Place::default() };
-        let arguments = |zones| UpArguments { zones, policy: None, drain: Duration::ZERO, no_otlp: true };
-        let failure = start(&place, &arguments(Vec::new()), PolicyFile::default()).unwrap_err().text();
+        let settings = Settings::defaults(&ringway_workers::sections()).unwrap();
+        let arguments = |zones| UpArguments {
+            zones,
+            policy: None,
+            config: None,
+            data: None,
+            no_workers: true,
+            drain: None,
+            no_otlp: true,
+        };
+        let start = |place: &Place, zones| start(place, &arguments(zones), PolicyFile::default(), &settings);
+        let failure = start(&place, Vec::new()).unwrap_err().text();
         let directory = folder.join("x");
         for part in [&*address, &*directory.to_string_lossy(), "make it", "another address"] {
             assert!(failure.contains(part), "{part} in {failure}");
@@ -169,7 +242,7 @@ mod tests {
         let place =
             Place { address: Some(format!("@ringway-up-{}", std::process::id())), ..Place::default() };
         let zones = vec![ZoneSocket::new("box", &address)];
-        assert!(start(&place, &arguments(zones), PolicyFile::default()).is_err());
+        assert!(start(&place, zones).is_err());
         assert!(!folder.exists(), "nothing was made");
     }
 }

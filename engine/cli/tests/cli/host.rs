@@ -1,6 +1,7 @@
 //! An engine with one worker, and the command against it.
 
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -87,7 +88,15 @@ pub(crate) fn ringway() -> Command {
     for name in ["RINGWAY_SOCKET", "RINGWAY_PROJECT", "RINGWAY_WAIT", "RINGWAY_LOG", "OTEL_TRACES_SAMPLER"] {
         command.env_remove(name);
     }
+    // What an engine of a test keeps is nobody else's.
+    command.env("XDG_STATE_HOME", states().path());
     command
+}
+
+/// A folder for what engines keep that are told of none.
+fn states() -> &'static tempfile::TempDir {
+    static STATES: OnceLock<tempfile::TempDir> = OnceLock::new();
+    STATES.get_or_init(|| tempfile::tempdir().unwrap())
 }
 
 /// What a command left.

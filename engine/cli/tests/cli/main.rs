@@ -5,6 +5,8 @@
 
 mod host;
 
+mod keeping;
 mod looking;
 mod running;
+mod settings;
 mod trigger;

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use ringway_config::EngineSettings;
 use ringway_engine::{EngineBuilder, Policy, Rule, ZoneSocket};
 use serde::Deserialize;
 
@@ -75,15 +76,19 @@ impl PolicyFile {
         Ok(file)
     }
 
-    /// Says the same to an engine that is about to start.
-    pub(super) fn apply(self, mut builder: EngineBuilder) -> EngineBuilder {
+    /// Says the same to an engine that is about to start, and after it what `ringway.yaml` says.
+    pub(super) fn apply(
+        self,
+        mut builder: EngineBuilder,
+        settings: &EngineSettings,
+    ) -> Result<EngineBuilder, Failure> {
         for Zone { name, address, users } in self.zones {
             builder = builder.zone_socket(ZoneSocket { users, ..ZoneSocket::new(name, address) });
         }
         for User { uid, zone } in self.users {
             builder = builder.user_zone(uid, zone);
         }
-        builder.policy(Policy::new(self.rules))
+        Ok(builder.policy(policy(&self.rules, settings)?))
     }
 
     /// Lists the sockets, each as zone and address.
@@ -91,10 +96,26 @@ impl PolicyFile {
         self.zones.iter().map(|zone| (zone.name.as_str(), zone.address.as_str()))
     }
 
-    /// Counts the rules.
-    pub(super) fn rules(&self) -> usize {
-        self.rules.len()
+    /// The rules, in order.
+    pub(super) fn rules(&self) -> &[Rule] {
+        &self.rules
     }
+}
+
+/// What the rules of a policy file and those of `ringway.yaml` say together; the file's come first.
+pub(super) fn policy(first: &[Rule], settings: &EngineSettings) -> Result<Policy, Failure> {
+    let mut rules = first.to_vec();
+    for rule in &settings.rules {
+        let rule: Rule = serde_json::from_value(serde_json::to_value(rule)?)?;
+        if rules.iter().any(|earlier| same(earlier, &rule)) {
+            let text = format!(
+                "a rule under `engine.rules` never decides anything, one before it is for the same calls: {rule:?}"
+            );
+            return Err(Failure::usage(text));
+        }
+        rules.push(rule);
+    }
+    Ok(Policy::new(rules))
 }
 
 /// Whether two rules are for the same calls, whatever they do with them.

@@ -1,7 +1,9 @@
-//! What somebody who mistyped a name may have meant. Knows texts only.
+//! What somebody who mistyped a name may have meant. Used here for keys, and by the command line for everything else. It
+//! knows texts only.
 
 /// Returns the candidate nearest to what was typed, if it is near enough to be meant.
-pub(crate) fn closest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn closest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let allowed = (typed.chars().count() / 3).max(1);
     let measured = candidates.into_iter().map(|candidate| (distance(typed, candidate), candidate));
     let nearest = measured.min_by_key(|&(distance, candidate)| (distance, candidate))?;

@@ -1,0 +1,190 @@
+//! `ringway.yaml` and backups, with the executable: what is refused, what `up` does with the file, what happens when it
+//! changes, and what is there after a restart.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{ChildStderr, Command, Stdio};
+
+use serde_json::json;
+
+use crate::host::{Ran, address, ringway};
+use crate::running::Killed;
+
+/// An engine in a process of its own, and what it says.
+struct Up {
+    engine: Killed,
+    words: BufReader<ChildStderr>,
+    address: String,
+}
+
+impl Up {
+    fn start(arguments: &[&str], folder: &Path) -> Self {
+        let address = address();
+        let mut command = ringway();
+        command.current_dir(folder).args(["--address", &address, "up"]).args(arguments);
+        let mut engine = Killed(command.stderr(Stdio::piped()).spawn().unwrap());
+        let words = BufReader::new(engine.0.stderr.take().unwrap());
+        let mut up = Self { engine, words, address };
+        up.hear("runs at");
+        up
+    }
+
+    /// Waits for a line with these words; whatever else is said before it is part of the failure.
+    #[track_caller]
+    fn hear(&mut self, words: &str) -> String {
+        let mut heard = String::new();
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.words.read_line(&mut line).unwrap(), 0, "`{words}` was not said in\n{heard}");
+            if line.contains(words) {
+                return line;
+            }
+            heard.push_str(&line);
+        }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        Ran::of(ringway().args(["--address", &self.address]).args(arguments))
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.engine.0.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    fn stop(mut self) {
+        self.signal("-TERM");
+        self.hear("stopped");
+        assert!(self.engine.0.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn a_file_is_checked_with_place_and_suggestion() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ringway.yaml");
+    let check = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        Ran::of(ringway().current_dir(folder.path()).args(["config", "check"]))
+    };
+    check("engine: {drain_ms: 100}\n").prints("ringway.yaml is good\n");
+    check("engine:\n  drian_ms: 1\nworkers:\n  configuration:\n    history_max: 0\n").fails(
+        1,
+        &[
+            "ringway.yaml:2:3: unknown key `drian_ms`; did you mean `drain_ms`?",
+            "ringway.yaml:5:18: this is out of bounds",
+        ],
+    );
+    check("engine:\n  address: ${RINGWAY_TEST_NOWHERE}\n")
+        .fails(1, &["ringway.yaml:2:12", "`RINGWAY_TEST_NOWHERE` is not set"]);
+    let told = Ran::of(ringway().current_dir(folder.path()).args(["config", "check", "--json"]));
+    let told: serde_json::Value = serde_json::from_str(&told.out).unwrap();
+    assert_eq!((&told["ok"], &told["problems"][0]["line"]), (&json!(false), &json!(2)));
+    let iii =
+        check("workers:\n  - name: configuration\n    config: {adapter: {name: fs}}\n  - name: iii-http\n");
+    assert!(
+        iii.code == Some(0) && iii.err.contains("`adapter`") && iii.err.contains("`iii-http`"),
+        "{iii:?}"
+    );
+    Ran::of(ringway().args(["config", "check", "/nowhere/x.yaml"]))
+        .fails(1, &["/nowhere/x.yaml", "cannot be read"]);
+    let schema = Ran::of(ringway().args(["config", "schema"])).json();
+    assert!(schema["properties"]["workers"].to_string().contains("configuration"), "{schema}");
+    // An engine does not start with a file that is wrong.
+    std::fs::write(&file, "engin: 1\n").unwrap();
+    let up = Ran::of(ringway().current_dir(folder.path()).args(["--address", &address(), "up"]));
+    up.fails(2, &["ringway.yaml:1:1", "did you mean `engine`?", "config check"]);
+}
+
+#[test]
+fn a_file_that_changes_is_followed_and_a_bad_one_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ringway.yaml");
+    let write = |text: &str| {
+        // As editors do it: another file in its place.
+        let new = folder.path().join("ringway.yaml.new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(&new, &file).unwrap();
+    };
+    write("workers: {configuration: {value_bytes_max: 10}}\n");
+    let mut up = Up::start(&[], folder.path());
+    up.run(&[
+        "trigger",
+        "configuration::register",
+        "--json",
+        r#"{"id":"a","schema":true,"initial_value":1}"#,
+    ])
+    .json();
+    let set = r#"{"id":"a","value":"longer than that"}"#;
+    up.run(&["trigger", "configuration::set", "--json", set]).fails(1, &["VALUE_TOO_LARGE"]);
+    write("workers: {configuration: {value_bytes_mx: 100}}\n");
+    up.hear("did you mean `value_bytes_max`?");
+    up.hear("the engine goes on as before");
+    up.run(&["trigger", "configuration::set", "--json", set]).fails(1, &["VALUE_TOO_LARGE"]);
+    let rules = "rules: [{action: deny, caller: ringway-cli, function: 'configuration::list'}]";
+    write(&format!(
+        "engine: {{project: other, {rules}}}\nworkers: {{configuration: {{value_bytes_max: 100}}}}\n"
+    ));
+    let live = up.hear("now in force");
+    assert!(
+        live.contains("engine.rules") && live.contains("workers.configuration.value_bytes_max"),
+        "{live}"
+    );
+    assert!(up.hear("needs a restart").contains("engine.project"));
+    assert_eq!(up.run(&["trigger", "configuration::set", "--json", set]).json()["version"], 2);
+    up.run(&["trigger", "configuration::list"]).fails(4, &["forbidden"]);
+    up.signal("-HUP");
+    up.hear("says nothing new");
+    up.stop();
+}
+
+#[test]
+fn what_was_kept_is_there_after_a_restart_and_a_restore() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (data, backup, restored) = (path("data"), path("backup"), path("restored"));
+    let up = Up::start(&["--data", &data], folder.path());
+    up.run(&[
+        "trigger",
+        "configuration::register",
+        "--json",
+        r#"{"id":"a","schema":true,"initial_value":1}"#,
+    ])
+    .json();
+    let taken = up.run(&["backup", "create", &backup, "--json"]).json();
+    assert_eq!(taken["entries"], 2);
+    Ran::of(ringway().args(["backup", "create", &path("x"), "--data", &data])).fails(1, &["in use", &data]);
+    Ran::of(ringway().args(["--address", &address(), "up", "--data", &data]))
+        .fails(1, &[&data, "in use", "--data"]);
+    up.run(&["trigger", "configuration::set", "--json", r#"{"id":"a","value":2}"#]).json();
+    up.stop();
+    let get = |data: &str| {
+        let up = Up::start(&["--data", data], folder.path());
+        let value = up.run(&["trigger", "configuration::get", "--json", r#"{"id":"a"}"#]).json();
+        up.stop();
+        value["value"].clone()
+    };
+    assert_eq!(get(&data), 2);
+    let checked = Ran::of(ringway().args(["backup", "verify", &backup]));
+    assert!(checked.code == Some(0) && checked.out.contains("2 entries"), "{checked:?}");
+    Ran::of(ringway().args(["backup", "restore", &backup, "--data", &data])).fails(1, &["not empty"]);
+    assert_eq!(
+        Ran::of(ringway().args(["backup", "restore", &backup, "--data", &restored, "--json"])).code,
+        Some(0)
+    );
+    assert_eq!(get(&restored), 1);
+    std::fs::write(&backup, "no backup").unwrap();
+    Ran::of(ringway().args(["backup", "verify", &backup])).fails(1, &["no whole backup"]);
+    // Without an engine, its folder is read as it lies.
+    let offline = Ran::of(ringway().args(["backup", "create", &path("y"), "--data", &restored, "--json"]));
+    assert_eq!(offline.json()["entries"], 2);
+}
+
+#[test]
+fn an_engine_without_workers_keeps_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let up = Up::start(&["--no-workers", "--data", "data"], folder.path());
+    up.run(&["backup", "create", "x"]).fails(3, &["without its built-in workers"]);
+    up.stop();
+    assert!(!folder.path().join("data").exists());
+}

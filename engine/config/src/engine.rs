@@ -1,0 +1,159 @@
+//! The part under `engine`: where it listens, where it keeps things, who may call what, how much of everything. Plain data;
+//! whoever starts an engine applies it. It must not know what an engine does with it.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What the engine itself is told. What is left out is as the engine has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineSettings {
+    /// The control socket: a path, or an abstract name after `@`. Default: where every worker of this user looks.
+    pub address: Option<String>,
+    /// The project, which tells several engines of one user apart. Default: `default`.
+    pub project: Option<String>,
+    /// The folder of everything durable; relative to the folder of this file. Default: `.ringway` beside this file.
+    pub data_folder: Option<PathBuf>,
+    /// How long workers may finish what they have begun when the engine stops, in milliseconds. Default: 5000. Changes
+    /// while the engine runs.
+    pub drain_ms: u64,
+    /// Whether traces and logs are exported as the standard `OTEL_…` variables say. Default: true.
+    pub export_telemetry: bool,
+    /// Control sockets whose workers are in zones of their own. Default: none.
+    pub zones: Vec<Zone>,
+    /// Other users who attach at the main socket. Default: none.
+    pub users: Vec<User>,
+    /// Who may call what, in order: the first rule that fits decides. Default: none. Changes while the engine runs.
+    pub rules: Vec<Rule>,
+    /// Limits on every worker.
+    pub limits: Limits,
+    /// How many traces and logs are kept in memory.
+    pub telemetry: Telemetry,
+    /// The store under everything durable.
+    pub store: Store,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self {
+            address: None,
+            project: None,
+            data_folder: None,
+            drain_ms: 5000,
+            export_telemetry: true,
+            zones: Vec::new(),
+            users: Vec::new(),
+            rules: Vec::new(),
+            limits: Limits::default(),
+            telemetry: Telemetry::default(),
+            store: Store::default(),
+        }
+    }
+}
+
+/// Keys of `engine` that are applied while it runs.
+pub(crate) const LIVE: &[&str] = &["drain_ms", "rules"];
+
+/// A control socket of its own. Whoever attaches there is in this zone, whatever they claim.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Zone {
+    /// The zone's name, 1 to 128 bytes, not `default`.
+    #[schemars(length(min = 1))]
+    pub name: String,
+    /// A path in a folder that is there, or an abstract name after `@`.
+    #[schemars(length(min = 1))]
+    pub address: String,
+    /// Ids of users beside the engine's own whose processes may attach there. Default: none.
+    #[serde(default)]
+    pub users: Vec<u32>,
+}
+
+/// Another user, whose processes attach at the main socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// The user's id.
+    pub uid: u32,
+    /// The zone in which their processes are.
+    #[schemars(length(min = 1))]
+    pub zone: String,
+}
+
+/// What a rule does with the calls that it fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// They are made.
+    Allow,
+    /// They are refused.
+    Deny,
+}
+
+/// One rule. In each text `*` stands for any run of characters. `docs/policy.md` says what rules mean.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// What it does.
+    pub action: Action,
+    /// The id of the function that is called.
+    pub function: String,
+    /// The caller's zone. Default: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_zone: Option<String>,
+    /// The caller's name. Default: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<String>,
+    /// The zone of the function's worker. Default: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_zone: Option<String>,
+}
+
+/// Limits on every worker.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Bytes of one control message. Default: the protocol's own limit.
+    #[schemars(range(min = 4096))]
+    pub message_bytes_max: Option<u32>,
+    /// Functions of one worker. Default: the protocol's own limit.
+    #[schemars(range(min = 1))]
+    pub functions_max: Option<u32>,
+    /// Triggers of one worker. Default: 16384.
+    #[schemars(range(min = 1))]
+    pub triggers_max: Option<u32>,
+    /// Channels of one worker, both ways. Default: 4096.
+    #[schemars(range(min = 1))]
+    pub channels_max: Option<u32>,
+    /// Bytes that may wait for a worker that does not read its control socket. Default: 83886080.
+    #[schemars(range(min = 1_048_576))]
+    pub queued_bytes_max: Option<usize>,
+}
+
+/// How many traces and logs are kept in memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Telemetry {
+    /// Spans of all traces together. Default: 100000.
+    pub spans_max: Option<usize>,
+    /// Bytes of all spans together. Default: 67108864.
+    pub span_bytes_max: Option<usize>,
+    /// Log lines. Default: 50000.
+    pub logs_max: Option<usize>,
+    /// Bytes of all log lines together. Default: 16777216.
+    pub log_bytes_max: Option<usize>,
+}
+
+/// The store under everything durable.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// Cache for each of the two index files, in bytes. Default: 67108864.
+    #[schemars(range(min = 1_048_576))]
+    pub cache_bytes: Option<usize>,
+    /// Changes held in memory before they move to the index, in bytes. Default: 33554432.
+    #[schemars(range(min = 65_536))]
+    pub memory_bytes: Option<usize>,
+}

@@ -1,0 +1,137 @@
+//! One worker's part of the file: its name, its type, and what iii calls it. The registry of workers is a list of these.
+//! It must not know any worker.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use jsonschema::Validator;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::problem::{Fault, Position};
+use crate::tree::{Entry, Kind, Node};
+use crate::typed;
+
+type Check = dyn Fn(&Node) -> Result<(Value, Arc<dyn Any + Send + Sync>), Vec<Fault>> + Send + Sync;
+
+/// How the section of a worker is read and checked.
+#[derive(Clone)]
+pub struct Section {
+    name: &'static str,
+    iii_name: Option<&'static str>,
+    iii_keys: &'static [(&'static str, Option<&'static str>)],
+    live: &'static [&'static str],
+    check: Arc<Check>,
+    schema: fn(&mut SchemaGenerator) -> Schema,
+}
+
+impl fmt::Debug for Section {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Section")
+            .field("name", &self.name)
+            .field("iii_name", &self.iii_name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Section {
+    /// A section of this name that a type reads: its fields are the keys, and what its JSON Schema says beyond types is
+    /// held too, such as the least and the greatest number.
+    #[must_use]
+    pub fn of<C>(name: &'static str) -> Self
+    where
+        C: DeserializeOwned + Serialize + JsonSchema + Send + Sync + 'static,
+    {
+        let check = |node: &Node| {
+            let parsed: C = typed::read(node).map_err(|fault| vec![fault])?;
+            let value = within::<C>(&parsed, node)?;
+            Ok((value, Arc::new(parsed) as Arc<dyn Any + Send + Sync>))
+        };
+        let schema = |generator: &mut SchemaGenerator| generator.subschema_for::<C>();
+        Self { name, iii_name: None, iii_keys: &[], live: &[], check: Arc::new(check), schema }
+    }
+
+    /// What iii calls this worker, and its keys that are called otherwise here (`Some`) or have no meaning here (`None`):
+    /// these are left out with a warning.
+    #[must_use]
+    pub fn iii(mut self, name: &'static str, keys: &'static [(&'static str, Option<&'static str>)]) -> Self {
+        (self.iii_name, self.iii_keys) = (Some(name), keys);
+        self
+    }
+
+    /// Keys that the worker applies while it runs. Every other change needs a restart.
+    #[must_use]
+    pub fn live(mut self, keys: &'static [&'static str]) -> Self {
+        self.live = keys;
+        self
+    }
+
+    /// The worker's name, which is the section's key.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub(crate) fn is_live(&self, key: &str) -> bool {
+        self.live.contains(&key)
+    }
+
+    pub(crate) fn is_called(&self, name: &str) -> bool {
+        name == self.name || self.iii_name == Some(name)
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
+        [Some(self.name), self.iii_name].into_iter().flatten()
+    }
+
+    pub(crate) fn read(&self, node: &Node) -> Result<(Value, Arc<dyn Any + Send + Sync>), Vec<Fault>> {
+        (self.check)(node)
+    }
+
+    pub(crate) fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        (self.schema)(generator)
+    }
+
+    /// Turns iii's keys into ours; what has no meaning here is told.
+    pub(crate) fn translate(&self, node: Node, warnings: &mut Vec<Fault>) -> Node {
+        let Kind::Map(entries) = node.kind else { return node };
+        let mut kept: Vec<Entry> = Vec::new();
+        for mut entry in entries {
+            match self.iii_keys.iter().find(|(iii, _)| *iii == entry.key) {
+                None => kept.push(entry),
+                Some((_, Some(ours))) => {
+                    entry.key = (*ours).to_owned();
+                    kept.push(entry);
+                }
+                Some((iii, None)) => {
+                    let text = format!("`{iii}` of `{}` means nothing here and is left out", self.name);
+                    warnings.push(Fault::new(entry.key_at, text));
+                }
+            }
+        }
+        Node { at: node.at, kind: Kind::Map(kept) }
+    }
+}
+
+/// Holds a value against the schema of its type, and returns it as JSON with defaults put in; each fault has the place of
+/// the part that it is about.
+pub(crate) fn within<C: Serialize + JsonSchema>(parsed: &C, node: &Node) -> Result<Value, Vec<Fault>> {
+    let whole = |message: String| vec![Fault::new(node.at, message)];
+    let value =
+        serde_json::to_value(parsed).map_err(|error| whole(format!("this cannot be kept: {error}")))?;
+    let validator: Validator = jsonschema::options()
+        .build(&schemars::schema_for!(C).to_value())
+        .map_err(|error| whole(format!("the schema of this section is wrong: {error}")))?;
+    let mut faults: Vec<Fault> = validator
+        .iter_errors(&value)
+        .map(|error| {
+            let at: Position = node.place_of(&error.instance_path().to_string());
+            Fault::new(at, format!("this is out of bounds: {error}"))
+        })
+        .collect();
+    faults.sort_by_key(|fault| fault.at);
+    if faults.is_empty() { Ok(value) } else { Err(faults) }
+}

@@ -1,0 +1,243 @@
+//! Whole files: sections, suggestions, iii's shape, what changed, and the schema against what is read.
+
+use proptest::prelude::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::*;
+
+/// A worker's settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct Post {
+    /// Letters at most. Default: 10.
+    #[schemars(range(min = 1, max = 100))]
+    letters_max: u32,
+    /// How they go. Default: slow.
+    speed: Speed,
+    /// Who gets them. Default: nobody.
+    boxes: BTreeMap<String, u16>,
+    /// What is written on them. Default: nothing.
+    stamp: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Speed {
+    Slow,
+    Express,
+}
+
+impl Default for Post {
+    fn default() -> Self {
+        Self { letters_max: 10, speed: Speed::Slow, boxes: BTreeMap::new(), stamp: None }
+    }
+}
+
+fn sections() -> Vec<Section> {
+    vec![
+        Section::of::<Post>("post")
+            .iii("iii-post", &[("adapter", None), ("max_letters", Some("letters_max"))])
+            .live(&["letters_max"]),
+        Section::of::<EngineSettings>("other"),
+    ]
+}
+
+fn read(text: &str) -> Result<Settings, Problems> {
+    let variables = Variables::of([("LETTERS", "7"), ("STAMP", "12"), ("BAD", "many")]);
+    Settings::parse("ringway.yaml", text, &sections(), &variables)
+}
+
+#[test]
+fn a_file_is_read() {
+    let settings = read(
+        "engine:\n  project: shop\n  rules:\n    - {action: deny, function: 'vault::*'}\nworkers:\n  post:\n    \
+         letters_max: ${LETTERS}\n    speed: express\n    stamp: ${STAMP}\n    boxes: {a: 1}\n  other: false\n",
+    )
+    .unwrap();
+    assert_eq!(settings.engine.project.as_deref(), Some("shop"));
+    assert_eq!(settings.engine.rules[0].action, engine::Action::Deny);
+    let expected = Post {
+        letters_max: 7,
+        speed: Speed::Express,
+        boxes: BTreeMap::from([("a".to_owned(), 1)]),
+        stamp: Some("12".to_owned()),
+    };
+    assert_eq!(settings.worker::<Post>("post"), Some(expected));
+    assert!(settings.runs("post") && !settings.runs("other"));
+    assert_eq!(settings.worker::<EngineSettings>("other"), None);
+}
+
+#[test]
+fn what_is_left_out_is_as_by_default() {
+    for text in [
+        "",
+        "\n",
+        "# nothing yet\n",
+        "engine:\nworkers:\n",
+        "workers:\n  post:\n",
+        "workers: {post: true}",
+        "\u{feff}",
+    ] {
+        let settings = read(text).unwrap();
+        assert_eq!(settings.worker::<Post>("post"), Some(Post::default()), "{text}");
+        assert_eq!(settings.engine, EngineSettings::default(), "{text}");
+    }
+    assert_eq!(Settings::defaults(&sections()).unwrap().worker::<Post>("post"), Some(Post::default()));
+}
+
+#[test]
+fn what_is_wrong_is_said_with_place_and_suggestion() {
+    let check = |text: &str, expected: &[&str]| {
+        let found = read(text).unwrap_err().to_string();
+        for expected in expected {
+            assert!(found.contains(expected), "`{expected}` is not in\n{found}");
+        }
+    };
+    check("engin:\n", &["ringway.yaml:1:1: unknown key `engin`; did you mean `engine`?"]);
+    check("engine:\n  adress: x\n", &["ringway.yaml:2:3: unknown key `adress`; did you mean `address`?"]);
+    check("engine:\n  drain_ms: soon\n", &["ringway.yaml:2:13: wanted u64, found string \"soon\""]);
+    check(
+        "engine:\n  rules:\n    - action: dney\n      function: x\n",
+        &[":3:15: unknown word `dney`; did you mean `deny`?"],
+    );
+    check("engine:\n  rules:\n    - action: deny\n", &[":3:7: the key `function` is missing"]);
+    check("engine: [1]\n", &[":1:9: ", "found a list"]);
+    check(
+        "engine:\n  limits:\n    triggers_max: 0\n",
+        &[":3:19: this is out of bounds: 0 is less than the minimum of 1"],
+    );
+    check("workers:\n  pots:\n", &[":2:3: there is no built-in worker `pots`; did you mean `post`?"]);
+    check("workers:\n  nothing_like_it:\n", &["known are `other`, `post`"]);
+    check("workers:\n  post:\n    letters_max: 101\n", &[":3:18: this is out of bounds"]);
+    check("workers:\n  post:\n    letters_max: ${BAD}\n", &[":3:18: wanted u32, found string \"many\""]);
+    check("workers:\n  post:\n    boxes: {a: 1, b: 70000}\n", &[":3:22: wanted u16, found integer `70000`"]);
+    check("workers:\n  post:\n    stamp: ${NOWHERE}\n", &[":3:12: the variable `NOWHERE` is not set"]);
+    check("workers: 3\n", &[":1:10: wanted a map of workers"]);
+    check("- a\n", &[":1:1: wanted a map"]);
+    check("[", &["ringway.yaml:", "no YAML"]);
+}
+
+#[test]
+fn all_sections_are_checked_before_anything_is_said() {
+    let problems =
+        read("engine:\n  a: 1\nworkers:\n  post:\n    b: 1\n  other:\n    c: 1\nmore: 1\n").unwrap_err();
+    let lines: Vec<_> = problems.0.iter().map(|problem| problem.at.unwrap().line).collect();
+    assert_eq!(lines, [2, 5, 7, 8]);
+}
+
+#[test]
+fn the_shape_of_iii_is_read() {
+    let settings = read(
+        "workers:\n  - name: iii-post\n    config:\n      max_letters: 3\n      adapter: {name: kv}\n  - name: iii-http\n    \
+         config: {port: 1}\n  - name: other\n",
+    )
+    .unwrap();
+    assert_eq!(settings.worker::<Post>("post").unwrap().letters_max, 3);
+    let warnings: Vec<_> = settings.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].starts_with("ringway.yaml:5:7: `adapter` of `post`"), "{warnings:?}");
+    assert!(warnings[1].starts_with("ringway.yaml:6:11: `iii-http`"), "{warnings:?}");
+    let wrong = |text: &str| read(text).unwrap_err().to_string();
+    assert!(wrong("workers: [{name: iii-psot}]").contains("did you mean `iii-post`"));
+    assert!(wrong("workers: [{name: iii-post}, {name: post}]").contains("second time"));
+    assert!(wrong("workers: [{config: {}}]").contains("no `name`"));
+    assert!(wrong("workers: [{name: post, image: x}]").contains("unknown key `image`"));
+    // Only there: elsewhere our own names hold.
+    assert!(wrong("workers: {iii-http: {}}").contains("no built-in worker"));
+}
+
+#[test]
+fn changes_say_whether_they_are_live() {
+    let changes = |old: &str, new: &str| -> Vec<(String, bool)> {
+        let found = read(old).unwrap().changes(&read(new).unwrap(), &sections());
+        found.into_iter().map(|change| (change.path, change.live)).collect()
+    };
+    let change = |path: &str, live: bool| (path.to_owned(), live);
+    assert_eq!(changes("", "engine: {drain_ms: 5000}\nworkers: {post: {letters_max: 10}}"), []);
+    assert_eq!(
+        changes(
+            "engine: {project: a, drain_ms: 1}",
+            "engine: {project: b, drain_ms: 2, rules: [{action: deny, function: x}]}"
+        ),
+        [change("engine.drain_ms", true), change("engine.project", false), change("engine.rules", true)]
+    );
+    assert_eq!(
+        changes("", "workers: {post: {letters_max: 11, speed: express}}"),
+        [change("workers.post.letters_max", true), change("workers.post.speed", false)]
+    );
+    assert_eq!(changes("", "workers: {post: false}"), [change("workers.post", false)]);
+}
+
+#[test]
+fn paths_are_relative_to_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ringway.yaml");
+    let read = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        Settings::read(&path, &sections(), &Variables::default()).unwrap().data_folder()
+    };
+    assert_eq!(read(""), Some(folder.path().join(".ringway")));
+    assert_eq!(read("engine: {data_folder: ../x}"), Some(folder.path().join("../x")));
+    assert_eq!(read("engine: {data_folder: /var/x}"), Some(PathBuf::from("/var/x")));
+    assert_eq!(Settings::defaults(&sections()).unwrap().data_folder(), None);
+}
+
+#[test]
+fn files_that_are_none_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ringway.yaml");
+    let wrong =
+        |path: &Path| Settings::read(path, &sections(), &Variables::default()).unwrap_err().to_string();
+    assert!(wrong(&path).contains("cannot be read"));
+    assert!(wrong(folder.path()).contains("cannot be read"));
+    std::fs::write(&path, b"a\nb\xff").unwrap();
+    assert!(wrong(&path).contains("line 2 is no UTF-8"));
+    std::fs::write(&path, vec![b'#'; FILE_BYTES_MAX + 1]).unwrap();
+    assert!(wrong(&path).contains("at most"));
+}
+
+fn fits(validator: &jsonschema::Validator, text: &str) -> bool {
+    validator.is_valid(&typed::read(&tree::parse(text, &Variables::default()).unwrap()).unwrap())
+}
+
+#[test]
+fn the_schema_takes_what_is_read_and_refuses_what_is_not() {
+    let schema = Settings::schema(&sections());
+    let validator = jsonschema::options().build(&schema).unwrap();
+    for good in [
+        "engine: {project: a}\nworkers: {post: {letters_max: 3}, other: false}",
+        "workers: [{name: iii-post}]",
+        "a: &x 1",
+    ] {
+        let read = read(good).is_ok();
+        assert_eq!(fits(&validator, good), read, "{good}");
+    }
+    for bad in [
+        "engine: {x: 1}",
+        "workers: {post: {letters_max: 0}}",
+        "workers: {pots: {}}",
+        "workers: [{name: nobody}]",
+        "workers: {post: {speed: fast}}",
+    ] {
+        assert!(read(bad).is_err() && !fits(&validator, bad), "{bad}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_file_makes_it_panic(
+        text in prop_oneof![
+            any::<String>(),
+            "(engine|workers|post|[a-z]{1,3}):( [a-z0-9\\[\\]{}'\"$&*!|>-]{0,8})?(\n {0,4}[a-z_-]{0,6}:? ?[a-z0-9${}-]{0,6}){0,8}",
+        ],
+    ) {
+        match read(&text) {
+            Ok(settings) => prop_assert!(settings.changes(&settings, &sections()).is_empty()),
+            Err(problems) => {
+                prop_assert!(!problems.0.is_empty());
+                prop_assert!(problems.to_string().contains("ringway.yaml"));
+            }
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The built-in workers together, over one store: opens it, starts every worker that the settings want, gives them other
+//! settings while they run, and ends everything in order. Used by `ringway up`, and by whoever embeds an engine and wants
+//! the workers too. It must not know the engine: it attaches to an address as any worker does.
+//!
+//! - [`Workers`]: what runs;
+//! - `rows`: one row for each worker, the only place that names them;
+//! - `keeper`: the functions of the store itself.
+
+#![forbid(unsafe_code)]
+
+mod keeper;
+mod rows;
+mod workers;
+
+pub use rows::sections;
+pub use workers::{StartError, Workers, store_options};

@@ -1,0 +1,128 @@
+//! One row for each built-in worker: its section of `ringway.yaml`, how it starts, and what of it changes while it runs.
+//! The order is that of their start; they end in the opposite one. It must not know what the workers do.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ringway_config::{Section, Settings};
+use ringway_store::Store;
+use ringway_worker_configuration as configuration;
+use ringway_worker_cron as cron;
+use ringway_worker_pubsub as pubsub;
+use ringway_worker_queue as queue;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::workers::StartError;
+
+/// iii's key for the choice of a store, which is the same for all workers here.
+const III_ADAPTER: (&str, Option<&str>) = ("adapter", None);
+
+pub(crate) fn rows() -> Vec<Row> {
+    use configuration::{Config, Configuration};
+    vec![
+        Row::of::<Config, Configuration, _>("configuration", Configuration::start)
+            .iii("configuration", &[III_ADAPTER, ("ttl_seconds", None)])
+            .live(&["history_max", "value_bytes_max", "delivery_timeout_ms"], Configuration::reconfigure),
+        Row::of::<queue::Config, queue::Queue, _>("queue", queue::Queue::start)
+            .iii("queue", &[III_ADAPTER])
+            .fixed(),
+        Row::of::<cron::Config, cron::Cron, _>("cron", cron::Cron::start).iii("cron", &[III_ADAPTER]).fixed(),
+        Row::of::<pubsub::Config, pubsub::PubSub, _>("pubsub", |address, _, config| {
+            pubsub::PubSub::start(address, config)
+        })
+        .iii("pubsub", &[III_ADAPTER])
+        .fixed(),
+    ]
+}
+
+/// The sections of all built-in workers, for reading `ringway.yaml`.
+#[must_use]
+pub fn sections() -> Vec<Section> {
+    rows().into_iter().map(|row| row.section).collect()
+}
+
+type Start<W> = dyn Fn(&str, Arc<dyn Store>, &Settings) -> Result<Option<W>, StartError>;
+
+/// A worker before it is started.
+pub(crate) struct Row<W = Running> {
+    pub(crate) section: Section,
+    pub(crate) start: Box<Start<W>>,
+}
+
+/// A worker that runs. Dropping it ends it.
+pub(crate) struct Running {
+    /// Puts settings into force.
+    apply: Box<dyn Fn(&Settings) + Send + Sync>,
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").finish_non_exhaustive()
+    }
+}
+
+impl Running {
+    pub(crate) fn apply(&self, settings: &Settings) {
+        (self.apply)(settings);
+    }
+}
+
+/// A row whose worker still has its type.
+pub(crate) struct Typed<C, W> {
+    section: Section,
+    name: &'static str,
+    start: Box<Start<W>>,
+    settings: std::marker::PhantomData<fn() -> C>,
+}
+
+impl Row {
+    /// A worker that reads settings of a type, and how it starts.
+    fn of<C, W, E>(
+        name: &'static str,
+        start: impl Fn(&str, Arc<dyn Store>, C) -> Result<W, E> + 'static,
+    ) -> Typed<C, W>
+    where
+        C: DeserializeOwned + Serialize + JsonSchema + Clone + Send + Sync + 'static,
+        W: Send + Sync + 'static,
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let start = move |address: &str, store: Arc<dyn Store>, settings: &Settings| {
+            let Some(config) = settings.worker::<C>(name) else { return Ok(None) };
+            let started = start(address, store, config);
+            started.map(Some).map_err(|reason| StartError::Worker { name, reason: Box::new(reason) })
+        };
+        let settings = std::marker::PhantomData;
+        Typed { section: Section::of::<C>(name), name, start: Box::new(start), settings }
+    }
+}
+
+impl<C: Clone + Send + Sync + 'static, W: Send + Sync + 'static> Typed<C, W> {
+    /// What iii calls it, and its keys that are called otherwise or mean nothing here.
+    fn iii(mut self, name: &'static str, keys: &'static [(&'static str, Option<&'static str>)]) -> Self {
+        self.section = self.section.iii(name, keys);
+        self
+    }
+
+    /// Nothing changes while it runs.
+    fn fixed(self) -> Row {
+        self.live(&[], |_, _| ())
+    }
+
+    /// Keys that it applies while it runs, and how. It is given all of its settings and takes those.
+    fn live(self, keys: &'static [&'static str], reconfigure: impl Fn(&W, C) + Send + Sync + 'static) -> Row {
+        let (name, start, reconfigure) = (self.name, self.start, Arc::new(reconfigure));
+        let start = move |address: &str, store: Arc<dyn Store>, settings: &Settings| {
+            let Some(worker) = start(address, store, settings)? else { return Ok(None) };
+            let reconfigure = Arc::clone(&reconfigure);
+            let apply = move |settings: &Settings| {
+                if let Some(config) = settings.worker::<C>(name) {
+                    reconfigure(&worker, config);
+                }
+            };
+            Ok(Some(Running { apply: Box::new(apply) }))
+        };
+        Row { section: self.section.live(keys), start: Box::new(start) }
+    }
+}

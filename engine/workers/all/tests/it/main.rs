@@ -1,0 +1,100 @@
+//! All workers over one folder, as `ringway up` starts them.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use ringway::Worker;
+use ringway_config::{Settings, Variables};
+use ringway_engine::{Engine, Otlp};
+use ringway_workers::{StartError, Workers, sections};
+use serde_json::{Value, json};
+
+fn engine() -> Engine {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let address = format!("@ringway-workers-test-{}-{number}", std::process::id());
+    Engine::builder().address(address).otlp(Otlp::Off).start().unwrap()
+}
+
+fn settings(text: &str) -> Settings {
+    Settings::parse("ringway.yaml", text, &sections(), &Variables::default()).unwrap()
+}
+
+fn client(engine: &Engine) -> Worker {
+    Worker::builder("client").address(engine.address()).connect().unwrap()
+}
+
+fn call(client: &Worker, function: &str, request: &Value) -> Value {
+    client.wait_for(function, Duration::from_secs(30)).unwrap();
+    client.trigger_json(function, request).unwrap()
+}
+
+fn run(folder: &Path, text: &str) -> (Engine, Workers) {
+    let engine = engine();
+    let workers = Workers::start(engine.address(), folder, &settings(text)).unwrap();
+    (engine, workers)
+}
+
+#[test]
+fn workers_start_over_one_store_and_keep_what_they_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    {
+        let (engine, workers) = run(&store, "");
+        let client = client(&engine);
+        call(&client, "configuration::register", &json!({"id": "a", "schema": true, "initial_value": 1}));
+        workers.shut_down();
+        workers.shut_down();
+    }
+    let (engine, _workers) = run(&store, "");
+    assert_eq!(call(&client(&engine), "configuration::get", &json!({"id": "a"}))["value"], 1);
+}
+
+#[test]
+fn a_worker_that_is_not_wanted_does_not_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (engine, _workers) = run(folder.path(), "workers: {configuration: false}");
+    let client = client(&engine);
+    call(&client, "store::verify", &json!({}));
+    assert!(client.trigger_json("configuration::list", &json!({})).is_err());
+}
+
+#[test]
+fn a_folder_that_is_in_use_is_named_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_engine, _workers) = run(folder.path(), "");
+    let second = engine();
+    let error = Workers::start(second.address(), folder.path(), &settings("")).unwrap_err();
+    assert!(matches!(error, StartError::Store { .. }));
+    let text = error.to_string();
+    assert!(text.contains(&folder.path().display().to_string()) && text.contains("in use"), "{text}");
+}
+
+#[test]
+fn settings_are_applied_while_workers_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (engine, workers) = run(folder.path(), "");
+    let client = client(&engine);
+    call(&client, "configuration::register", &json!({"id": "a", "schema": true, "initial_value": 1}));
+    workers.apply(&settings("workers: {configuration: {value_bytes_max: 3}}"));
+    let long = client.trigger_json("configuration::set", &json!({"id": "a", "value": "long"})).unwrap_err();
+    assert_eq!(long.user_code.as_deref(), Some("VALUE_TOO_LARGE"));
+}
+
+#[test]
+fn a_backup_is_taken_while_workers_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (engine, _workers) = run(&folder.path().join("store"), "");
+    let client = client(&engine);
+    call(&client, "configuration::register", &json!({"id": "a", "schema": true, "initial_value": 1}));
+    let path = folder.path().join("backup");
+    let taken = call(&client, "store::backup", &json!({"path": path}));
+    assert_eq!(taken["entries"], 2);
+    assert_eq!(ringway_store::backup::check(&path).unwrap().entries, 2);
+    assert!(client.trigger_json("store::backup", &json!({"path": "relative"})).is_err());
+    assert_eq!(call(&client, "store::verify", &json!({})), json!({"damage": []}));
+}
