@@ -41,11 +41,16 @@ impl Scene {
         let engine = Member::start(&["durable", &address, &store.to_string_lossy()]);
         let journal = folder.path().join("journal");
         let laborer = Member::start(&["laborer", &address, &journal.to_string_lossy()]);
-        let client = Worker::builder("oracle").address(&address).default_timeout(Some(Duration::from_secs(10)));
+        let client =
+            Worker::builder("oracle").address(&address).default_timeout(Some(Duration::from_secs(10)));
         let client = client.connect().unwrap();
         for id in ["state::set", "queue::enqueue", "oracle::job", "oracle::tick", "oracle::change"] {
             client.wait_for(id, PATIENCE).unwrap();
         }
+        let ordered = json!({ "queue": "ordered", "settings": { "type": "fifo", "backoff_ms": 20, "max_retries": 1000 } });
+        client.trigger_json("queue::configure", &ordered).unwrap();
+        let crowd = json!({ "queue": "crowd", "settings": { "backoff_ms": 20, "max_retries": 1000 } });
+        client.trigger_json("queue::configure", &crowd).unwrap();
         for (id, trigger_type, function, config) in [
             ("oracle-tick", "cron", "oracle::tick", json!({ "expression": "* * * * * *" })),
             ("oracle-change", "state", "oracle::change", json!({ "scope": load::SCOPE })),

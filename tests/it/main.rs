@@ -23,6 +23,8 @@ mod zones;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod durable;
+#[cfg(test)]
 mod leaks;
 #[cfg(test)]
 mod scale;

@@ -33,7 +33,8 @@ impl Journal {
         let mut journal = Self::default();
         for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
             let words: Vec<&str> = line.split(' ').collect();
-            let number = |at: usize| words.get(at).and_then(|word| word.parse::<u64>().ok()).unwrap_or_default();
+            let number =
+                |at: usize| words.get(at).and_then(|word| word.parse::<u64>().ok()).unwrap_or_default();
             match words[..] {
                 ["run", group, ..] => {
                     journal.runs.push(Run { job: (group.to_owned(), number(2)), token: number(3) });
@@ -55,7 +56,8 @@ impl Journal {
         let jobs = jobs.difference(&self.done).map(|(group, number)| format!("{group} {number}"));
         let values = sent.acknowledged().into_iter();
         let last = |key: &str| self.changes.get(key).and_then(|all| all.last()).copied().unwrap_or_default();
-        let untold = values.filter(|(key, value)| last(key) < *value).map(|(key, value)| format!("{key} = {value}"));
+        let untold =
+            values.filter(|(key, value)| last(key) < *value).map(|(key, value)| format!("{key} = {value}"));
         jobs.chain(untold).take(20).collect()
     }
 
@@ -69,13 +71,17 @@ impl Journal {
             }
         }
         let mut seen = BTreeSet::new();
-        self.ticks.iter().find(|tick| !seen.insert(*tick)).map_or(Ok(()), |tick| Err(format!("{tick} struck twice")))
+        self.ticks
+            .iter()
+            .find(|tick| !seen.insert(*tick))
+            .map_or(Ok(()), |tick| Err(format!("{tick} struck twice")))
     }
 
     /// Within a group no job is begun after one that follows it.
     fn groups_in_order(&self) -> Result<(), String> {
         let mut last: BTreeMap<&str, u64> = BTreeMap::new();
-        for Run { job: (group, number), .. } in self.runs.iter().filter(|run| run.job.0.starts_with("group-")) {
+        for Run { job: (group, number), .. } in self.runs.iter().filter(|run| run.job.0.starts_with("group-"))
+        {
             let before = last.entry(group).or_default();
             if *before > *number {
                 return Err(format!("job {number} of `{group}` was begun after job {before}"));
@@ -114,7 +120,10 @@ fn what_is_wrong_is_found() {
         let found = Journal::parse(text).wrong().err().unwrap_or_default();
         assert_eq!(found, expected, "{text}");
     };
-    check("run group-0 1 1\nrun group-0 1 2\nend group-0 1\nrun group-0 2 1\nrun group-1 1 1\nrun group-0 9", "");
+    check(
+        "run group-0 1 1\nrun group-0 1 2\nend group-0 1\nrun group-0 2 1\nrun group-1 1 1\nrun group-0 9",
+        "",
+    );
     check("run group-0 2 1\nrun group-0 1 1\n", "job 1 of `group-0` was begun after job 2");
     check("run crowd-2 2 1\nrun crowd-2 1 1\n", "");
     check("run crowd-2 2 4\nrun crowd-2 2 4\n", "(\"crowd-2\", 2) was begun with token 4 after 4");

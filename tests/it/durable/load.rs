@@ -105,8 +105,11 @@ fn set(client: &Worker, sent: &Sent, key: &str, number: u64) {
 }
 
 fn enqueue(client: &Worker, sent: &Sent, thread: u64, number: u64, dice: &mut Dice) {
-    let (queue, group) =
-        if thread < GROUPS { ("ordered", format!("group-{thread}")) } else { ("crowd", format!("crowd-{thread}")) };
+    let (queue, group) = if thread < GROUPS {
+        ("ordered", format!("group-{thread}"))
+    } else {
+        ("crowd", format!("crowd-{thread}"))
+    };
     let fails = dice.below(12) == 0;
     let data = json!({ "group": group, "number": number, "fails": fails });
     let mut request = json!({ "queue": queue, "function_id": "oracle::job", "data": data });

@@ -10,8 +10,10 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use ringway::{Failure, Function, Worker};
+use ringway_config::Settings;
 use ringway_engine::Engine;
 use ringway_tests::service::tell;
+use ringway_workers::{Workers, sections};
 use serde_json::Value;
 
 use super::Played;
@@ -19,7 +21,8 @@ use super::Played;
 /// Runs an engine with every built-in worker until it is killed.
 pub(super) fn play(address: &str, folder: &str, orders: &Receiver<String>) -> Played {
     let _engine = Engine::builder().address(address).start()?;
-    let _workers = ringway_tests::durable::workers(address, Path::new(folder))?;
+    let settings = Settings::defaults(&sections())?;
+    let _workers = Workers::start(address, Path::new(folder), &settings)?;
     tell("ready");
     orders.iter().for_each(drop);
     Ok(())

@@ -6,6 +6,7 @@
 
 mod callee;
 mod caller;
+mod durable;
 mod engine;
 
 use std::error::Error;
@@ -30,6 +31,8 @@ fn main() -> Played {
         }
         ["victim", address, prefix, target] => callee::play_victim(address, prefix, target, &orders()),
         ["caller", address, target, point] => caller::play(address, target, point, &orders()),
+        ["durable", address, folder] => durable::play(address, folder, &orders()),
+        ["laborer", address, journal] => durable::play_laborer(address, journal, &orders()),
         _ => Err(format!("no such part: {words:?}").into()),
     }
 }
