@@ -134,7 +134,10 @@ fn a_condition_is_asked_and_a_failure_is_shown() {
     stage.bind("fails", json!({"expression": "* * * * *"})).unwrap();
     stage.diary.fails.store(true, Ordering::Relaxed);
     stage.set(120);
-    let job = stage.until(|job| job["id"] == "fails" && job["last_error"] != Value::Null, "a failure");
+    let job = stage.until(
+        |job| job["id"] == "fails" && job["last_error"] != Value::Null && job["running"] == 0,
+        "a failure",
+    );
     assert!(job["last_error"].as_str().unwrap().contains("as wished"), "{job}");
     stage.diary.fails.store(false, Ordering::Relaxed);
     stage.set(180);

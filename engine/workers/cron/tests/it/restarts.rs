@@ -77,7 +77,7 @@ fn another_schedule_begins_when_it_is_bound() {
     stage.set(60);
     stage.diary.slots(1);
     stage.settled("changes");
-    stage.worker.unregister_trigger("changes").unwrap();
+    stage.unbind("changes");
     stage.stop();
     stage.set(630);
     stage.start();
@@ -107,7 +107,7 @@ fn a_record_that_cannot_be_read_is_reported_and_set_aside() {
 fn a_job_that_nobody_binds_is_forgotten_after_a_time() {
     let mut stage = Stage::new();
     stage.bind("old", json!({"expression": "@daily"})).unwrap();
-    stage.worker.unregister_trigger("old").unwrap();
+    stage.unbind("old");
     stage.set(91 * 86_400);
     stage.bind("new", json!({"expression": "@daily"})).unwrap();
     let keys = |stage: &Stage| -> Vec<Vec<u8>> {

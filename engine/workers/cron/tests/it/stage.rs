@@ -124,6 +124,20 @@ impl Stage {
         Ok(())
     }
 
+    /// Takes a trigger back, and waits until the worker has heard of it.
+    pub(crate) fn unbind(&self, id: &str) {
+        self.worker.unregister_trigger(id).unwrap();
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let listed = self.call("cron::list", &json!({})).unwrap();
+            if !listed["jobs"].as_array().unwrap().iter().any(|job| job["id"] == id) {
+                return;
+            }
+            assert!(Instant::now() < until, "{id} stays: {listed}");
+            std::thread::yield_now();
+        }
+    }
+
     /// Ends the worker and its store, and starts both again.
     pub(crate) fn restart(&mut self) {
         self.stop();
