@@ -19,6 +19,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ringway-worker-queue", &["ringway", "ringway-protocol", "ringway-store", "ringway-worker-kit"]),
     ("ringway-worker-cron", &["ringway", "ringway-protocol", "ringway-store", "ringway-worker-kit"]),
     ("ringway-worker-pubsub", &["ringway", "ringway-protocol", "ringway-store", "ringway-worker-kit"]),
+    ("ringway-update-ops", &[]),
+    ("ringway-worker-state", &["ringway", "ringway-store", "ringway-worker-kit", "ringway-update-ops"]),
     (
         "ringway-engine",
         &["ringway-ipc", "ringway-protocol", "ringway", "ringway-engine-core", "ringway-telemetry"],

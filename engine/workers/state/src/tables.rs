@@ -1,0 +1,52 @@
+//! The tables of the store that belong to this worker, and how their keys are made. What a value in them looks like is said
+//! by `record` and `change`. Used by whoever reads or writes the store.
+
+use std::sync::Arc;
+
+use crate::error::WriteError;
+use crate::keys;
+use crate::record::{Record, Unreadable};
+
+/// Records by scope and key.
+pub(crate) const VALUES: &str = "state";
+
+/// Nothing but a mark, by the time of expiry (milliseconds since 1970, big-endian), scope and key.
+pub(crate) const EXPIRIES: &str = "state.expiry";
+
+/// Events that functions are still to be told, by a number that grows (big-endian).
+pub(crate) const OUTBOX: &str = "state.outbox";
+
+/// Events that no function took in time, by the number that they had in the outbox.
+pub(crate) const UNDELIVERED: &str = "state.undelivered";
+
+/// What an entry of [`EXPIRIES`] holds: its format.
+pub(crate) const MARK: [u8; 1] = [1];
+
+pub(crate) fn expiry_key(at_ms: u64, key: &[u8]) -> Vec<u8> {
+    let mut joined = Vec::with_capacity(8 + key.len());
+    joined.extend_from_slice(&at_ms.to_be_bytes());
+    joined.extend_from_slice(key);
+    joined
+}
+
+pub(crate) fn split_expiry(joined: &[u8]) -> Option<(u64, &[u8])> {
+    let (time, key) = joined.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*time), key))
+}
+
+pub(crate) fn number(key: &[u8]) -> Option<u64> {
+    key.try_into().ok().map(u64::from_be_bytes)
+}
+
+/// Reads a record, or says which key holds none.
+pub(crate) fn record(key: &[u8], bytes: Arc<[u8]>) -> Result<Record, WriteError> {
+    Record::read(bytes).map_err(|error| unreadable(key, &error))
+}
+
+pub(crate) fn unreadable(key: &[u8], error: &Unreadable) -> WriteError {
+    let text = match keys::split(key) {
+        Some((scope, key)) => format!("the value of key `{key}` in scope `{scope}` cannot be read: {error}"),
+        None => format!("an entry of the store is no key of a value: {error}"),
+    };
+    WriteError::Unreadable(text)
+}

@@ -1,0 +1,298 @@
+//! Triggers of type `state`: order, conditions, retries, the outbox.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+
+use ringway::protocol::FunctionId;
+use ringway::protocol::control::TriggerSpec;
+use ringway::{Failure, Function, Worker};
+use ringway_store::Scan;
+use ringway_worker_state::Config;
+use serde_json::{Value, json};
+
+use crate::bed::{Bed, NOW_MS, PATIENCE};
+
+/// A function that passes on what it is told, and metadata.
+fn hear(worker: &Worker, id: &str) -> mpsc::Receiver<(Value, Option<Value>)> {
+    let (tell, told) = mpsc::channel();
+    let hear = move |context: &ringway::Context, event: Value| {
+        tell.send((event, context.metadata().cloned())).map_err(|_| Failure::new("nobody listens"))
+    };
+    worker.register(Function::json(id, hear)).unwrap();
+    told
+}
+
+fn bind(worker: &Worker, id: &str, function: &str, config: Value) -> Result<(), ringway::CallError> {
+    let mut trigger = TriggerSpec::new(id, "state", FunctionId::new(function).unwrap());
+    trigger.config = config;
+    trigger.metadata = Some(json!({"trigger": id}));
+    worker.register_trigger(trigger)
+}
+
+fn outbox(bed: &Bed) -> usize {
+    bed.store().scan(&Scan::table("state.outbox")).unwrap().len()
+}
+
+/// Waits until nothing is left to be told, and looks at the store itself.
+fn wait_for_quiet(bed: &Bed) {
+    let until = std::time::Instant::now() + PATIENCE;
+    while outbox(bed) > 0 {
+        assert!(std::time::Instant::now() < until, "{} events stay", outbox(bed));
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_function_is_told_of_every_change_that_its_trigger_watches_for() {
+    let bed = Bed::new();
+    let listener = bed.another("listener");
+    let told = hear(&listener, "listener::hear");
+    bind(&listener, "t", "listener::hear", json!({"scope": "s", "key": "k"})).unwrap();
+    bed.set("s", "other", json!(0));
+    bed.set("other", "k", json!(0));
+    bed.set("s", "k", json!(1));
+    bed.set("s", "k", json!(1));
+    bed.call("delete", json!({"scope": "s", "key": "k"}));
+    bed.call("delete", json!({"scope": "s", "key": "k"}));
+    bed.set("s", "k", json!(2));
+    let event = |kind: &str, old: Value, new: Value| json!({"type": "state", "event_type": kind, "scope": "s", "key": "k", "old_value": old, "new_value": new});
+    for expected in [
+        event("state:created", json!(null), json!(1)),
+        event("state:updated", json!(1), json!(1)),
+        event("state:deleted", json!(1), json!(null)),
+        event("state:created", json!(null), json!(2)),
+    ] {
+        let (found, metadata) = told.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(found, expected);
+        assert_eq!(metadata, Some(json!({"trigger": "t"})));
+    }
+    wait_for_quiet(&bed);
+}
+
+#[test]
+fn each_key_is_told_in_order_under_many_writers() {
+    const KEYS: usize = 8;
+    const EACH: usize = 30;
+    let bed = Bed::new();
+    let listener = bed.another("listener");
+    let told = hear(&listener, "listener::hear");
+    bind(&listener, "t", "listener::hear", json!({"scope": "s"})).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for number in 0..KEYS * EACH {
+                    let key = (number % KEYS).to_string();
+                    let ops = json!([{"type": "increment", "path": "n", "by": 1}]);
+                    bed.call("update", json!({"scope": "s", "key": key, "ops": ops}));
+                }
+            });
+        }
+    });
+    let mut last: HashMap<String, Value> = HashMap::new();
+    for _ in 0..4 * KEYS * EACH {
+        let (event, _) = told.recv_timeout(PATIENCE).unwrap();
+        let key = event["key"].as_str().unwrap().to_owned();
+        let before = last.insert(key, event["new_value"].clone()).unwrap_or(Value::Null);
+        assert_eq!(event["old_value"], before, "out of order");
+    }
+    assert!(last.values().all(|value| value["n"] == json!(4 * EACH)));
+    wait_for_quiet(&bed);
+}
+
+#[test]
+fn a_change_without_a_matching_trigger_costs_no_entry() {
+    let bed = Bed::new();
+    let listener = bed.another("listener");
+    // Never answers, so that an entry would stay.
+    let _told = hear(&listener, "listener::hear");
+    bind(&listener, "t", "listener::missing", json!({"scope": "s", "condition": "status == \"pending\""}))
+        .unwrap();
+    bed.set("t", "k", json!({"status": "pending"}));
+    bed.set("s", "k", json!({"status": "done"}));
+    assert_eq!(outbox(&bed), 0);
+    bed.set("s", "k", json!({"status": "pending"}));
+    assert_eq!(outbox(&bed), 1);
+}
+
+#[test]
+fn conditions_hold_both_ways() {
+    let bed = Bed::new();
+    let listener = bed.another("listener");
+    let by_expression = hear(&listener, "listener::expression");
+    let by_function = hear(&listener, "listener::function");
+    listener
+        .register(Function::json("listener::even", |_, event: Value| {
+            Ok(event["new_value"]["n"].as_u64().unwrap_or(0).is_multiple_of(2))
+        }))
+        .unwrap();
+    bind(&listener, "e", "listener::expression", json!({"scope": "s", "condition": "n > 2"})).unwrap();
+    let config = json!({"scope": "s", "condition_function_id": "listener::even"});
+    bind(&listener, "f", "listener::function", config).unwrap();
+    for n in 1..=4 {
+        bed.set("s", "k", json!({ "n": n }));
+    }
+    let heard = |told: &mpsc::Receiver<(Value, Option<Value>)>| {
+        [(); 2].map(|()| told.recv_timeout(PATIENCE).unwrap().0["new_value"]["n"].as_u64().unwrap())
+    };
+    assert_eq!(heard(&by_expression), [3, 4]);
+    assert_eq!(heard(&by_function), [2, 4]);
+    wait_for_quiet(&bed);
+    assert!(by_expression.try_recv().is_err() && by_function.try_recv().is_err());
+}
+
+#[test]
+fn a_wrong_trigger_is_refused_where_it_is_made() {
+    let bed = Bed::new();
+    let listener = bed.another("listener");
+    let check = |config: Value, words: &str| {
+        let error = bind(&listener, "t", "listener::hear", config).unwrap_err();
+        assert!(error.message.contains(words), "{error}");
+    };
+    check(json!({"scope": 7}), "`scope`");
+    check(json!([]), "an object");
+    check(json!({"condition": "status =="}), "status ==");
+}
+
+#[test]
+fn a_function_that_fails_is_called_again_and_the_next_event_waits() {
+    let bed = Bed::new();
+    let listener = bed.another("listener");
+    let calls = Arc::new(AtomicUsize::new(0));
+    let (tell, told) = mpsc::channel();
+    let counted = Arc::clone(&calls);
+    let fails_twice = move |_: &ringway::Context, event: Value| {
+        if event["key"] == "k" && counted.fetch_add(1, Ordering::SeqCst) < 2 {
+            tell.send(json!("failed")).unwrap();
+            return Err(Failure::new("not yet"));
+        }
+        tell.send(event["new_value"].clone()).unwrap();
+        Ok(())
+    };
+    listener.register(Function::json("listener::hear", fails_twice)).unwrap();
+    bind(&listener, "t", "listener::hear", json!({"scope": "s"})).unwrap();
+    bed.set("s", "k", json!(1));
+    bed.set("s", "k", json!(2));
+    let next = || told.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(next(), json!("failed"));
+    // Other keys do not wait for this one.
+    bed.set("s", "other", json!("other"));
+    assert_eq!(next(), json!("other"));
+    for at_ms in [100, 300] {
+        wait_for_failures(&bed, calls.load(Ordering::SeqCst));
+        bed.clock.set(NOW_MS + at_ms);
+        if at_ms == 100 {
+            assert_eq!(next(), json!("failed"));
+        }
+    }
+    assert_eq!((next(), next()), (json!(1), json!(2)));
+    wait_for_quiet(&bed);
+}
+
+/// Waits until the worker has seen that so many attempts have failed: from then on it waits for the clock.
+fn wait_for_failures(bed: &Bed, count: usize) {
+    let until = std::time::Instant::now() + PATIENCE;
+    while bed.call("info", json!({}))["events"]["attempts_failed"] != json!(count) {
+        assert!(std::time::Instant::now() < until);
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn events_outlive_a_restart_and_find_the_trigger_again() {
+    let mut bed = Bed::new();
+    let works = Arc::new(AtomicBool::new(false));
+    let listener = bed.another("listener");
+    let (tell, told) = mpsc::channel();
+    let (tried, attempts) = mpsc::channel();
+    let working = Arc::clone(&works);
+    let hear = move |_: &ringway::Context, event: Value| {
+        if !working.load(Ordering::SeqCst) {
+            tried.send(()).unwrap();
+            return Err(Failure::new("not before the restart"));
+        }
+        tell.send((event["key"].clone(), event["new_value"].clone())).unwrap();
+        Ok(())
+    };
+    listener.register(Function::json("listener::hear", hear)).unwrap();
+    bind(&listener, "first", "listener::hear", json!({"scope": "s"})).unwrap();
+    for n in 0..10 {
+        bed.set("s", "k", json!(n));
+    }
+    attempts.recv_timeout(PATIENCE).unwrap();
+    bed.stop();
+    works.store(true, Ordering::SeqCst);
+    listener.unregister_trigger("first").unwrap();
+    bed.start();
+    assert_eq!(bed.call("info", json!({}))["events"]["waiting"], 10);
+    assert!(told.try_recv().is_err(), "told without a trigger");
+    // Another id, as an SDK chooses it at each start.
+    bind(&listener, "second", "listener::hear", json!({"scope": "s"})).unwrap();
+    for n in 0..10 {
+        assert_eq!(told.recv_timeout(PATIENCE).unwrap(), (json!("k"), json!(n)));
+    }
+    wait_for_quiet(&bed);
+}
+
+#[test]
+fn a_full_outbox_refuses_changes_and_says_why() {
+    let bed = Bed::with(Config { outbox_entries_max: 3, ..Config::default() });
+    let listener = bed.another("listener");
+    bind(&listener, "t", "listener::missing", json!({"scope": "s"})).unwrap();
+    for n in 0..3 {
+        bed.set("s", "k", json!(n));
+    }
+    let (code, error) = bed.refusal("set", json!({"scope": "s", "key": "k", "value": 3}));
+    assert_eq!(code, "SET_ERROR");
+    assert!(error.message.contains("listener::missing"), "{error}");
+    assert_eq!(bed.get("s", "k"), json!(2));
+    bed.set("other", "k", json!("is not in the way"));
+    let told = hear(&listener, "listener::missing");
+    // The next attempt is due.
+    bed.clock.set(NOW_MS + 60_000);
+    for n in 0..3 {
+        assert_eq!(told.recv_timeout(PATIENCE).unwrap().0["new_value"], json!(n));
+    }
+    wait_for_quiet(&bed);
+    bed.set("s", "k", json!(4));
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap().0["new_value"], json!(4));
+}
+
+#[test]
+fn an_event_that_nobody_takes_is_set_aside_in_the_end() {
+    let bed = Bed::with(Config { retention_ms: 5000, ..Config::default() });
+    let listener = bed.another("listener");
+    bind(&listener, "t", "listener::missing", json!({"scope": "s"})).unwrap();
+    bed.set("s", "k", json!(1));
+    wait_for_failures(&bed, 1);
+    bed.clock.set(NOW_MS + 5000);
+    wait_for_quiet(&bed);
+    assert_eq!(bed.store().scan(&Scan::table("state.undelivered")).unwrap().len(), 1);
+    assert_eq!(bed.call("info", json!({}))["events"]["set_aside"], 1);
+}
+
+#[test]
+fn a_slow_function_holds_up_no_other() {
+    let bed = Bed::with(Config { delivery_threads: 4, ..Config::default() });
+    let listener = bed.another("listener");
+    let (release, released) = mpsc::channel::<()>();
+    let released = std::sync::Mutex::new(released);
+    // Ends when the test lets it.
+    let slow = move |_: &ringway::Context, _: Value| {
+        let _ended = released.lock().unwrap().recv();
+        Ok(())
+    };
+    listener.register(Function::json("listener::slow", slow).pooled()).unwrap();
+    let told = hear(&listener, "listener::quick");
+    bind(&listener, "slow", "listener::slow", json!({"scope": "s"})).unwrap();
+    bind(&listener, "quick", "listener::quick", json!({"scope": "s"})).unwrap();
+    for n in 0..20 {
+        bed.set("s", &n.to_string(), json!(n));
+    }
+    for _ in 0..20 {
+        told.recv_timeout(PATIENCE).unwrap();
+    }
+    assert_eq!(outbox(&bed), 20, "the slow function was not slow");
+    drop(release);
+    wait_for_quiet(&bed);
+}
