@@ -117,7 +117,7 @@ impl Settings {
         })?;
         let mut settings = Self::parse(&name, &text, sections, variables)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        settings.folder = Some(folder.unwrap_or(Path::new(".")).to_owned());
+        settings.folder = Some(folder.unwrap_or_else(|| Path::new(".")).to_owned());
         Ok(settings)
     }
 
@@ -318,10 +318,10 @@ impl Reading<'_> {
         for Entry { key, key_at, value } in entries {
             match (key.as_str(), &value.kind) {
                 ("name", Kind::Scalar(crate::scalar::Scalar::Text(text))) => {
-                    name = Some((text.clone(), value.at))
+                    name = Some((text.clone(), value.at));
                 }
                 ("name", _) => {
-                    self.faults.push(Fault::new(value.at, format!("wanted a name, found {}", value.word())))
+                    self.faults.push(Fault::new(value.at, format!("wanted a name, found {}", value.word())));
                 }
                 ("config", _) => config = value,
                 _ => self.faults.push(

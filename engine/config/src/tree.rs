@@ -183,10 +183,10 @@ impl<'a> Builder<'a> {
                 self.value(node, anchor)?;
             }
             Event::SequenceStart(anchor, tag) => {
-                self.begin(Kind::List(Vec::new()), at, anchor, tag.is_some())?
+                self.begin(Kind::List(Vec::new()), at, anchor, tag.is_some())?;
             }
             Event::MappingStart(anchor, tag) => {
-                self.begin(Kind::Map(Vec::new()), at, anchor, tag.is_some())?
+                self.begin(Kind::Map(Vec::new()), at, anchor, tag.is_some())?;
             }
             Event::SequenceEnd | Event::MappingEnd => {
                 if let Some(open) = self.open.pop() {

@@ -21,9 +21,9 @@ pub(crate) fn read<T: DeserializeOwned>(node: &Node) -> Result<T, Fault> {
 
 /// What serde says, with a place as soon as one is known.
 #[derive(Debug)]
-pub(crate) struct Error(Fault);
+pub(crate) struct ReadError(Fault);
 
-impl Error {
+impl ReadError {
     fn said(message: String, hint: Option<String>) -> Self {
         Self(Fault { at: None, message, hint })
     }
@@ -35,15 +35,15 @@ impl Error {
     }
 }
 
-impl Display for Error {
+impl Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for ReadError {}
 
-impl de::Error for Error {
+impl de::Error for ReadError {
     fn custom<T: Display>(message: T) -> Self {
         Self::said(message.to_string(), None)
     }
@@ -75,7 +75,7 @@ impl de::Error for Error {
     }
 }
 
-fn visit_scalar<'de, V: Visitor<'de>>(scalar: &'de Scalar, visitor: V) -> Result<V::Value, Error> {
+fn visit_scalar<'de, V: Visitor<'de>>(scalar: &'de Scalar, visitor: V) -> Result<V::Value, ReadError> {
     match scalar {
         Scalar::Null => visitor.visit_unit(),
         Scalar::Bool(value) => visitor.visit_bool(*value),
@@ -89,9 +89,9 @@ fn visit_scalar<'de, V: Visitor<'de>>(scalar: &'de Scalar, visitor: V) -> Result
 }
 
 impl<'de> Deserializer<'de> for &'de Node {
-    type Error = Error;
+    type Error = ReadError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         let read = match &self.kind {
             Kind::Scalar(scalar) | Kind::Variable { means: scalar, .. } => visit_scalar(scalar, visitor),
             Kind::List(items) => visitor.visit_seq(Items(items.iter())),
@@ -100,20 +100,20 @@ impl<'de> Deserializer<'de> for &'de Node {
         read.map_err(|error| error.or_at(self.at))
     }
 
-    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         match &self.kind {
             Kind::Variable { text, .. } => {
-                visitor.visit_borrowed_str(text).map_err(|error: Error| error.or_at(self.at))
+                visitor.visit_borrowed_str(text).map_err(|error: ReadError| error.or_at(self.at))
             }
             _ => self.deserialize_any(visitor),
         }
     }
 
-    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         self.deserialize_str(visitor)
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         if self.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
@@ -121,7 +121,7 @@ impl<'de> Deserializer<'de> for &'de Node {
         self,
         _name: &'static str,
         visitor: V,
-    ) -> Result<V::Value, Error> {
+    ) -> Result<V::Value, ReadError> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -131,15 +131,15 @@ impl<'de> Deserializer<'de> for &'de Node {
         _name: &'static str,
         _fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Error> {
+    ) -> Result<V::Value, ReadError> {
         if self.is_null() {
             let nothing = Entries { rest: [].iter(), value: None };
-            return visitor.visit_map(nothing).map_err(|error: Error| error.or_at(self.at));
+            return visitor.visit_map(nothing).map_err(|error: ReadError| error.or_at(self.at));
         }
         if let Kind::Map(_) = self.kind {
             return self.deserialize_any(visitor);
         }
-        Err(Error::said(format!("wanted a map, found {}", self.word()), None).or_at(self.at))
+        Err(ReadError::said(format!("wanted a map, found {}", self.word()), None).or_at(self.at))
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -147,18 +147,21 @@ impl<'de> Deserializer<'de> for &'de Node {
         _name: &'static str,
         _variants: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Error> {
+    ) -> Result<V::Value, ReadError> {
         let read = match &self.kind {
             Kind::Scalar(Scalar::Text(text)) | Kind::Variable { text, .. } => {
-                visitor.visit_enum(IntoDeserializer::<Error>::into_deserializer(text.as_str()))
+                visitor.visit_enum(IntoDeserializer::<ReadError>::into_deserializer(text.as_str()))
             }
             Kind::Map(entries) => match entries.as_slice() {
                 [entry] => visitor.visit_enum(Variant(entry)),
-                _ => Err(Error::said(format!("wanted a map with one key, found {}", entries.len()), None)),
+                _ => {
+                    Err(ReadError::said(format!("wanted a map with one key, found {}", entries.len()), None))
+                }
             },
-            _ => {
-                Err(Error::said(format!("wanted a word or a map with one key, found {}", self.word()), None))
-            }
+            _ => Err(ReadError::said(
+                format!("wanted a word or a map with one key, found {}", self.word()),
+                None,
+            )),
         };
         read.map_err(|error| error.or_at(self.at))
     }
@@ -172,9 +175,9 @@ impl<'de> Deserializer<'de> for &'de Node {
 struct Items<'de>(std::slice::Iter<'de, Node>);
 
 impl<'de> SeqAccess<'de> for Items<'de> {
-    type Error = Error;
+    type Error = ReadError;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Error> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, ReadError> {
         self.0.next().map(|node| seed.deserialize(node).map_err(|error| error.or_at(node.at))).transpose()
     }
 }
@@ -185,51 +188,51 @@ struct Entries<'de> {
 }
 
 impl<'de> MapAccess<'de> for Entries<'de> {
-    type Error = Error;
+    type Error = ReadError;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, ReadError> {
         let Some(entry) = self.rest.next() else { return Ok(None) };
         self.value = Some(&entry.value);
-        let key: StrDeserializer<'de, Error> = entry.key.as_str().into_deserializer();
+        let key: StrDeserializer<'de, ReadError> = entry.key.as_str().into_deserializer();
         seed.deserialize(key).map(Some).map_err(|error| error.or_at(entry.key_at))
     }
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, ReadError> {
         let value =
             self.value.take().ok_or_else(|| de::Error::custom("a value was asked for before its key"))?;
-        seed.deserialize(value).map_err(|error: Error| error.or_at(value.at))
+        seed.deserialize(value).map_err(|error: ReadError| error.or_at(value.at))
     }
 }
 
 struct Variant<'de>(&'de Entry);
 
 impl<'de> EnumAccess<'de> for Variant<'de> {
-    type Error = Error;
+    type Error = ReadError;
     type Variant = &'de Node;
 
-    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, &'de Node), Error> {
-        let key: StrDeserializer<'de, Error> = self.0.key.as_str().into_deserializer();
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, &'de Node), ReadError> {
+        let key: StrDeserializer<'de, ReadError> = self.0.key.as_str().into_deserializer();
         let variant = seed.deserialize(key).map_err(|error| error.or_at(self.0.key_at))?;
         Ok((variant, &self.0.value))
     }
 }
 
 impl<'de> VariantAccess<'de> for &'de Node {
-    type Error = Error;
+    type Error = ReadError;
 
-    fn unit_variant(self) -> Result<(), Error> {
+    fn unit_variant(self) -> Result<(), ReadError> {
         if self.is_null() {
             return Ok(());
         }
-        Err(Error::said(format!("wanted nothing after this word, found {}", self.word()), None)
+        Err(ReadError::said(format!("wanted nothing after this word, found {}", self.word()), None)
             .or_at(self.at))
     }
 
-    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Error> {
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, ReadError> {
         seed.deserialize(self)
     }
 
-    fn tuple_variant<V: Visitor<'de>>(self, _length: usize, visitor: V) -> Result<V::Value, Error> {
+    fn tuple_variant<V: Visitor<'de>>(self, _length: usize, visitor: V) -> Result<V::Value, ReadError> {
         self.deserialize_any(visitor)
     }
 
@@ -237,7 +240,7 @@ impl<'de> VariantAccess<'de> for &'de Node {
         self,
         fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Error> {
+    ) -> Result<V::Value, ReadError> {
         self.deserialize_struct("", fields, visitor)
     }
 }

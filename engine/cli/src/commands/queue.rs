@@ -1,4 +1,4 @@
-//! `ringway queue`: queues and their dead letters, through the functions `queue::…`, `engine::queue::…` and
+//! `ringway queue`: queues and their dead letters, through the functions `queue::…` and
 //! `iii::queue::…`.
 
 use std::process::ExitCode;
@@ -107,13 +107,13 @@ pub(crate) enum DlqCommand {
 pub(crate) fn run(place: &Place, command: &QueueCommand) -> Result<ExitCode, Failure> {
     match command {
         QueueCommand::List { json } => {
-            let answer = ask(place, WORKER, "engine::queue::list_topics", &json!({}))?;
+            let answer = ask(place, WORKER, "queue::topics", &json!({}))?;
             let columns =
                 [("QUEUE", "name"), ("BROKER", "broker_type"), (">SUBSCRIBERS", "subscriber_count")];
             show(&answer, *json, |answer| rows(answer, &columns))?;
         }
         QueueCommand::Stats(OneQueue { queue, json }) => {
-            let answer = ask(place, WORKER, "engine::queue::topic_stats", &json!({ "topic": queue }))?;
+            let answer = ask(place, WORKER, "queue::stats", &json!({ "topic": queue }))?;
             show(&answer, *json, |answer| {
                 let facts =
                     [("waiting", "depth"), ("consumers", "consumer_count"), ("dead letters", "dlq_depth")];
@@ -160,13 +160,13 @@ fn switch(place: &Place, function: &str, one: &OneQueue) -> Result<(), Failure> 
 fn dlq(place: &Place, command: &DlqCommand) -> Result<(), Failure> {
     match command {
         DlqCommand::List { queue: None, json, .. } => {
-            let answer = ask(place, WORKER, "engine::queue::dlq_topics", &json!({}))?;
+            let answer = ask(place, WORKER, "queue::dlq::topics", &json!({}))?;
             let columns = [("QUEUE", "topic"), ("BROKER", "broker_type"), (">DEAD LETTERS", "message_count")];
             show(&answer, *json, |answer| rows(answer, &columns))
         }
         DlqCommand::List { queue: Some(queue), offset, limit, json } => {
             let request = json!({ "topic": queue, "offset": offset, "limit": limit });
-            let answer = ask(place, WORKER, "engine::queue::dlq_messages", &request)?;
+            let answer = ask(place, WORKER, "queue::dlq::messages", &request)?;
             let columns =
                 [(">RETRIES", "retries"), (">BYTES", "size_bytes"), ("ID", "id"), ("ERROR", "error")];
             show(&answer, *json, |answer| rows(answer, &columns))

@@ -45,10 +45,10 @@ fn state_is_read_and_written() {
     );
     host.run(&["state", "get", "s", "k"]).prints("{\"a\":1}\n");
     host.run(&["state", "get", "s", "none"]).fails(3, &["holds no key `none`", "state scan s"]);
-    host.run(&["state", "set", "s", "k", "5"]).prints("{\"new_value\":5,\"old_value\":null}\n");
-    host.run(&["state", "set", "s", "k", "-5"]).prints("{\"new_value\":-5,\"old_value\":null}\n");
+    host.run(&["state", "set", "s", "k", "5"]).prints("{\"old_value\":null,\"new_value\":5}\n");
+    host.run(&["state", "set", "s", "k", "-5"]).prints("{\"old_value\":null,\"new_value\":-5}\n");
     host.run(&["state", "set", "s", "k", "word", "--json"])
-        .prints("{\"new_value\":\"word\",\"old_value\":null}\n");
+        .prints("{\"old_value\":null,\"new_value\":\"word\"}\n");
     host.run(&["state", "set", "s", "k", "bad"]).fails(1, &["SET_ERROR", "the disk is full; make room"]);
     host.run(&["state", "delete", "s", "k"]).prints("1\n");
     host.run(&["state", "delete", "s", "x"]).fails(3, &["holds no key `x`"]);
@@ -66,20 +66,20 @@ fn state_is_read_and_written() {
 #[test]
 fn queues_are_looked_at_and_held() {
     let host = Host::start();
-    host.run(&["queue", "list"]).fails(3, &["`queue`", "engine::queue::list_topics"]);
+    host.run(&["queue", "list"]).fails(3, &["`queue`", "queue::topics"]);
     offer(
         &host.worker,
         &[
-            ("engine::queue::list_topics", |_| {
+            ("queue::topics", |_| {
                 Ok(json!([{"name": "mail", "broker_type": "ringway", "subscriber_count": 2}]))
             }),
-            ("engine::queue::topic_stats", |asked| {
+            ("queue::stats", |asked| {
                 Ok(json!({"depth": 3, "consumer_count": 1, "dlq_depth": 4, "config": asked["topic"]}))
             }),
-            ("engine::queue::dlq_topics", |_| {
+            ("queue::dlq::topics", |_| {
                 Ok(json!([{"topic": "mail", "broker_type": "ringway", "message_count": 4}]))
             }),
-            ("engine::queue::dlq_messages", |asked| {
+            ("queue::dlq::messages", |asked| {
                 Ok(
                     json!([{"id": "m1", "payload": asked, "error": "no such box", "failed_at": 1, "retries": 3, "size_bytes": 20}]),
                 )
