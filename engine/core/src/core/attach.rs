@@ -107,6 +107,7 @@ impl Core {
         Worker {
             connection: from,
             credentials,
+            inside: credentials.engine || credentials.pid == self.config.engine_pid,
             namespace: Arc::from(hello.namespace.as_str()),
             zone: Zone::clone(zone),
             status: WorkerStatus::Ready,

@@ -10,6 +10,7 @@ use ringway_worker_configuration as configuration;
 use ringway_worker_cron as cron;
 use ringway_worker_pubsub as pubsub;
 use ringway_worker_queue as queue;
+use ringway_worker_state as state;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,14 +26,19 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::of::<Config, Configuration, _>("configuration", Configuration::start)
             .iii("configuration", &[III_ADAPTER, ("ttl_seconds", None)])
             .live(&["history_max", "value_bytes_max", "delivery_timeout_ms"], Configuration::reconfigure),
-        Row::of::<queue::Config, queue::Queue, _>("queue", queue::Queue::start)
-            .iii("queue", &[III_ADAPTER])
+        Row::of::<state::Config, state::State, _>("state", state::State::start)
+            .iii("iii-state", &[III_ADAPTER])
             .fixed(),
-        Row::of::<cron::Config, cron::Cron, _>("cron", cron::Cron::start).iii("cron", &[III_ADAPTER]).fixed(),
+        Row::of::<queue::Config, queue::Queue, _>("queue", queue::Queue::start)
+            .iii("iii-queue", &[III_ADAPTER])
+            .fixed(),
+        Row::of::<cron::Config, cron::Cron, _>("cron", cron::Cron::start)
+            .iii("iii-cron", &[III_ADAPTER])
+            .fixed(),
         Row::of::<pubsub::Config, pubsub::PubSub, _>("pubsub", |address, _, config| {
             pubsub::PubSub::start(address, config)
         })
-        .iii("pubsub", &[III_ADAPTER])
+        .iii("iii-pubsub", &[III_ADAPTER])
         .fixed(),
     ]
 }

@@ -123,6 +123,14 @@ impl Queue {
 
     fn register(&self) -> Result<(), CallError> {
         self.worker.register_all(functions::all(&self.driver))?;
+        match self.worker.register_all(functions::reserved(&self.driver)) {
+            Ok(()) => {}
+            // Only what lives in the engine's process may have these names.
+            Err(error) if error.code == ringway::ErrorCode::RegistrationConflict => {
+                tracing::warn!(%error, "the queue runs apart from the engine: the enqueue action does not reach it");
+            }
+            Err(error) => return Err(error),
+        }
         let driver = self.driver.clone();
         let changed = Function::json(FUNCTIONS_CHANGED, move |_: &Context, _: Value| {
             driver.run(|core| core.look_for_missing());
@@ -134,13 +142,6 @@ impl Queue {
         Triggers::register(&self.worker, &self.driver)?;
         let kind = naming::TRIGGER_FUNCTIONS_AVAILABLE;
         self.worker.register_trigger(TriggerSpec::new(FUNCTIONS_CHANGED, kind, id))
-    }
-
-    /// The functions whose ids begin with `engine::queue::`, which only the engine may register: for the engine's own
-    /// worker. They last as long as the queue.
-    #[must_use]
-    pub fn reserved_functions(&self) -> Vec<Function> {
-        functions::reserved(&self.driver)
     }
 
     /// What was on disk and could not be read, each with its table and key. It was left where it is.

@@ -48,20 +48,18 @@ fn what_names_no_function_goes_to_what_is_bound() {
 }
 
 #[test]
-fn the_engine_is_given_what_only_it_may_register() {
+fn the_enqueue_action_reaches_it_and_iii_s_names_answer() {
     let stage = Stage::new();
-    let functions = stage.queue().reserved_functions();
-    let ids: Vec<&str> = functions.iter().map(ringway::Function::id).collect();
-    assert_eq!(
-        ids,
-        [
-            "engine::queue::enqueue",
-            "engine::queue::list_topics",
-            "engine::queue::topic_stats",
-            "engine::queue::dlq_topics",
-            "engine::queue::dlq_messages",
-        ]
-    );
+    let given = Stage::serve(&stage.client, "f::work", |_| Ok(Value::Null));
+    let call = |id: &str, request: Value| stage.client.trigger_json(id, &request).unwrap();
+    let action = json!({ "queue": "q", "function_id": "f::work", "data": { "n": 1 }, "messageReceiptId": "receipt-1" });
+    call("engine::queue::enqueue", action);
+    assert_eq!(next(&given).data, json!({ "n": 1 }));
+    assert!(call("engine::queue::list_topics", json!({})).is_array());
+    assert_eq!(call("engine::queue::topic_stats", json!({ "topic": "q" }))["dlq_depth"], 0);
+    assert_eq!(call("engine::queue::dlq_topics", json!({})), json!([]));
+    assert_eq!(call("engine::queue::dlq_messages", json!({ "topic": "q" })), json!([]));
+    assert_eq!(call("queue::receipt", json!({ "id": "receipt-1" }))["id"], "receipt-1");
 }
 
 #[test]
