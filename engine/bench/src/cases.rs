@@ -1,8 +1,10 @@
-//! What `ringway bench` measures, in groups: calls, payloads, streams, matrices, the catalog, idleness. Used by
+//! What `ringway bench` measures, in groups: calls, payloads, streams, matrices, the catalog, idleness,
+//! what is durable. Used by
 //! [`crate::run()`]. Here is what all groups share; it must not know how results are shown.
 
 mod calls;
 mod catalog;
+mod durable;
 mod idle;
 mod matrix;
 mod series;
@@ -22,6 +24,7 @@ use crate::report::Wait;
 use crate::stats::Clock;
 
 pub(crate) use catalog::catalog;
+pub(crate) use durable::durable;
 pub(crate) use idle::idle;
 pub(crate) use matrix::matrix;
 pub(crate) use series::{Series, visit};

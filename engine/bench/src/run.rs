@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 use ringway_engine::{Engine, Otlp};
 
 use crate::callee::run_callee;
-use crate::cases::{Bench, Series, catalog, idle, matrix, stream, visit};
+use crate::cases::{Bench, Series, catalog, durable, idle, matrix, stream, visit};
 use crate::floors::{FloorOptions, FloorSession, run_floor_child};
 use crate::machine::{cpu_pair, memory_available_bytes};
 use crate::report::{Case, CaseResult, Report, Wait, claims};
@@ -167,6 +167,7 @@ pub fn measure(args: &BenchArgs) -> anyhow::Result<Report> {
     cases.extend(matrix(&bench, &floors)?);
     cases.extend(catalog(&bench, &floors)?);
     cases.extend(idle(&bench)?);
+    cases.extend(durable(&bench)?);
     ensure!(!cases.is_empty() || args.cases.is_empty(), "no case has {:?} in its name", args.cases);
     let mut report = Report::new(floors, cpus, &clock, &args.command());
     report.cases = cases;

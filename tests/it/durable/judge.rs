@@ -65,11 +65,7 @@ impl Journal {
     fn wrong(&self) -> Result<(), String> {
         self.groups_in_order()?;
         self.tokens_rise()?;
-        for (key, values) in &self.changes {
-            if let Some(pair) = values.windows(2).find(|pair| pair[0] > pair[1]) {
-                return Err(format!("`{key}` changed to {} after it had changed to {}", pair[1], pair[0]));
-            }
-        }
+        self.changes_in_order()?;
         let mut seen = BTreeSet::new();
         self.ticks
             .iter()
@@ -87,6 +83,21 @@ impl Journal {
                 return Err(format!("job {number} of `{group}` was begun after job {before}"));
             }
             *before = *number;
+        }
+        Ok(())
+    }
+
+    /// What is told for the first time is newer than all that was told before. After a crash the last changes are told
+    /// again, in their order.
+    fn changes_in_order(&self) -> Result<(), String> {
+        for (key, values) in &self.changes {
+            let (mut seen, mut newest) = (BTreeSet::new(), 0);
+            for value in values {
+                if seen.insert(value) && *value < newest {
+                    return Err(format!("`{key}` changed to {value} after it had changed to {newest}"));
+                }
+                newest = newest.max(*value);
+            }
         }
         Ok(())
     }
@@ -128,6 +139,7 @@ fn what_is_wrong_is_found() {
     check("run crowd-2 2 1\nrun crowd-2 1 1\n", "");
     check("run crowd-2 2 4\nrun crowd-2 2 4\n", "(\"crowd-2\", 2) was begun with token 4 after 4");
     check("change a 1\nchange a 1\nchange a 3\nchange b 2\n", "");
+    check("change a 1\nchange a 2\nchange a 1\nchange a 2\nchange a 3\n", "");
     check("change a 2\nchange a 1\n", "`a` changed to 1 after it had changed to 2");
     check("tick 08:00\ntick 08:01\ntick 08:00\n", "08:00 struck twice");
 }

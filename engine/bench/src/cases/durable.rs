@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use ringway::{CallOptions, Function, Handle, Message, Sampler, Worker};
+use ringway_config::Settings;
 use ringway_ipc::clock::now_ns;
-use ringway_workers::{Settings, Workers};
+use ringway_workers::{Workers, sections};
 use serde_json::{Value, json};
 
 use super::{Bench, SIGHT_TIME_MAX};
@@ -38,7 +39,8 @@ pub(crate) fn durable(bench: &Bench<'_>) -> anyhow::Result<Vec<CaseResult>> {
         return Ok(Vec::new());
     }
     let folder = tempfile::tempdir()?;
-    let _workers = Workers::start(bench.engine.address(), &folder.path().join("store"), &Settings::default())?;
+    let settings = Settings::defaults(&sections())?;
+    let _workers = Workers::start(bench.engine.address(), &folder.path().join("store"), &settings)?;
     let client = bench.builder("bench-client", Wait::Adaptive, Sampler::never()).connect()?;
     let (heard, listener) = listen(bench)?;
     for id in ["queue::enqueue", "state::set", "state::get", "bench::take", "bench::routed"] {
@@ -48,10 +50,9 @@ pub(crate) fn durable(bench: &Bench<'_>) -> anyhow::Result<Vec<CaseResult>> {
     let (mut floor, mut enqueue, mut set) = (Runs::default(), Runs::default(), Runs::default());
     let (mut routed, mut get, mut handler) = (Runs::default(), Runs::default(), Runs::default());
     let body = "x".repeat(BYTES);
-    let message = |number: u64| {
-        json!({ "queue": "bench", "function_id": "bench::take", "data": { "number": number, "body": body } })
-    };
-    let value = |number: u64| json!({ "scope": "bench", "key": format!("k{}", number % 4096), "value": body });
+    let message = |number: u64| json!({ "queue": "bench", "function_id": "bench::take", "data": { "number": number, "body": body } });
+    let value =
+        |number: u64| json!({ "scope": "bench", "key": format!("k{}", number % 4096), "value": body });
     // In turns, so that what the disk does to one it does to all.
     for round in 1..=bench.rounds {
         (bench.progress)(&format!("durable, round {round} of {}", bench.rounds));
@@ -75,18 +76,27 @@ pub(crate) fn durable(bench: &Bench<'_>) -> anyhow::Result<Vec<CaseResult>> {
     let cost = Cost::default();
     let closed = |name, runs: &Runs| CaseResult::new(name, BYTES as u64, Load::Closed, runs, cost);
     let many = |name, runs: &Runs| {
-        against_sync(CaseResult::new(name, BYTES as u64, Load::InFlight { calls: PRODUCERS as u64 }, runs, cost))
+        against_sync(CaseResult::new(
+            name,
+            BYTES as u64,
+            Load::InFlight { calls: PRODUCERS as u64 },
+            runs,
+            cost,
+        ))
     };
     let get = closed(GET, &get);
     #[expect(clippy::cast_precision_loss, reason = "a ratio needs no more than 52 bits")]
     let times = get.latency.p50_ns as f64 / routed.summary().p50_ns.max(1) as f64;
     Ok(vec![
-        closed(FLOOR, &floor).with_note("256 bytes overwritten and synced, one after the other, in the same folder"),
+        closed(FLOOR, &floor)
+            .with_note("256 bytes overwritten and synced, one after the other, in the same folder"),
         many(ENQUEUE, &enqueue),
         many(SET, &set),
-        closed(ROUTED, &routed).with_note("a function in JSON that answers with as many bytes, in the same process"),
+        closed(ROUTED, &routed)
+            .with_note("a function in JSON that answers with as many bytes, in the same process"),
         get.with_note(format!("{times:.2} × the routed call")),
-        closed(HANDLER, &handler).with_note("from the enqueuer's receipt to the first line of the handler; 1 ns if before"),
+        closed(HANDLER, &handler)
+            .with_note("from the enqueuer's receipt to the first line of the handler; 1 ns if before"),
     ])
 }
 

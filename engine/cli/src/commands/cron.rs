@@ -96,7 +96,9 @@ fn jobs(answer: &Value) -> String {
             .to_vec();
         cells.push(match job.get("paused") {
             Some(Value::Bool(true)) => "paused".to_owned(),
-            _ => cell(job.get("problem").filter(|problem| !problem.is_null()).or(job.get("last_error"))),
+            _ => cell(
+                job.get("problem").filter(|problem| !problem.is_null()).or_else(|| job.get("last_error")),
+            ),
         });
         table.row(cells);
     }

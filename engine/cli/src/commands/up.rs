@@ -108,7 +108,7 @@ pub(crate) fn run(place: &Place, arguments: &UpArguments) -> Result<ExitCode, Fa
     reload.run_while(|| {
         run_until_signal_then(&engine, || {
             workers.iter().for_each(Workers::shut_down);
-            arguments.drain.unwrap_or(reload.drain())
+            arguments.drain.unwrap_or_else(|| reload.drain())
         })
     })?;
     output::note("stopped");

@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use crate::host::Host;
 
 /// Answers with the request among others, so that a test sees what was asked.
-fn offer(worker: &Worker, answers: &[(&'static str, fn(&Value) -> Result<Value, Failure>)]) {
+/// A function's id, and what it answers.
+type Answer = (&'static str, fn(&Value) -> Result<Value, Failure>);
+
+fn offer(worker: &Worker, answers: &[Answer]) {
     let functions = answers.iter().map(|(id, answer)| {
         let answer = *answer;
         Function::json(id, move |_, request: Value| answer(&request))

@@ -98,6 +98,9 @@ fn history_key(id: &str, version: u64) -> Vec<u8> {
 #[derive(Debug, Clone)]
 pub(crate) struct Shelf(pub(crate) Arc<dyn Store>);
 
+/// An entry, or the id of one that cannot be read, and why.
+pub(crate) type Read = Result<Entry, (String, Failure)>;
+
 impl Shelf {
     fn snapshot(&self) -> Result<Box<dyn Snapshot>, Failure> {
         self.0.snapshot().map_err(|error| store_failure(STORE_ERROR, &error))
@@ -115,7 +118,7 @@ impl Shelf {
     }
 
     /// All entries in the order of their ids; those that cannot be read as their id and why.
-    pub(crate) fn all(&self) -> Result<Vec<Result<Entry, (String, Failure)>>, Failure> {
+    pub(crate) fn all(&self) -> Result<Vec<Read>, Failure> {
         let scan = Scan::table(ENTRIES);
         let found = self.snapshot()?.scan(&scan).map_err(|error| store_failure(STORE_ERROR, &error))?;
         let read = |entry: ringway_store::Entry| {

@@ -157,7 +157,7 @@ impl<'a> Reload<'a> {
 fn watch(file: &Path, news: Sender<News>) -> notify::Result<impl Watcher + use<>> {
     let file = std::path::absolute(file).map_err(notify::Error::io)?;
     let name = file.file_name().map(ToOwned::to_owned);
-    let folder = file.parent().unwrap_or(Path::new("/")).to_owned();
+    let folder = file.parent().unwrap_or_else(|| Path::new("/")).to_owned();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let concerns = event.map_or(true, |event| {
             !event.kind.is_access() && event.paths.iter().any(|path| path.file_name() == name.as_deref())

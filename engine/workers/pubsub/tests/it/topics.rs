@@ -1,4 +1,4 @@
-//! Who gets what.
+//! Topics, wildcards, queues and conditions, as publishers and subscribers see them.
 
 use std::sync::Arc;
 use std::thread;
