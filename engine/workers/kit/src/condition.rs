@@ -167,15 +167,9 @@ fn variable<'a>(payload: &'a Value, name: &str) -> &'a Value {
     field.or_else(whole).or_else(of_item).unwrap_or(&NOTHING)
 }
 
-/// As iii reads the answer of a condition function.
+/// As iii reads the answer of a condition function: only `false` says no.
 fn is_yes(answer: &Value) -> bool {
-    match answer {
-        Value::Null => false,
-        Value::Bool(answer) => *answer,
-        Value::Number(number) => number.as_f64() != Some(0.0),
-        Value::String(text) => !text.is_empty(),
-        Value::Array(_) | Value::Object(_) => true,
-    }
+    *answer != Value::Bool(false)
 }
 
 fn text<'a>(config: &'a Value, name: &str) -> Result<Option<&'a str>, CallError> {
@@ -285,12 +279,10 @@ mod tests {
     }
 
     #[test]
-    fn answers_mean_yes_or_no_as_in_iii() {
-        for yes in [json!(true), json!(1), json!("no"), json!({}), json!([])] {
+    fn only_false_says_no_as_in_iii() {
+        for yes in [json!(true), json!(0), json!(""), json!(null), json!({ "matches": false })] {
             assert!(is_yes(&yes), "{yes}");
         }
-        for no in [json!(false), json!(0), json!(0.0), json!(""), json!(null)] {
-            assert!(!is_yes(&no), "{no}");
-        }
+        assert!(!is_yes(&json!(false)));
     }
 }
