@@ -93,8 +93,10 @@ fn a_backup_is_taken_while_workers_run() {
     call(&client, "configuration::register", &json!({"id": "a", "schema": true, "initial_value": 1}));
     let path = folder.path().join("backup");
     let taken = call(&client, "store::backup", &json!({"path": path}));
-    assert_eq!(taken["entries"], 2);
-    assert_eq!(ringway_store::backup::check(&path).unwrap().entries, 2);
+    // The configuration and its version, and whatever the other workers keep of themselves.
+    let entries = taken["entries"].as_u64().unwrap();
+    assert!(entries >= 2, "{taken}");
+    assert_eq!(ringway_store::backup::check(&path).unwrap().entries, entries);
     assert!(client.trigger_json("store::backup", &json!({"path": "relative"})).is_err());
     assert_eq!(call(&client, "store::verify", &json!({})), json!({"damage": []}));
 }
