@@ -55,6 +55,10 @@ fn channels_outlive_it_and_everybody_comes_back() {
     }
     scene.survivor.register_all(service::functions("survivor", |_| {})).unwrap();
     scene.auditor.wait_for("survivor::inline", PATIENCE).unwrap();
+    // It is open channels that outlive the engine, which has to be there while they are opened.
+    for (worker, id) in [(&scene.survivor, "steady::pooled"), (&scene.auditor, "survivor::inline")] {
+        worker.handle(id).call(&Message::bytes(&0u64.to_le_bytes())).unwrap();
+    }
     let before = registrations(&scene.survivor);
     let engine_calls = AtomicU64::new(0);
     let mut absent = 0;
