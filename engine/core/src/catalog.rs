@@ -42,7 +42,7 @@ pub struct Worker {
     pub connection: ConnectionId,
     /// What the kernel says of it.
     pub credentials: Credentials,
-    /// It lives in the engine's process, so that it may register what only the engine may: the built-in workers do.
+    /// It lives in the engine's process, as the built-in workers do.
     pub(crate) inside: bool,
     /// What it says of itself. Its kept channels are taken out.
     pub hello: Hello,
@@ -141,7 +141,7 @@ impl Catalog {
             return Err(CallError::not_found("worker", &id.to_string()));
         };
         let key = FunctionKey { namespace: Arc::clone(&worker.namespace), id: spec.id.clone() };
-        check_spec(&spec, worker.inside)?;
+        check_spec(&spec, worker)?;
         if let Some(other) = worker.functions.get(&spec.index).filter(|other| **other != key) {
             let message = format!("index {} is taken by `{}` of the same worker", spec.index, other.id);
             return Err(CallError::new(ErrorCode::RegistrationConflict, message));
@@ -226,16 +226,17 @@ pub(crate) fn check_json(what: &str, value: Option<&Value>) -> Result<(), CallEr
     check_bytes(what, bytes, limits::SCHEMA_BYTES_MAX)
 }
 
-/// Refuses ids that only the engine, and what lives in its process, may register.
-pub(crate) fn check_reserved(id: &str, inside: bool) -> Result<(), CallError> {
-    if naming::is_reserved(id) && !inside {
+/// Refuses ids that only the engine, or a built-in worker, may register.
+fn check_reserved(id: &str, worker: &Worker) -> Result<(), CallError> {
+    let allowed = worker.credentials.engine || worker.inside && naming::is_built_in(id);
+    if naming::is_reserved(id) && !allowed {
         return Err(CallError::registration_conflict(id, naming::ENGINE_WORKER_NAME));
     }
     Ok(())
 }
 
-fn check_spec(spec: &FunctionSpec, inside: bool) -> Result<(), CallError> {
-    check_reserved(&spec.id, inside)?;
+fn check_spec(spec: &FunctionSpec, worker: &Worker) -> Result<(), CallError> {
+    check_reserved(&spec.id, worker)?;
     if spec.index == 0 || spec.index >= limits::FUNCTION_INDEX_END {
         let end = limits::FUNCTION_INDEX_END - 1;
         let message = format!("wanted a function index from 1 to {end}, found {}", spec.index);
@@ -269,9 +270,9 @@ pub(crate) fn check_hello(hello: &Hello) -> Result<(), CallError> {
 }
 
 /// Checks a trigger type.
-pub(crate) fn check_trigger_type(spec: &TriggerTypeSpec, inside: bool) -> Result<(), CallError> {
+pub(crate) fn check_trigger_type(spec: &TriggerTypeSpec, worker: &Worker) -> Result<(), CallError> {
     ringway_protocol::ids::check_id(&spec.id).map_err(CallError::invalid_registration)?;
-    check_reserved(&spec.id, inside)?;
+    check_reserved(&spec.id, worker)?;
     check_bytes("a description", spec.description.len(), limits::DESCRIPTION_BYTES_MAX)?;
     check_json("a configuration schema", spec.configuration_schema.as_ref())?;
     check_json("a request schema", spec.request_schema.as_ref())?;

@@ -7,6 +7,8 @@ pub const NAMESPACE_DEFAULT: &str = "default";
 pub const ZONE_DEFAULT: &str = "default";
 /// What ids of the engine's functions and trigger types start with. Only the engine may register them.
 pub const ENGINE_PREFIX: &str = "engine::";
+/// What ids of the engine's start with that the built-in queue serves.
+pub const QUEUE_PREFIX: &str = "engine::queue::";
 /// What ids of the functions that every worker serves start with.
 pub const RINGWAY_PREFIX: &str = "ringway::";
 /// The name the engine's own worker has in the catalog.
@@ -67,6 +69,12 @@ pub fn is_reserved(id: &str) -> bool {
     id.starts_with(ENGINE_PREFIX) || id.starts_with(RINGWAY_PREFIX)
 }
 
+/// Says whether a built-in worker may register this reserved id, which it may only in the engine's own process.
+#[must_use]
+pub fn is_built_in(id: &str) -> bool {
+    id.starts_with(QUEUE_PREFIX)
+}
+
 /// Returns the part of an id before its first `::`, or the whole id.
 #[must_use]
 pub fn first_segment(id: &str) -> &str {
@@ -85,6 +93,12 @@ mod tests {
         check("engine", false);
         check("engineer::build", false);
         check("orders::engine::x", false);
+    }
+
+    #[test]
+    fn of_the_engines_ids_only_the_queues_are_built_in() {
+        assert!(is_built_in("engine::queue::enqueue") && is_reserved("engine::queue::enqueue"));
+        assert!(!is_built_in(FUNCTIONS_LIST) && !is_built_in("queue::enqueue"));
     }
 
     #[test]

@@ -247,28 +247,6 @@ struct ServerSpan {
     flags: u8,
 }
 
-impl ServerSpan {
-    #[inline]
-    fn ended(&self, inner: &Inner, peer: WorkerId, end_ns: u64, status: u32, bytes_out: u64) -> SpanRecord {
-        SpanRecord {
-            trace_id: self.trace.trace_id,
-            span_id: self.trace.span_id,
-            parent_id: self.parent,
-            start_ns: self.start_ns,
-            end_ns,
-            kind: SpanKind::Server,
-            status,
-            function: FunctionRef { worker: inner.id, index: self.function },
-            peer,
-            woke_ns: self.woke_ns,
-            bytes_in: self.bytes_in,
-            bytes_out,
-            flags: self.flags,
-            name: SpanName::EMPTY,
-        }
-    }
-}
-
 impl CalleeChannel {
     pub(crate) fn new(
         channel: Arc<Channel>,
@@ -579,7 +557,7 @@ impl CalleeChannel {
             }
             Handler::StreamAsync(handler) => {
                 let guard = guard_of(&received);
-                let (input, output) = self.stream_ends(&header, inbox.unwrap_or_else(Inbox::new));
+                let (input, output) = job.stream_ends(&header, inbox.unwrap_or_else(Inbox::new));
                 let reply = || handler(job.context.clone(), received, input, output);
                 let reply = catch_unwind(AssertUnwindSafe(reply)).map_err(panicked);
                 job.run_async(header, guard, reply, token);
@@ -587,15 +565,6 @@ impl CalleeChannel {
         }
     }
 
-    fn stream_ends(self: &Arc<Self>, header: &Header, inbox: Arc<Inbox>) -> (StreamReader, StreamWriter) {
-        let carrier: Arc<dyn Carrier> = Arc::new(CalleeCarrier { channel: Arc::clone(self) });
-        let invocation = header.invocation;
-        let reader = StreamReader { inbox: Arc::clone(&inbox), carrier: Arc::clone(&carrier), invocation };
-        (reader, StreamWriter { inbox, carrier, invocation, finished: false })
-    }
-
-    /// Publishes the reply and closes the span. `guard` holds the request's leases; when nothing else does, the reply
-    /// implies their return.
     #[inline]
     fn finish(
         &self,
@@ -605,17 +574,7 @@ impl CalleeChannel {
         result: Result<&Message, &CallError>,
         trace: Option<ServerSpan>,
     ) {
-        let status = result.err().map_or(ringway_protocol::error::STATUS_OK, |error| error.code.status());
-        let bytes_out = result.map_or(0, |message| if trace.is_some() { message.total_bytes() } else { 0 });
-        let end_ns = if trace.is_some() { now_ns() } else { 0 };
-        if request.kind == Kind::Call.to_u8() {
-            self.reply(request, guard, result);
-        } else if let Err(error) = result {
-            note_failed_send(self.peer(), error);
-        }
-        if let Some(span) = trace {
-            inner.telemetry.span(&span.ended(inner, self.peer(), end_ns, status, bytes_out));
-        }
+        finish(inner, Some(self), self.peer(), request, guard, result, trace);
     }
 
     #[inline]
@@ -671,9 +630,47 @@ impl CalleeChannel {
     }
 }
 
-#[cold]
-fn note_failed_send(caller: WorkerId, error: &CallError) {
-    tracing::debug!(target: "ringway", %caller, %error, "a send failed; its caller does not hear of it");
+/// Publishes the reply and closes the span. `guard` holds the request's leases; when nothing else does, the reply implies
+/// their return. Only a sender, who gets no reply, may have taken its channel along.
+#[inline]
+fn finish(
+    inner: &Inner,
+    channel: Option<&CalleeChannel>,
+    caller: WorkerId,
+    request: &Header,
+    guard: Option<Arc<LeaseGuard>>,
+    result: Result<&Message, &CallError>,
+    trace: Option<ServerSpan>,
+) {
+    let status = result.err().map_or(ringway_protocol::error::STATUS_OK, |error| error.code.status());
+    let bytes_out = result.map_or(0, |message| if trace.is_some() { message.total_bytes() } else { 0 });
+    let end_ns = if trace.is_some() { now_ns() } else { 0 };
+    match channel.filter(|_| request.kind == Kind::Call.to_u8()) {
+        Some(channel) => channel.reply(request, guard, result),
+        None => {
+            if let Err(error) = result {
+                tracing::debug!(target: "ringway", %caller, %error, "a send failed; its caller does not hear of it");
+            }
+        }
+    }
+    if let Some(span) = trace {
+        inner.telemetry.span(&SpanRecord {
+            trace_id: span.trace.trace_id,
+            span_id: span.trace.span_id,
+            parent_id: span.parent,
+            start_ns: span.start_ns,
+            end_ns,
+            kind: SpanKind::Server,
+            status,
+            function: FunctionRef { worker: inner.id, index: span.function },
+            peer: caller,
+            woke_ns: span.woke_ns,
+            bytes_in: span.bytes_in,
+            bytes_out,
+            flags: span.flags,
+            name: SpanName::EMPTY,
+        });
+    }
 }
 
 #[cold]
@@ -754,6 +751,7 @@ fn panicked(panic: Box<dyn std::any::Any + Send>) -> CallError {
 }
 
 /// Who is told when a job has ended.
+#[derive(Debug, Clone)]
 enum Asker {
     /// A caller that waits; its channel is kept for the answer.
     Waits(Arc<CalleeChannel>),
@@ -771,10 +769,11 @@ impl Asker {
         }
     }
 
-    fn channel(&self) -> Option<Arc<CalleeChannel>> {
+    /// Hands over the channel, or nothing where a sender has gone.
+    fn with<R>(&self, act: impl FnOnce(Option<&CalleeChannel>) -> R) -> R {
         match self {
-            Self::Waits(channel) => Some(Arc::clone(channel)),
-            Self::Sent(channel) => channel.upgrade(),
+            Self::Waits(channel) => act(Some(channel)),
+            Self::Sent(channel) => act(channel.upgrade().as_deref()),
         }
     }
 }
@@ -790,26 +789,25 @@ struct Job {
 
 impl Job {
     fn end(&self, header: &Header, guard: Option<Arc<LeaseGuard>>, result: Result<Message, CallError>) {
-        if let Some(channel) = self.asker.channel() {
-            channel.over(&self.inner, header, self.function.streams_on_thread());
-            return channel.finish(&self.inner, header, guard, result.as_ref(), self.trace);
-        }
-        let caller = self.context.caller;
-        if let Err(error) = &result {
-            note_failed_send(caller, error);
-        }
-        if let Some(span) = self.trace {
-            let status =
-                result.map_or_else(|error| error.code.status(), |_| ringway_protocol::error::STATUS_OK);
-            self.inner.telemetry.span(&span.ended(&self.inner, caller, now_ns(), status, 0));
-        }
+        self.asker.with(|channel| {
+            if let Some(channel) = channel {
+                channel.over(&self.inner, header, self.function.streams_on_thread());
+            }
+            finish(&self.inner, channel, self.context.caller, header, guard, result.as_ref(), self.trace);
+        });
     }
 
-    fn run_pooled(self, received: Received, channel: &Arc<CalleeChannel>, inbox: Option<Arc<Inbox>>) {
+    fn stream_ends(&self, header: &Header, inbox: Arc<Inbox>) -> (StreamReader, StreamWriter) {
+        let carrier: Arc<dyn Carrier> = Arc::new(CalleeCarrier { asker: self.asker.clone() });
+        let invocation = header.invocation;
+        let reader = StreamReader { inbox: Arc::clone(&inbox), carrier: Arc::clone(&carrier), invocation };
+        (reader, StreamWriter { inbox, carrier, invocation, finished: false })
+    }
+
+    fn run_pooled(self, received: Received, channel: &CalleeChannel, inbox: Option<Arc<Inbox>>) {
         let (header, guard) = (received.header, guard_of(&received));
         let pool = self.inner.pool.clone();
         let (inner, trace) = (Arc::clone(&self.inner), self.trace);
-        let stream = inbox.map(|inbox| (Arc::clone(channel), inbox));
         let (refused_guard, on_thread) = (guard.clone(), self.function.streams_on_thread());
         let job = move || {
             if self.context.is_cancelled() {
@@ -826,8 +824,8 @@ impl Job {
                     result
                 }
                 Handler::Stream(handler) => {
-                    if let Some((channel, inbox)) = stream {
-                        let (input, output) = channel.stream_ends(&header, inbox);
+                    if let Some(inbox) = inbox {
+                        let (input, output) = self.stream_ends(&header, inbox);
                         reply = handler(&self.context, received, input, output)?;
                     }
                     Ok(())
@@ -946,19 +944,18 @@ impl Future for AsyncCall {
 /// The callee's side of a stream: the dispatcher delivers, so a waiting handler just sleeps.
 #[derive(Debug)]
 struct CalleeCarrier {
-    channel: Arc<CalleeChannel>,
+    asker: Asker,
 }
 
 impl Carrier for CalleeCarrier {
     fn publish(&self, mut header: Header, message: Message) -> Result<(), CallError> {
-        let (inline, _leases) = wire::compose(
-            &self.channel.channel,
-            &self.channel.memory,
-            &mut header,
-            &message,
-            &Meta::default(),
-        )?;
-        self.channel.channel.send_or_keep(&header, &inline).map_err(wire::closed)
+        self.asker.with(|channel| {
+            let Some(CalleeChannel { channel, memory, .. }) = channel else {
+                return Err(wire::closed(CloseReason::PeerGone));
+            };
+            let (inline, _leases) = wire::compose(channel, memory, &mut header, &message, &Meta::default())?;
+            channel.send_or_keep(&header, &inline).map_err(wire::closed)
+        })
     }
 
     fn wait(&self, inbox: &Inbox, need: Need) {

@@ -147,6 +147,24 @@ fn bad_entries_fail_alone() {
 }
 
 #[test]
+fn the_queues_ids_are_for_a_worker_in_the_engines_process() {
+    let mut core = core();
+    attach(&mut core, A, None);
+    hello(&mut core, Hello::new(B, "queue", 1));
+    let offered = |core: &mut Core, worker| {
+        let ids = ["engine::queue::enqueue", "engine::functions::list"];
+        outcome(&offer(core, worker, ids.iter().zip(1..).map(|(id, index)| function(id, index)).collect()))
+    };
+    let taken = Err(ErrorCode::RegistrationConflict);
+    assert_eq!(offered(&mut core, A), [taken, taken], "it lives in a process of its own");
+    assert_eq!(
+        offered(&mut core, B),
+        [Ok(RegistrationOutcome::Registered), taken],
+        "no replica of the engine's own"
+    );
+}
+
+#[test]
 fn exclusive_functions_have_no_replicas_in_their_zone() {
     let mut core = core();
     attach(&mut core, A, None);

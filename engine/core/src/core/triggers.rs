@@ -21,7 +21,7 @@ impl Core {
         let Some(worker) = self.catalog.workers.get_mut(&id) else {
             return Err(CallError::not_found("worker", &id.to_string()));
         };
-        catalog::check_trigger_type(&spec, worker.inside)?;
+        catalog::check_trigger_type(&spec, worker)?;
         let limit = self.config.limits.triggers_max;
         if worker.trigger_types.len() >= limit as usize && !worker.trigger_types.contains(&spec.id) {
             return Err(CallError::invalid_registration(format!(

@@ -33,7 +33,7 @@ pub(super) struct InfoInput {
 /// Says whether a function is shown only to those who ask for it.
 fn is_internal(replica: &Replica) -> bool {
     let (id, spec) = (replica.spec.id.as_str(), &replica.spec);
-    let engine = naming::is_reserved(id) && !id.starts_with("engine::queue::");
+    let engine = naming::is_reserved(id) && !naming::is_built_in(id);
     let marked =
         spec.metadata.as_ref().and_then(|metadata| metadata.get("internal")) == Some(&Value::Bool(true));
     engine || marked || spec.internal
