@@ -7,11 +7,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use ringway::{CallError, ErrorCode, Failure};
 use ringway_store::{Batch, StoreError};
-use ringway_worker_kit::store_failure;
+use ringway_worker_kit::{Clock, store_failure};
 use serde_json::Value;
 
 use crate::check;
-use crate::clock::Clock;
 use crate::commit;
 use crate::config::Config;
 use crate::store::{Cause, Entry, STORE_ERROR, Shelf, Stored, Version};
@@ -21,7 +20,7 @@ use crate::trigger::{Event, Events, Happened};
 const ATTEMPTS_MAX: u32 = 1000;
 
 /// All configurations, and who is told of their changes.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Entries {
     pub(crate) shelf: Shelf,
     pub(crate) events: Arc<Events>,

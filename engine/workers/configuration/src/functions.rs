@@ -1,7 +1,9 @@
 //! What can be called: requests and answers in iii's shapes, with versions beside them. Each waits for the disk as a
 //! future. It must not know how anything is stored.
 
-use ringway::{Context, Function, HandlerResult};
+use ringway::{Context, Failure, Function, HandlerResult};
+use std::sync::{Arc, Weak};
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -184,9 +186,9 @@ struct Deleted {
     old_value: Value,
 }
 
-/// Makes all functions of the worker.
-pub(crate) fn all(entries: &Entries) -> Vec<Function> {
-    let own = || entries.clone();
+/// Makes all functions of the worker. They outlive it for a while, and do not keep its store open.
+pub(crate) fn all(entries: &Arc<Entries>) -> Vec<Function> {
+    let own = || Arc::downgrade(entries);
     vec![
         answering("configuration::register", own(), register).description(
             "Registers a configuration with its schema; a stored value stays unless one is given",
@@ -213,18 +215,29 @@ pub(crate) fn all(entries: &Entries) -> Vec<Function> {
 
 fn answering<Request, Answer, Fut>(
     id: &str,
-    entries: Entries,
-    handler: impl Fn(Entries, Request) -> Fut + Send + Sync + 'static,
+    entries: Weak<Entries>,
+    handler: impl Fn(Arc<Entries>, Request) -> Fut + Copy + Send + Sync + 'static,
 ) -> Function
 where
     Request: serde::de::DeserializeOwned + JsonSchema + Send + 'static,
     Answer: Serialize + JsonSchema + Send + 'static,
     Fut: Future<Output = HandlerResult<Answer>> + Send + 'static,
 {
-    Function::json_async(id, move |_: Context, request: Request| handler(entries.clone(), request))
+    Function::json_async(id, move |_: Context, request: Request| {
+        let entries = entries.clone();
+        async move {
+            let entries = entries.upgrade().ok_or_else(|| {
+                Failure::with_code(
+                    "LEAVING",
+                    "the configuration worker is leaving: call again when it is back",
+                )
+            })?;
+            handler(entries, request).await
+        }
+    })
 }
 
-async fn register(entries: Entries, request: Register) -> HandlerResult<Whole> {
+async fn register(entries: Arc<Entries>, request: Register) -> HandlerResult<Whole> {
     let Register { id, name, description, schema, initial_value, metadata } = request;
     let wanted = Registration { id, name, description, schema, initial_value, metadata };
     let Entry { id, name, description, schema, metadata, value, version } =
@@ -240,15 +253,15 @@ fn replaced(changed: Changed) -> Replaced {
     Replaced { old_value: changed.old.map_or(Value::Null, read), new_value: read(changed.entry), version }
 }
 
-async fn set(entries: Entries, request: Set) -> HandlerResult<Replaced> {
+async fn set(entries: Arc<Entries>, request: Set) -> HandlerResult<Replaced> {
     Ok(replaced(entries.set(&request.id, &request.value, request.expected_version).await?))
 }
 
-async fn roll_back(entries: Entries, request: RollBack) -> HandlerResult<Replaced> {
+async fn roll_back(entries: Arc<Entries>, request: RollBack) -> HandlerResult<Replaced> {
     Ok(replaced(entries.roll_back(&request.id, request.version).await?))
 }
 
-async fn get(entries: Entries, request: Get) -> HandlerResult<Got> {
+async fn get(entries: Arc<Entries>, request: Get) -> HandlerResult<Got> {
     let entry = entries.entry(&request.id, "NOT_FOUND")?.entry;
     if request.raw {
         return Ok(Got { id: entry.id, value: entry.value, version: entry.version });
@@ -266,7 +279,7 @@ fn view(entry: Entry) -> View {
     View { id, name, description, schema, metadata }
 }
 
-async fn list(entries: Entries, _: All) -> HandlerResult<List> {
+async fn list(entries: Arc<Entries>, _: All) -> HandlerResult<List> {
     let mut list = List { configurations: Vec::new(), unreadable: Vec::new() };
     for entry in entries.shelf.all()? {
         match entry {
@@ -277,11 +290,11 @@ async fn list(entries: Entries, _: All) -> HandlerResult<List> {
     Ok(list)
 }
 
-async fn schema(entries: Entries, request: One) -> HandlerResult<View> {
+async fn schema(entries: Arc<Entries>, request: One) -> HandlerResult<View> {
     Ok(view(entries.entry(&request.id, "NOT_FOUND")?.entry))
 }
 
-async fn history(entries: Entries, request: History) -> HandlerResult<Versions> {
+async fn history(entries: Arc<Entries>, request: History) -> HandlerResult<Versions> {
     let entry = entries.entry(&request.id, "NOT_FOUND")?.entry;
     let limit = request.limit.clamp(1, 1000) as usize;
     let versions = entries.shelf.history(&request.id, request.before.unwrap_or(u64::MAX), limit)?;
@@ -295,7 +308,7 @@ async fn history(entries: Entries, request: History) -> HandlerResult<Versions> 
     Ok(Versions { id: entry.id, versions: versions.collect() })
 }
 
-async fn delete(entries: Entries, request: One) -> HandlerResult<Deleted> {
+async fn delete(entries: Arc<Entries>, request: One) -> HandlerResult<Deleted> {
     let entry = entries.delete(&request.id).await?;
     Ok(Deleted { id: entry.id, old_value: entry.value })
 }

@@ -11,12 +11,10 @@
 //! - `store`: how entries lie in the store;
 //! - `check`: schemas, ids and variables;
 //! - `trigger`: who is told of changes;
-//! - `clock`: the time that versions carry.
 
 #![forbid(unsafe_code)]
 
 mod check;
-mod clock;
 mod commit;
 mod config;
 mod entries;
@@ -25,6 +23,6 @@ mod store;
 mod trigger;
 mod worker;
 
-pub use clock::Clock;
 pub use config::Config;
+pub use ringway_worker_kit::Clock;
 pub use worker::{Configuration, StartError};

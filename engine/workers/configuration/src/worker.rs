@@ -10,9 +10,8 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use ringway::{CallError, Worker};
 use ringway_store::Store;
-use ringway_worker_kit::Bindings;
+use ringway_worker_kit::{Bindings, Clock};
 
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::entries::Entries;
 use crate::store::Shelf;
@@ -46,7 +45,7 @@ impl From<CallError> for StartError {
 #[derive(Debug)]
 pub struct Configuration {
     worker: Worker,
-    entries: Entries,
+    entries: Arc<Entries>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -72,7 +71,7 @@ impl Configuration {
         let builder = Worker::builder(NAME).address(address);
         let worker = builder.description("configurations, checked and versioned").connect()?;
         let config = Arc::new(ArcSwap::from_pointee(config));
-        let entries = Entries { shelf: Shelf(store), events: Arc::default(), config, clock };
+        let entries = Arc::new(Entries { shelf: Shelf(store), events: Arc::default(), config, clock });
         let (bindings, provider) = Bindings::provider(trigger::watch);
         let thread = deliverer(&worker, &entries, bindings).map_err(StartError::Thread)?;
         // From here on dropping it ends the thread.

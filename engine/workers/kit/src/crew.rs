@@ -7,6 +7,7 @@ use std::task::{Poll, Waker};
 use std::thread::{Builder, JoinHandle};
 
 use async_executor::Executor;
+pub use async_executor::Task;
 use futures_lite::future::block_on;
 use parking_lot::Mutex;
 
@@ -50,9 +51,14 @@ pub struct Spawner(std::sync::Weak<Executor<'static>>);
 impl Spawner {
     /// Runs a future; drops it if the crew has gone.
     pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
-        if let Some(executor) = self.0.upgrade() {
-            executor.spawn(future).detach();
+        if let Some(task) = self.start(future) {
+            task.detach();
         }
+    }
+
+    /// Runs a future until what is returned is dropped; `None` if the crew has gone.
+    pub fn start(&self, future: impl Future<Output = ()> + Send + 'static) -> Option<Task<()>> {
+        self.0.upgrade().map(|executor| executor.spawn(future))
     }
 }
 

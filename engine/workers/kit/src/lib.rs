@@ -4,12 +4,14 @@
 #![forbid(unsafe_code)]
 
 pub mod bindings;
+pub mod clock;
 pub mod condition;
 pub mod crew;
 pub mod deliver;
 pub mod failure;
 
 pub use bindings::{Binding, Bindings};
+pub use clock::Clock;
 pub use condition::Condition;
 pub use crew::{Crew, Spawner};
 pub use deliver::{Delivered, deliver, deliver_async};

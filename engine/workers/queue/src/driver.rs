@@ -7,12 +7,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use async_executor::Task;
 use parking_lot::{Condvar, Mutex};
 use ringway::{Failure, HandlerResult};
 use ringway_store::{Durability, Store, StoreError};
+use ringway_worker_kit::Clock;
+use ringway_worker_kit::crew::Task;
 
-use crate::clock::Clock;
 use crate::config::SubscriberSettings;
 use crate::forget::Forgetter;
 use crate::machine::{Machine, Outcome, Ticket, Token};
@@ -137,15 +137,11 @@ fn next_events(inbox: &Inbox, core: &Core) -> Option<Vec<Event>> {
         if waiting.stopped && core.committing == 0 {
             return None;
         }
-        match core.next_alarm().and_then(|at| core.clock.sleep_until(at)) {
-            Some(time) if time.is_zero() => return Some(Vec::new()),
-            Some(time) => {
-                if inbox.came.wait_for(&mut waiting, time).timed_out() && waiting.events.is_empty() {
-                    return Some(Vec::new());
-                }
-            }
-            None => inbox.came.wait(&mut waiting),
+        let alarm = core.next_alarm();
+        if alarm.is_some_and(|at| at <= core.now_ms()) {
+            return Some(Vec::new());
         }
+        core.clock.wait(&inbox.came, &mut waiting, alarm);
     }
 }
 
@@ -166,7 +162,7 @@ pub(crate) struct Core {
     committing: usize,
     attempts: HashMap<Token, Task<()>>,
     forgetter: Forgetter,
-    runner: Arc<Runner>,
+    runner: Runner,
     driver: Driver,
 }
 
@@ -179,7 +175,7 @@ impl Core {
         topics: Topics,
         clock: Clock,
         store: Arc<dyn Store>,
-        runner: Arc<Runner>,
+        runner: Runner,
         driver: Driver,
     ) -> Self {
         Self {
@@ -303,8 +299,10 @@ impl Core {
             }
             for delivery in output.deliveries {
                 let token = delivery.token;
-                let task = self.runner.start(delivery, self.driver.clone());
-                self.attempts.insert(token, task);
+                // Without a crew the worker is ending: the message is delivered after the next start.
+                if let Some(task) = self.runner.start(delivery, self.driver.clone()) {
+                    self.attempts.insert(token, task);
+                }
             }
             self.runner.look_for(output.missing, &self.driver);
         }

@@ -11,7 +11,6 @@
 //! This crate must not know the engine; it is told an address and a store.
 #![forbid(unsafe_code)]
 
-mod clock;
 mod config;
 mod record;
 
@@ -27,9 +26,9 @@ mod functions;
 mod triggers;
 mod worker;
 
-pub use clock::Clock;
 pub use config::{
     BackoffType, Config, Fairness, QueueSettings, QueueType, SettingsError, SubscriberSettings,
 };
 pub use record::Mode;
+pub use ringway_worker_kit::Clock;
 pub use worker::{Queue, StartError};

@@ -1,21 +1,18 @@
-//! Attempts: reads a message, picks the function, calls it, and says how that ended. Each attempt is a future; a few
-//! threads poll them all. Used by the driver. It must not know when an attempt is tried again.
+//! Attempts: reads a message, picks the function, calls it, and says how that ended. Each attempt is a future. Used by the driver. It must not know when an attempt is tried again.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use async_executor::{Executor, Task};
 use futures_lite::FutureExt;
-use futures_lite::future::block_on;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use ringway::{Baggage, CallError, CallOptions, ErrorCode, Message, Started, TraceContext, Worker};
 use ringway_protocol::naming;
 use ringway_store::Store;
-use ringway_worker_kit::Condition;
+use ringway_worker_kit::crew::Task;
+use ringway_worker_kit::{Condition, Spawner};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -56,8 +53,7 @@ pub(crate) type Targets = HashMap<String, Arc<[Target]>>;
 #[derive(Debug)]
 pub(crate) struct Runner {
     caller: Arc<Caller>,
-    executor: Executor<'static>,
-    stop: Mutex<Option<async_channel::Sender<()>>>,
+    spawner: Spawner,
 }
 
 /// What attempts need.
@@ -70,28 +66,9 @@ struct Caller {
 }
 
 impl Runner {
-    pub(crate) fn new(worker: Worker, store: Arc<dyn Store>) -> Arc<Self> {
+    pub(crate) fn new(worker: Worker, store: Arc<dyn Store>, spawner: Spawner) -> Self {
         let caller = Caller { worker, store, targets: RwLock::default(), turn: AtomicUsize::new(0) };
-        Arc::new(Self { caller: Arc::new(caller), executor: Executor::new(), stop: Mutex::default() })
-    }
-
-    /// Starts the threads.
-    pub(crate) fn start_threads(self: &Arc<Self>, count: usize) -> std::io::Result<Vec<JoinHandle<()>>> {
-        let (stop, stopped) = async_channel::bounded::<()>(1);
-        *self.stop.lock() = Some(stop);
-        let spawn = |number| {
-            let (runner, stopped) = (Arc::clone(self), stopped.clone());
-            thread::Builder::new().name(format!("queue-{number}")).spawn(move || {
-                // The channel is closed when the worker ends, and nothing is ever sent.
-                let _closed = block_on(runner.executor.run(stopped.recv()));
-            })
-        };
-        (0..count).map(spawn).collect()
-    }
-
-    /// Lets the threads end.
-    pub(crate) fn stop(&self) {
-        *self.stop.lock() = None;
+        Self { caller: Arc::new(caller), spawner }
     }
 
     /// Says what is bound to queues.
@@ -100,9 +77,9 @@ impl Runner {
     }
 
     /// Starts an attempt. Dropping the task gives it up.
-    pub(crate) fn start(&self, delivery: Delivery, driver: Driver) -> Task<()> {
+    pub(crate) fn start(&self, delivery: Delivery, driver: Driver) -> Option<Task<()>> {
         let caller = Arc::clone(&self.caller);
-        self.executor.spawn(async move {
+        self.spawner.start(async move {
             let token = delivery.token;
             let attempt = AssertUnwindSafe(caller.attempt(&delivery));
             // Nothing here is meant to panic; if it does, the message must not stay on lease for ever.
@@ -131,7 +108,7 @@ impl Runner {
                     });
                 }
             };
-            self.executor.spawn(look).detach();
+            self.spawner.spawn(look);
         }
     }
 }

@@ -8,9 +8,9 @@ use ringway::protocol::control::TriggerSpec;
 use ringway::{CallError, Context, Function, Worker};
 use ringway_protocol::{FunctionId, naming};
 use ringway_store::{Batch, Durability, Scan, Store, StoreError};
+use ringway_worker_kit::{Clock, Crew};
 use serde_json::Value;
 
-use crate::clock::Clock;
 use crate::config::{Config, SettingsError};
 use crate::driver::{Core, Driver};
 use crate::functions;
@@ -58,8 +58,8 @@ impl From<CallError> for StartError {
 pub struct Queue {
     worker: Worker,
     driver: Driver,
-    runner: Arc<Runner>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The thread of the driver, then those that attempts run on.
+    threads: Mutex<Option<(JoinHandle<()>, Crew)>>,
     unreadable: Vec<String>,
 }
 
@@ -104,15 +104,15 @@ impl Queue {
             // An attempt lasts as long as its queue lets it.
             .default_timeout(None)
             .connect()?;
-        let runner = Runner::new(worker.clone(), Arc::clone(&store));
+        let crew = Crew::start("queue", threads)?;
+        let runner = Runner::new(worker.clone(), Arc::clone(&store), crew.spawner());
         let driver = Driver::new();
         let (of_core, waker) = (driver.clone(), driver.clone());
         clock.on_set(move || waker.wake());
-        let core = Core::new(machine, topics, clock, store, Arc::clone(&runner), of_core);
-        let mut running = runner.start_threads(threads)?;
-        running.push(driver.start(core)?);
+        let core = Core::new(machine, topics, clock, store, runner, of_core);
+        let thread = driver.start(core)?;
         // From here on dropping the queue ends what was started.
-        let queue = Self { worker, driver, runner, threads: Mutex::new(running), unreadable };
+        let queue = Self { worker, driver, threads: Mutex::new(Some((thread, crew))), unreadable };
         queue.register()?;
         queue.driver.run(|core| {
             let now_ms = core.now_ms();
@@ -154,13 +154,12 @@ impl Queue {
     /// same.
     pub fn shut_down(&self) {
         self.driver.stop();
-        let mut threads = std::mem::take(&mut *self.threads.lock());
-        let of_driver = threads.pop();
-        // The driver first: those that wait for it may hear of its last commits. A thread that panicked has said so; the
-        // others are to end all the same.
-        let of_driver = of_driver.map(JoinHandle::join);
-        self.runner.stop();
-        drop((of_driver, threads.into_iter().map(JoinHandle::join).collect::<Vec<_>>()));
+        let threads = self.threads.lock().take();
+        if let Some((driver, crew)) = threads {
+            // The driver first: those that wait for it may hear of its last commits. One that panicked has said so.
+            let _panicked = driver.join();
+            drop(crew);
+        }
         self.worker.shut_down();
     }
 }

@@ -10,9 +10,9 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwap;
 use ringway::Worker;
 use ringway_store::{Batch, Durability, Scan, Store, StoreError};
+use ringway_worker_kit::Clock;
 
 use crate::change::{Change, Event};
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::delivery::{Delivery, Notice};
 use crate::error::WriteError;

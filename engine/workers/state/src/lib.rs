@@ -9,7 +9,6 @@
 #![forbid(unsafe_code)]
 
 mod change;
-mod clock;
 mod config;
 mod core;
 mod delivery;
@@ -37,9 +36,9 @@ use ringway::Worker;
 use ringway_store::Store;
 use ringway_worker_kit::Bindings;
 
-pub use clock::Clock;
 pub use config::{Config, ScopeConfig, ScopeDurability};
 pub use error::StartError;
+pub use ringway_worker_kit::Clock;
 
 use crate::core::Core;
 use crate::trigger::Index;

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ struct Place {
     client: Worker,
     worker: Configuration,
     store: Arc<Embedded>,
+    clock: Clock,
     _engine: Engine,
 }
 
@@ -36,13 +37,12 @@ impl Place {
         let address = format!("@ringway-configuration-test-{}-{number}", std::process::id());
         let engine = Engine::builder().address(&address).otlp(Otlp::Off).start().unwrap();
         let store = Arc::new(Embedded::open(folder, Options::default()).unwrap().0);
-        let ticks = AtomicU64::new(1000);
-        let clock = Clock::of(move || ticks.fetch_add(1, Ordering::Relaxed));
+        let clock = Clock::manual(1000);
         let shared: Arc<dyn Store> = Arc::clone(&store) as Arc<dyn Store>;
-        let worker = Configuration::start_with(&address, shared, config, clock).unwrap();
+        let worker = Configuration::start_with(&address, shared, config, clock.clone()).unwrap();
         let client = Worker::builder("client").address(&address).connect().unwrap();
         client.wait_for("configuration::delete", PATIENCE).unwrap();
-        Self { client, worker, store, _engine: engine }
+        Self { client, worker, store, clock, _engine: engine }
     }
 
     fn call(&self, function: &str, request: Value) -> Result<Value, CallError> {
@@ -161,6 +161,7 @@ fn every_version_is_kept_and_can_be_gone_back_to() {
     for port in 2..=5 {
         place.ok("set", json!({"id": "web", "value": {"port": port}}));
     }
+    place.clock.set(2000);
     let back = place.ok("rollback", json!({"id": "web", "version": 3}));
     assert_eq!(back, json!({"old_value": {"port": 5}, "new_value": {"port": 3}, "version": 6}));
     let history = place.ok("history", json!({"id": "web"}));
@@ -175,7 +176,10 @@ fn every_version_is_kept_and_can_be_gone_back_to() {
         (&history["versions"][0]["cause"], &history["versions"][0]["of"]),
         (&json!("rolled_back"), &json!(3))
     );
-    assert!(history["versions"][0]["at_ms"].as_u64() > history["versions"][1]["at_ms"].as_u64());
+    assert_eq!(
+        (&history["versions"][0]["at_ms"], &history["versions"][1]["at_ms"]),
+        (&json!(2000), &json!(1000))
+    );
     let page = place.ok("history", json!({"id": "web", "limit": 2, "before": 6}));
     assert_eq!((&page["versions"][0]["version"], &page["versions"][1]["version"]), (&json!(5), &json!(4)));
     place.fails("rollback", json!({"id": "web", "version": 2}), "NOT_FOUND");
@@ -298,7 +302,12 @@ fn many_changes_at_once_lose_nothing_and_share_commits() {
         place.ok("history", json!({"id": "web", "limit": 1000}))["versions"].as_array().unwrap().len(),
         65
     );
-    println!("before {before:?}\nafter {:?}", place.store.metrics());
+    let after = place.store.metrics();
+    let (changes, syncs) = (requests.len() as u64, after.syncs - before.syncs);
+    assert!(
+        after.commits - before.commits >= changes && syncs < changes,
+        "{syncs} syncs for {changes} changes"
+    );
 }
 
 #[test]

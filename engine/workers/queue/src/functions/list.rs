@@ -7,6 +7,7 @@ use ringway::{Context, Function, HandlerResult, TraceContext};
 use ringway_store::{Scan, Store};
 use ringway_worker_kit::store_failure;
 use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -115,39 +116,43 @@ fn by_name(core: &Core) -> BTreeMap<String, Vec<Arc<str>>> {
     named
 }
 
-pub(super) fn topics(driver: &Driver, id: &str) -> Function {
+/// A function that reads the core and changes nothing.
+fn asked<Request, Reply>(
+    driver: &Driver,
+    id: &str,
+    answer: fn(&Core, Request) -> HandlerResult<Reply>,
+) -> Function
+where
+    Request: DeserializeOwned + JsonSchema + Send + 'static,
+    Reply: Serialize + JsonSchema + Send + 'static,
+{
     let driver = driver.clone();
-    Function::json_async(id, move |_: Context, _: Option<Nothing>| {
+    Function::json_async(id, move |_: Context, request: Request| {
         let driver = driver.clone();
-        async move {
-            driver
-                .ask(|core, answer| {
-                    let subscribers = core.topics.count();
-                    let topic = |(name, queues): (String, Vec<Arc<str>>)| {
-                        let bound: usize = queues.iter().map(|queue| core.bound_to(queue)).sum();
-                        let subscriber_count = subscribers.get(&name).copied().unwrap_or(bound);
-                        Topic { name, broker_type: BROKER, subscriber_count }
-                    };
-                    answer.give(Ok(by_name(core).into_iter().map(topic).collect::<Vec<_>>()));
-                })
-                .await
-        }
+        async move { driver.ask(move |core, give| give.give(answer(core, request))).await }
     })
-    .description("lists queues and topics")
     .idempotent()
 }
 
+pub(super) fn topics(driver: &Driver, id: &str) -> Function {
+    asked(driver, id, |core, _: Option<Nothing>| {
+        let subscribers = core.topics.count();
+        let topic = |(name, queues): (String, Vec<Arc<str>>)| {
+            let bound: usize = queues.iter().map(|queue| core.bound_to(queue)).sum();
+            let subscriber_count = subscribers.get(&name).copied().unwrap_or(bound);
+            Topic { name, broker_type: BROKER, subscriber_count }
+        };
+        Ok(by_name(core).into_iter().map(topic).collect::<Vec<_>>())
+    })
+    .description("lists queues and topics")
+}
+
 pub(super) fn stats(driver: &Driver, id: &str) -> Function {
-    let driver = driver.clone();
-    Function::json_async(id, move |_: Context, request: TopicRequest| {
-        let driver = driver.clone();
-        async move {
-            check_name("topic", &request.topic, "topic_required")?;
-            driver.ask(move |core, answer| answer.give(Ok(stats_of(core, &request.topic)))).await
-        }
+    asked(driver, id, |core, request: TopicRequest| {
+        check_name("topic", &request.topic, "topic_required")?;
+        Ok(stats_of(core, &request.topic))
     })
     .description("counts the messages of a queue or topic")
-    .idempotent()
 }
 
 fn stats_of(core: &Core, name: &str) -> Stats {
@@ -172,26 +177,14 @@ fn stats_of(core: &Core, name: &str) -> Stats {
 }
 
 pub(super) fn dead_topics(driver: &Driver, id: &str) -> Function {
-    let driver = driver.clone();
-    Function::json_async(id, move |_: Context, _: Option<Nothing>| {
-        let driver = driver.clone();
-        async move {
-            driver
-                .ask(|core, answer| {
-                    let count = |queues: &[Arc<str>]| -> usize {
-                        queues.iter().map(|queue| core.machine.counts(queue).dead).sum()
-                    };
-                    let topic = |(topic, queues): (String, Vec<Arc<str>>)| {
-                        let message_count = count(&queues);
-                        (message_count > 0).then_some(DeadTopic { topic, broker_type: BROKER, message_count })
-                    };
-                    answer.give(Ok(by_name(core).into_iter().filter_map(topic).collect::<Vec<_>>()));
-                })
-                .await
-        }
+    asked(driver, id, |core, _: Option<Nothing>| {
+        let topic = |(topic, queues): (String, Vec<Arc<str>>)| {
+            let message_count: usize = queues.iter().map(|queue| core.machine.counts(queue).dead).sum();
+            (message_count > 0).then_some(DeadTopic { topic, broker_type: BROKER, message_count })
+        };
+        Ok(by_name(core).into_iter().filter_map(topic).collect::<Vec<_>>())
     })
     .description("lists queues and topics that have dead messages")
-    .idempotent()
 }
 
 pub(super) fn dead_messages(driver: &Driver, id: &str) -> Function {

@@ -88,9 +88,9 @@ fn an_idempotency_key_is_forgotten_after_its_retention() {
     assert_eq!(stage.call("queue::enqueue", request.clone())["id"], "mine");
     next(&given);
     stage.until("mine", "done");
-    stage.clock.advance(4_999);
+    stage.clock.set(stage.clock.now_ms() + 4_999);
     assert_eq!(stage.call("queue::enqueue", request)["duplicate"], true);
-    stage.clock.advance(2);
+    stage.clock.set(stage.clock.now_ms() + 2);
     let other = json!({ "queue": "pay", "function_id": "pay::again", "idempotency_key": "k" });
     assert_eq!(stage.call("queue::enqueue", other)["duplicate"], false);
     next(&given);
@@ -111,11 +111,11 @@ fn delays_and_times_are_kept() {
     assert_eq!(next(&given).data, 1);
     let receipt = stage.call("queue::receipt", json!({ "id": second }));
     assert_eq!((&receipt["status"], &receipt["due_ms"]), (&json!("delayed"), &json!(1_000_500)));
-    stage.clock.advance(499);
+    stage.clock.set(stage.clock.now_ms() + 499);
     assert_eq!(stage.stats("later")["delayed"], 2);
-    stage.clock.advance(1);
+    stage.clock.set(stage.clock.now_ms() + 1);
     assert_eq!(next(&given).data, 2);
-    stage.clock.advance(500);
+    stage.clock.set(stage.clock.now_ms() + 500);
     assert_eq!(next(&given).data, 3);
     stage.until(&third, "done");
 }
