@@ -13,6 +13,8 @@ pub(super) struct Journal {
     /// For each key, the values that were told, in order.
     changes: BTreeMap<String, Vec<u64>>,
     ticks: Vec<String>,
+    /// Jobs that were begun while the same queue had them under way.
+    doubles: Vec<Job>,
 }
 
 /// A job that was begun.
@@ -43,6 +45,7 @@ impl Journal {
                     journal.done.insert((group.to_owned(), number(2)));
                 }
                 ["change", key, ..] => journal.changes.entry(key.to_owned()).or_default().push(number(2)),
+                ["double", group, ..] => journal.doubles.push((group.to_owned(), number(2))),
                 ["tick", at] => journal.ticks.push(at.to_owned()),
                 _ => panic!("no such line: {line}"),
             }
@@ -66,6 +69,9 @@ impl Journal {
         self.groups_in_order()?;
         self.tokens_rise()?;
         self.changes_in_order()?;
+        if let Some(job) = self.doubles.first() {
+            return Err(format!("{job:?} was given out twice at once"));
+        }
         let mut seen = BTreeSet::new();
         self.ticks
             .iter()
@@ -141,5 +147,6 @@ fn what_is_wrong_is_found() {
     check("change a 1\nchange a 1\nchange a 3\nchange b 2\n", "");
     check("change a 1\nchange a 2\nchange a 1\nchange a 2\nchange a 3\n", "");
     check("change a 2\nchange a 1\n", "`a` changed to 1 after it had changed to 2");
+    check("run crowd-2 2 4\ndouble crowd-2 2\n", "(\"crowd-2\", 2) was given out twice at once");
     check("tick 08:00\ntick 08:01\ntick 08:00\n", "08:00 struck twice");
 }
