@@ -46,7 +46,17 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     // The demo is an engine, its workers and what they cost, in one program.
-    ("ringway-demo", &["ringway", "ringway-telemetry", "ringway-engine", "ringway-bench"]),
+    (
+        "ringway-demo",
+        &[
+            "ringway",
+            "ringway-telemetry",
+            "ringway-engine",
+            "ringway-config",
+            "ringway-workers",
+            "ringway-bench",
+        ],
+    ),
     (
         "ringway-bench",
         &[

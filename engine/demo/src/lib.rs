@@ -9,6 +9,7 @@
 pub mod calls;
 pub mod corpus;
 pub mod critic;
+pub mod desk;
 pub mod pipeline;
 mod processes;
 pub mod prose;

@@ -1,4 +1,4 @@
-//! The demo's processes: starts them, hears of each death at once, and sees to it that none outlives the demo. Three
+//! The demo's processes: starts them, replaces them, hears of each death at once, and sees to it that none outlives the demo. Three
 //! things end a worker: the end of its standard input, the signal that its parent's death sends, and being killed here.
 //! Used by `run`. It must not know what the workers do.
 
@@ -62,6 +62,27 @@ struct Process {
     child: Child,
     pidfd: OwnedFd,
     ended: bool,
+}
+
+impl Process {
+    fn start(command: &WorkerCommand, part: Part, setup: &Setup) -> io::Result<Self> {
+        let mut child = Command::new(&command.program)
+            .args(&command.arguments)
+            .args(setup.arguments(part)?)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let opened = pid.ok_or(rustix::io::Errno::SRCH).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()));
+        match opened {
+            Ok(pidfd) => Ok(Self { part, child, pidfd, ended: false }),
+            Err(error) => {
+                child.kill()?;
+                child.wait()?;
+                Err(error.into())
+            }
+        }
+    }
 }
 
 #[derive(Default)]
@@ -128,19 +149,27 @@ pub(crate) fn tell(line: &str) {
     let _unheard = writeln!(io::stderr(), "demo: {line}");
 }
 
-/// All worker processes of a demo. Dropping it ends them.
+/// The processes of a demo. Dropping it ends them.
 pub(crate) struct Processes {
+    command: WorkerCommand,
+    setup: Setup,
     shared: Arc<Shared>,
     watcher: Option<JoinHandle<()>>,
     signals: Handle,
 }
 
 impl Processes {
-    /// Starts a process for each part. The calling thread must outlive them, for its end counts as their parent's.
+    /// Starts the engine's process. The calling thread must outlive all of them, for its end counts as their parent's.
     pub(crate) fn start(command: &WorkerCommand, setup: &Setup) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
-        let mut processes = Self { shared: Arc::clone(&shared), watcher: None, signals: signals.handle() };
+        let mut processes = Self {
+            command: command.clone(),
+            setup: setup.clone(),
+            shared: Arc::clone(&shared),
+            watcher: None,
+            signals: signals.handle(),
+        };
         let on_signal = Arc::clone(&shared);
         std::thread::Builder::new().name("demo-signals".to_owned()).spawn(move || {
             for _ in signals.forever() {
@@ -149,27 +178,7 @@ impl Processes {
                 on_signal.kill();
             }
         })?;
-        for part in setup.parts() {
-            let mut child = Command::new(&command.program)
-                .args(&command.arguments)
-                .args(setup.arguments(part)?)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .spawn()?;
-            let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-            let opened =
-                pid.ok_or(rustix::io::Errno::SRCH).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()));
-            match opened {
-                Ok(pidfd) => {
-                    shared.processes.lock().push(Process { part, child, pidfd, ended: false });
-                }
-                Err(error) => {
-                    child.kill()?;
-                    child.wait()?;
-                    return Err(error.into());
-                }
-            }
-        }
+        processes.add(Part::Engine)?;
         let watching = Arc::clone(&shared);
         let watch = move || {
             while watching.look() && !watching.leaving.load(Ordering::Acquire) {
@@ -178,6 +187,28 @@ impl Processes {
         };
         processes.watcher = Some(std::thread::Builder::new().name("demo-watcher".to_owned()).spawn(watch)?);
         Ok(processes)
+    }
+
+    /// Starts the process of a part.
+    pub(crate) fn add(&self, part: Part) -> io::Result<()> {
+        let mut processes = self.shared.processes.lock();
+        if !self.is_interrupted() {
+            processes.push(Process::start(&self.command, part, &self.setup)?);
+        }
+        Ok(())
+    }
+
+    /// Kills the process of a part with SIGKILL, on purpose, and starts another in its place.
+    pub(crate) fn replace(&self, part: Part) -> io::Result<()> {
+        let mut processes = self.shared.processes.lock();
+        let running = processes.iter_mut().filter(|process| process.part == part && !process.ended);
+        for process in running {
+            process.child.kill()?;
+            process.child.wait()?;
+            process.ended = true;
+        }
+        drop(processes);
+        self.add(part)
     }
 
     /// Whether the user asked for an end.
@@ -199,16 +230,25 @@ impl Processes {
         running.map(|process| (process.part, process.child.id())).collect()
     }
 
-    fn end(&mut self) {
-        self.shared.leaving.store(true, Ordering::Release);
-        for process in self.shared.processes.lock().iter_mut() {
-            // The end of its input is what a worker leaves on.
+    /// Has those parts leave, and gives them a while.
+    fn dismiss(&self, whom: impl Fn(Part) -> bool) {
+        let left = |process: &Process| whom(process.part) && !process.ended;
+        for process in self.shared.processes.lock().iter_mut().filter(|process| left(process)) {
+            // The end of its input is what a process leaves on.
             drop(process.child.stdin.take());
         }
         let until = Instant::now() + LEAVE_TIME_MAX;
-        while self.shared.look() && Instant::now() < until {
+        let is_there = || self.shared.processes.lock().iter().any(left);
+        while self.shared.look() && is_there() && Instant::now() < until {
             self.shared.wait(until.saturating_duration_since(Instant::now()).min(Duration::from_millis(100)));
         }
+    }
+
+    fn end(&mut self) {
+        self.shared.leaving.store(true, Ordering::Release);
+        // Workers leave while their engine is still there.
+        self.dismiss(|part| part != Part::Engine);
+        self.dismiss(|_| true);
         self.shared.kill();
         while self.shared.look() {
             self.shared.wait(Duration::from_millis(100));

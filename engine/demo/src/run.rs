@@ -1,20 +1,21 @@
-//! The whole demo: an engine in this process, a process for each part, both jobs, and what they cost. Used by
+//! The whole demo: an engine and its workers, a process each, all jobs, and what they cost. Used by
 //! `ringway demo`. It must not know terminals: progress goes to standard error, the outcome is returned.
 
 mod agents;
+mod desk;
 mod latency;
 mod pipeline;
 mod summary;
 mod trace;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ringway::{CallError, Sampler, Worker};
-use ringway_engine::{Engine, StartError};
+use ringway::{CallError, ErrorCode, Sampler, Worker};
 
 pub use self::agents::{Comparison, Side};
+pub use self::desk::{DeskLine, DeskReport};
 pub use self::latency::Latency;
 pub use self::summary::{PayloadLine, Summary, TracePicture};
 pub use crate::processes::{Death, WorkerCommand};
@@ -29,6 +30,10 @@ use crate::workers::{READ, RESEARCHER, stats_function};
 
 /// Questions made up for a folder of the user's.
 const QUESTIONS_MAX: usize = 3;
+/// How long the engine may take to listen.
+const ENGINE_TIME_MAX: Duration = Duration::from_secs(20);
+/// Functions of the engine's built-in workers that a job needs.
+const BUILT_IN: [&str; 4] = ["state::set", "queue::enqueue", "queue::configure", "cron::list"];
 /// Documents looked at to make them up.
 const DOCUMENTS_LOOKED_AT: usize = 200;
 
@@ -53,6 +58,8 @@ pub struct DemoOptions {
     pub repeats: usize,
     /// How long each latency is measured.
     pub latency_time: Duration,
+    /// How often the engine or a worker is killed in the middle of the durable loop.
+    pub kills: u32,
     /// Columns of the trace's picture.
     pub width: usize,
     /// Whether the trace's picture has colours.
@@ -73,6 +80,7 @@ impl DemoOptions {
             block_bytes: 16 << 20,
             repeats: 5,
             latency_time: Duration::from_millis(300),
+            kills: 0,
             width: 120,
             colour: false,
         }
@@ -95,11 +103,8 @@ pub enum DemoError {
         /// The folder.
         folder: PathBuf,
     },
-    /// The engine did not start.
-    #[error(transparent)]
-    Engine(#[from] StartError),
-    /// A worker did not start.
-    #[error("a worker could not be started: {0}")]
+    /// A process did not start.
+    #[error("a process of the demo could not be started: {0}")]
     Start(#[source] io::Error),
     /// A worker died that nobody replaces.
     #[error("worker {} (process {}) died during {during}: {}", death.part, death.pid, death.status)]
@@ -128,6 +133,17 @@ pub enum DemoError {
     /// The floors could not be measured.
     #[error(transparent)]
     Floor(#[from] ringway_bench::floors::FloorError),
+    /// The outcome is not what it must be.
+    #[error("{during} went wrong: {what}")]
+    Wrong {
+        /// What was going on.
+        during: &'static str,
+        /// What is wrong.
+        what: String,
+    },
+    /// The engine's answer is no trace.
+    #[error(transparent)]
+    Trace(#[from] ringway_telemetry::waterfall::read::ReadError),
     /// The trace did not arrive.
     #[error("the trace of the agent loop did not arrive")]
     NoTrace,
@@ -160,7 +176,8 @@ struct Demo<'a> {
     /// Calls whose trace is shown.
     worker: Worker,
     processes: Processes,
-    engine: Engine,
+    /// What the engine keeps.
+    _data: tempfile::TempDir,
 }
 
 /// Runs the demo. Blocks until it is over; every process it started is gone then, however it ends.
@@ -174,26 +191,27 @@ pub fn run(options: &DemoOptions) -> Result<Summary, DemoError> {
         Some(folder) => FileList::folder(folder, options.files)?,
         None => FileList::toolchain(options.files)?,
     };
-    let setup = setup(options);
-    let engine = Engine::builder().address(&setup.address).start()?;
+    let data = tempfile::Builder::new().prefix("ringway-demo-").tempdir().map_err(DemoError::Start)?;
+    let setup = setup(options, data.path());
     let processes = Processes::start(&options.command, &setup).map_err(DemoError::Start)?;
-    tell(&format!("an engine and {} workers, a process each", setup.parts().len()));
-    let attached = |name: &str, sampler: Sampler| {
-        let connected = Worker::builder(name).address(&setup.address).sampler(sampler).connect();
-        connected.map_err(|error| DemoError::Call { during: "attaching", error })
-    };
-    let worker = attached("demo", Sampler::always())?;
-    let untraced = attached("demo-untraced", Sampler::never())?;
-    let demo = Demo { options, setup, questions, list, untraced, worker, processes, engine };
+    let worker = attach(&processes, &setup, "demo", Sampler::always())?;
+    for part in setup.workers() {
+        processes.add(part).map_err(DemoError::Start)?;
+    }
+    tell(&format!("an engine and {} workers, a process each", setup.workers().len()));
+    let untraced = attach(&processes, &setup, "demo-untraced", Sampler::never())?;
+    let demo = Demo { options, setup, questions, list, untraced, worker, processes, _data: data };
     demo.wait_for_workers()?;
     let (agents, comparison) = demo.answer_questions()?;
     let trace = demo.last_loop()?;
     let pipeline = demo.find_duplicates()?;
     let latency = demo.measure_latency()?;
+    let desk = demo.answer_durably(&agents)?;
     let payload = demo.payload_lines()?;
     let mut summary = Summary {
         agents,
         comparison,
+        desk,
         pipeline,
         latency,
         payload,
@@ -206,13 +224,43 @@ pub fn run(options: &DemoOptions) -> Result<Summary, DemoError> {
     Ok(summary)
 }
 
-fn setup(options: &DemoOptions) -> Setup {
+/// Attaches to the engine as soon as it listens.
+fn attach(processes: &Processes, setup: &Setup, name: &str, sampler: Sampler) -> Result<Worker, DemoError> {
+    let during = "attaching";
+    let until = Instant::now() + ENGINE_TIME_MAX;
+    loop {
+        // A fresh builder each time: connecting uses one up.
+        let connected = Worker::builder(name).address(&setup.address).sampler(sampler).connect();
+        match connected {
+            Ok(worker) => return Ok(worker),
+            Err(error) if error.code == ErrorCode::EngineUnavailable && Instant::now() < until => {
+                ended(processes, during)?;
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => return Err(DemoError::Call { during, error }),
+        }
+    }
+}
+
+/// Says why the demo must end, if it must: the user wants it, or somebody died whom nobody replaces.
+fn ended(processes: &Processes, during: &'static str) -> Result<(), DemoError> {
+    if processes.is_interrupted() {
+        return Err(DemoError::Interrupted);
+    }
+    match processes.deaths().into_iter().find(|death| !death.replaced) {
+        Some(death) => Err(DemoError::Died { death, during }),
+        None => Ok(()),
+    }
+}
+
+fn setup(options: &DemoOptions, data: &Path) -> Setup {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     // Two at least, so that one can die.
     let replicas = u32::try_from(cores).unwrap_or(2).clamp(2, 4);
     Setup {
         address: format!("@ringway-demo-{}-{:016x}", std::process::id(), random()),
         parent: std::process::id(),
+        data: data.to_owned(),
         input: options.input.clone(),
         documents: options.documents,
         index_ms_max: u64::try_from(options.index_time_max.as_millis()).unwrap_or(u64::MAX),
@@ -252,7 +300,7 @@ impl Demo<'_> {
         let longest = self.options.index_time_max + Duration::from_secs(60);
         let began = Instant::now();
         let mut told = Instant::now();
-        let own: Vec<String> = self.setup.parts().into_iter().map(stats_function).collect();
+        let own: Vec<String> = self.setup.workers().into_iter().map(stats_function).collect();
         loop {
             self.check("start-up")?;
             let catalog = self.worker.catalog();
@@ -264,7 +312,7 @@ impl Demo<'_> {
             let missing = own.iter().find(|function| !serves(function) && !is_dead(function));
             let missing = missing.map(String::as_str).or_else(|| {
                 // Replicas may have died, but not all of them.
-                [READ, RESEARCHER].into_iter().find(|function| !serves(function))
+                [READ, RESEARCHER].into_iter().chain(BUILT_IN).find(|function| !serves(function))
             });
             let Some(missing) = missing else { break };
             if began.elapsed() > longest {
@@ -300,15 +348,9 @@ impl Demo<'_> {
         Ok(())
     }
 
-    /// Ends the demo when the user wants it, or somebody died whom nobody replaces.
+    /// Ends the demo when it must end.
     fn check(&self, during: &'static str) -> Result<(), DemoError> {
-        if self.processes.is_interrupted() {
-            return Err(DemoError::Interrupted);
-        }
-        match self.processes.deaths().into_iter().find(|death| !death.replaced) {
-            Some(death) => Err(DemoError::Died { death, during }),
-            None => Ok(()),
-        }
+        ended(&self.processes, during)
     }
 
     /// Turns a failed call into what is behind it: a death, an interruption, or the failure itself.

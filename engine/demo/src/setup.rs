@@ -15,6 +15,8 @@ use crate::pipeline::FilesBudget;
 /// A part of the demo that is a process of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Part {
+    /// The engine, with its built-in workers over a store.
+    Engine,
     /// Indexes the documents and serves `docs::search`.
     Search,
     /// Serves `docs::read`; one replica of several.
@@ -25,6 +27,8 @@ pub enum Part {
     Researcher,
     /// Serves `agents::critic`.
     Critic,
+    /// Takes questions in and counts answers, for the durable loop.
+    Desk,
     /// Reads files into loans: the pipeline's first stage.
     Files,
     /// Cuts blocks into chunks.
@@ -46,11 +50,13 @@ impl Part {
 impl fmt::Display for Part {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Engine => formatter.write_str("engine"),
             Self::Search => formatter.write_str("search"),
             Self::Read(number) => write!(formatter, "read-{number}"),
             Self::Summarize => formatter.write_str("summarize"),
             Self::Researcher => formatter.write_str("researcher"),
             Self::Critic => formatter.write_str("critic"),
+            Self::Desk => formatter.write_str("desk"),
             Self::Files => formatter.write_str("files"),
             Self::Cut => formatter.write_str("cut"),
             Self::Digest(number) => write!(formatter, "digest-{number}"),
@@ -73,10 +79,12 @@ impl FromStr for Part {
         let unknown = || UnknownPart { found: word.to_owned() };
         let number = |digits: &str| digits.parse().map_err(|_| unknown());
         match word {
+            "engine" => Ok(Self::Engine),
             "search" => Ok(Self::Search),
             "summarize" => Ok(Self::Summarize),
             "researcher" => Ok(Self::Researcher),
             "critic" => Ok(Self::Critic),
+            "desk" => Ok(Self::Desk),
             "files" => Ok(Self::Files),
             "cut" => Ok(Self::Cut),
             "ledger" => Ok(Self::Ledger),
@@ -96,6 +104,8 @@ pub struct Setup {
     pub address: String,
     /// The process that started the demo.
     pub parent: u32,
+    /// Where the engine keeps what it acknowledges; it is removed at the end.
+    pub data: PathBuf,
     /// The user's folder; none means cargo's registry and the toolchain.
     pub input: Option<PathBuf>,
     /// Documents to take.
@@ -113,12 +123,12 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Lists the parts, those that take longest to start first.
+    /// Lists the parts that are workers, those that take longest to start first.
     #[must_use]
-    pub fn parts(&self) -> Vec<Part> {
+    pub fn workers(&self) -> Vec<Part> {
         let readers = (1..=self.read_replicas).map(Part::Read);
         let digesters = (1..=self.digest_replicas).map(Part::Digest);
-        let agents = [Part::Summarize, Part::Critic, Part::Researcher];
+        let agents = [Part::Summarize, Part::Critic, Part::Researcher, Part::Desk];
         let pipeline = [Part::Files, Part::Cut, Part::Ledger];
         [Part::Search].into_iter().chain(readers).chain(agents).chain(pipeline).chain(digesters).collect()
     }
@@ -153,6 +163,7 @@ mod tests {
         let setup = Setup {
             address: "@demo-1".to_owned(),
             parent: 1,
+            data: PathBuf::from("/nowhere"),
             input: None,
             documents: CorpusBudget::default(),
             index_ms_max: 1,
@@ -161,9 +172,9 @@ mod tests {
             read_replicas: 2,
             digest_replicas: 3,
         };
-        let parts = setup.parts();
-        assert_eq!(parts.len(), 7 + 2 + 3);
-        for part in parts {
+        let workers = setup.workers();
+        assert_eq!(workers.len(), 8 + 2 + 3);
+        for part in workers.into_iter().chain([Part::Engine]) {
             assert_eq!(part.to_string().parse(), Ok(part));
         }
         for word in ["", "read", "read-", "read-x", "search-1"] {

@@ -3,7 +3,9 @@
 //! a demo, through a hidden argument. It must not know how the parts are started or what they are for together.
 
 mod agents;
+mod desk;
 mod docs;
+mod engine;
 mod pipeline;
 
 use std::collections::HashMap;
@@ -68,6 +70,15 @@ pub enum WorkerError {
     /// A floor could not be measured.
     #[error(transparent)]
     Floor(#[from] ringway_bench::floors::FloorError),
+    /// The engine did not start.
+    #[error(transparent)]
+    Engine(#[from] ringway_engine::StartError),
+    /// A built-in worker of the engine did not start.
+    #[error(transparent)]
+    BuiltIn(#[from] ringway_workers::StartError),
+    /// The settings of the built-in workers do not fit.
+    #[error("{0}")]
+    Settings(String),
     /// The system refused something.
     #[error("the worker could not be set up: {0}")]
     System(#[from] io::Error),
@@ -112,6 +123,9 @@ pub fn run_worker(arguments: &[OsString]) -> Result<(), WorkerError> {
 }
 
 fn serve(part: Part, setup: &Setup) -> Result<(), WorkerError> {
+    if part == Part::Engine {
+        return engine::serve(setup);
+    }
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)?;
     let parent = getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
     if parent != Some(setup.parent) {
@@ -124,15 +138,16 @@ fn serve(part: Part, setup: &Setup) -> Result<(), WorkerError> {
         .address(&setup.address)
         .default_timeout(Some(CALL_TIME_MAX))
         .description(describe(part))
-        .without_reconnect()
         .connect()?;
     let mut service = Service::default();
     match part {
+        Part::Engine => {}
         Part::Search => docs::search(&mut service, setup)?,
         Part::Read(_) => docs::read(&mut service, setup)?,
         Part::Summarize => agents::summarize(&mut service),
         Part::Researcher => agents::researcher(&mut service, setup),
         Part::Critic => agents::critic(&mut service, setup),
+        Part::Desk => desk::desk(&mut service),
         Part::Files => pipeline::files(&mut service, setup)?,
         Part::Cut => pipeline::cut(&mut service, setup),
         Part::Digest(_) => pipeline::digest(&mut service)?,
@@ -151,11 +166,13 @@ fn wait_for_end_of_input() -> io::Result<()> {
 
 fn describe(part: Part) -> &'static str {
     match part {
+        Part::Engine => "routes, and keeps what it acknowledges",
         Part::Search => "indexes documents and finds them",
         Part::Read(_) => "reads documents",
         Part::Summarize => "ranks sentences",
         Part::Researcher => "answers questions",
         Part::Critic => "judges answers by their sources",
+        Part::Desk => "takes questions in and counts answers",
         Part::Files => "reads files into loans",
         Part::Cut => "cuts blocks at content-defined boundaries",
         Part::Digest(_) => "hashes and compresses chunks",
@@ -306,5 +323,6 @@ pub(crate) fn done() -> Message {
 }
 
 pub(crate) use agents::RESEARCHER;
+pub(crate) use desk::{ACCEPT, TICK};
 pub(crate) use docs::{PING, PING_BYTES, READ, REPORT};
 pub(crate) use pipeline::{Progress, READ_ALL, REPORT_LEDGER};

@@ -24,8 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 4] = [
+const TESTS: [Test; 5] = [
     ("both_jobs_are_done_without_a_copy", both_jobs_are_done_without_a_copy),
+    ("chaos_changes_no_answer", chaos_changes_no_answer),
     ("a_folder_that_cannot_be_used_is_refused", a_folder_that_cannot_be_used_is_refused),
     ("the_death_of_any_worker_is_reported", the_death_of_any_worker_is_reported),
     ("the_death_or_interruption_of_the_demo_ends_all", the_death_or_interruption_of_the_demo_ends_all),
@@ -73,6 +74,7 @@ fn run_demo(arguments: &[OsString]) -> ExitCode {
     options.block_bytes = 1 << 20;
     options.repeats = 1;
     options.latency_time = Duration::from_millis(50);
+    options.kills = arguments.get(1).map_or(0, |kills| kills.to_str().unwrap().parse().unwrap());
     match run(&options) {
         Ok(summary) => {
             println!("{}", summary.json().unwrap());
@@ -112,15 +114,24 @@ fn small_folder() -> tempfile::TempDir {
 /// The demo as a process of its own.
 struct Demo {
     child: Child,
+    /// Where it puts what it keeps for a while.
+    scratch: tempfile::TempDir,
     lines: std::sync::mpsc::Receiver<String>,
     said: Vec<String>,
 }
 
 impl Demo {
     fn start(folder: &Path) -> Self {
+        Self::start_with_kills(folder, 0)
+    }
+
+    fn start_with_kills(folder: &Path, kills: u32) -> Self {
+        let scratch = tempfile::tempdir().unwrap();
         let mut child = Command::new(std::env::current_exe().unwrap())
             .arg(DEMO)
             .arg(folder)
+            .arg(kills.to_string())
+            .env("TMPDIR", scratch.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -128,7 +139,7 @@ impl Demo {
         let errors = BufReader::new(child.stderr.take().unwrap());
         let (to, lines) = std::sync::mpsc::channel();
         std::thread::spawn(move || errors.lines().map_while(Result::ok).try_for_each(|line| to.send(line)));
-        Self { child, lines, said: Vec::new() }
+        Self { child, scratch, lines, said: Vec::new() }
     }
 
     /// What the command lines of all its workers hold.
@@ -172,8 +183,9 @@ impl Demo {
         self.child.stdout.take().unwrap().read_to_string(&mut output).unwrap();
         let status = self.child.wait().unwrap();
         let until = Instant::now() + Duration::from_secs(10);
-        while !self.workers().is_empty() || sockets().contains(&self.mark()) {
-            assert!(Instant::now() < until, "left behind: {:?}\n{}", self.workers(), sockets());
+        let kept = || std::fs::read_dir(self.scratch.path()).unwrap().count();
+        while !self.workers().is_empty() || sockets().contains(&self.mark()) || kept() > 0 {
+            assert!(Instant::now() < until, "left behind: {} {:?}\n{}", kept(), self.workers(), sockets());
             std::thread::sleep(Duration::from_millis(20));
         }
         self.said.extend(self.lines.iter());
@@ -221,6 +233,30 @@ fn both_jobs_are_done_without_a_copy() {
         assert!(summary["latency"][case]["p50_ns"].as_u64().unwrap() > 0, "{case}");
     }
     assert_eq!(summary["deaths"].as_array().unwrap().len(), 0);
+    let desk = &summary["desk"];
+    for line in desk["questions"].as_array().unwrap() {
+        assert_eq!((&line["status"], &line["same"]), (&"answered".into(), &true.into()), "{line}");
+        assert_eq!(line["begun"], 2, "once, and once after the critic: {line}");
+    }
+    assert_eq!(desk["count"]["answered"], desk["questions"].as_array().unwrap().len());
+}
+
+fn chaos_changes_no_answer() {
+    const KILLS: u32 = 8;
+    let folder = small_folder();
+    let (code, output, said) = Demo::start_with_kills(folder.path(), KILLS).end();
+    assert_eq!(code, Some(0), "{said:#?}");
+    let summary: Value = serde_json::from_str(&output).unwrap();
+    let (desk, plain) = (&summary["desk"], summary["agents"]["runs"].as_array().unwrap().len());
+    let questions = desk["questions"].as_array().unwrap();
+    assert_eq!(questions.len(), plain + KILLS as usize);
+    for line in questions {
+        assert_eq!((&line["status"], &line["same"]), (&"answered".into(), &true.into()), "{line}");
+    }
+    let killed = |kind: &str| desk[kind].as_u64().unwrap();
+    assert_eq!(killed("engines_killed") + killed("workers_killed"), u64::from(KILLS));
+    assert_eq!((&desk["dead_letters"], &desk["ticks_repeated"]), (&0.into(), &0.into()));
+    assert_eq!(summary["deaths"].as_array().unwrap().len(), 0, "those were wanted");
 }
 
 fn a_folder_that_cannot_be_used_is_refused() {
@@ -237,8 +273,19 @@ fn a_folder_that_cannot_be_used_is_refused() {
 
 fn the_death_of_any_worker_is_reported() {
     let folder = small_folder();
-    let parts =
-        ["search", "read-1", "summarize", "researcher", "critic", "files", "cut", "digest-1", "ledger"];
+    let parts = [
+        "engine",
+        "search",
+        "read-1",
+        "summarize",
+        "researcher",
+        "critic",
+        "desk",
+        "files",
+        "cut",
+        "digest-1",
+        "ledger",
+    ];
     for part in parts {
         let mut demo = Demo::start(folder.path());
         demo.wait_for("all workers are ready");
@@ -264,7 +311,7 @@ fn the_death_or_interruption_of_the_demo_ends_all() {
     for (signal, expected) in [(Signal::KILL, None), (Signal::INT, Some(130)), (Signal::TERM, Some(130))] {
         let mut demo = Demo::start(folder.path());
         demo.wait_for("all workers are ready");
-        assert!(demo.workers().len() >= 11, "{:?}", demo.workers());
+        assert!(demo.workers().len() >= 13, "{:?}", demo.workers());
         kill(i32::try_from(demo.child.id()).unwrap(), signal);
         let (code, _, said) = demo.end();
         assert_eq!(code, expected, "{signal:?}: {said:#?}");

@@ -10,6 +10,7 @@ mod columns;
 pub mod groups;
 pub mod json;
 pub mod otel;
+pub mod read;
 
 use std::fmt::Write as _;
 

@@ -1,13 +1,11 @@
 //! `ringway traces`: recent traces from the engine's store; one of them as a waterfall, with where the time of each hop went.
 
-mod read;
-
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 use ringway_protocol::naming;
-use ringway_telemetry::waterfall::{Style, render};
+use ringway_telemetry::waterfall::{Style, read, render};
 use serde_json::{Value, json};
 
 use super::{is_question, list, number, word};
@@ -168,7 +166,7 @@ fn draw(connection: &Connection, id: &str, arguments: &TracesArguments) -> Resul
         return Ok(ExitCode::SUCCESS);
     }
     let (trace, anchor) = read::trace(tree)
-        .map_err(|problem| Failure::error(format_args!("the engine's answer is no trace: {problem}")))?;
+        .map_err(|problem| Failure::error(format_args!("the engine's answer cannot be drawn: {problem}")))?;
     let terminal = Terminal::of_stdout();
     let width = if terminal.interactive { terminal.width } else { WIDTH_UNSEEN };
     output::text(&render(&trace, anchor, Style { width, colour: terminal.colour, ascii: arguments.ascii }))?;

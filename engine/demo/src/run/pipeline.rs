@@ -56,6 +56,10 @@ impl Demo<'_> {
         let calls = RingCalls::new(&self.worker);
         let mut all = Vec::new();
         for (part, pid) in self.processes.running() {
+            if part == Part::Engine {
+                // Payloads do not pass through it.
+                continue;
+            }
             match ask(&calls, &stats_function(part), &()).map_err(Failure::into_error) {
                 Ok(stats) => all.push((part, pid, stats)),
                 // A replica that died this moment has taken its counters with it.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::agents::Comparison;
+use super::desk::DeskReport;
 use super::latency::{Latency, PING_LENGTH};
 use crate::processes::Death;
 use crate::report::{
@@ -53,6 +54,8 @@ pub struct Summary {
     pub agents: AgentReport,
     /// The loop over rings and over sockets.
     pub comparison: Comparison,
+    /// The same questions through durable state and queues.
+    pub desk: DeskReport,
     /// Duplicate data.
     pub pipeline: PipelineReport,
     /// What a small call costs.
@@ -100,6 +103,8 @@ impl Summary {
         text.push_str(&self.pipeline.text());
         heading(&mut text, "The trace of one loop");
         text.push_str(&self.trace.text);
+        heading(&mut text, "The same questions, durably");
+        text.push_str(&self.desk.text());
         heading(&mut text, "A small call");
         text.push_str(&self.latency.text());
         heading(&mut text, "Payloads");
@@ -129,6 +134,53 @@ impl Summary {
             bytes_text(self.copied_bytes()),
         ]);
         table.text("  ")
+    }
+}
+
+impl DeskReport {
+    fn text(&self) -> String {
+        let mut table = Table::new(&[
+            ("", Align::Left),
+            ("question", Align::Left),
+            ("steps kept", Align::Right),
+            ("taken up", Align::Right),
+            ("answer", Align::Left),
+        ]);
+        for one in &self.questions {
+            let answer = if one.same { "that of the plain loop" } else { "another" };
+            table.row([
+                one.key.clone(),
+                one.question.clone(),
+                one.steps.to_string(),
+                one.begun.to_string(),
+                answer.to_owned(),
+            ]);
+        }
+        let mut text = table.text("  ");
+        let Self { questions, engines_killed, workers_killed, ticks, dead_letters, .. } = self;
+        line(
+            &mut text,
+            format_args!(
+                "  {} questions in {}, each step on disk before the next; {ticks} seconds struck, none twice; \
+                 {dead_letters} dead letters",
+                questions.len(),
+                duration_text(Duration::from_nanos(self.elapsed_ns)),
+            ),
+        );
+        if engines_killed + workers_killed > 0 {
+            line(
+                &mut text,
+                format_args!(
+                    "  meanwhile {engines_killed} engines and {workers_killed} workers were killed with SIGKILL"
+                ),
+            );
+        } else {
+            line(
+                &mut text,
+                format_args!("  `ringway demo --chaos` kills the engine and workers in the middle"),
+            );
+        }
+        text
     }
 }
 

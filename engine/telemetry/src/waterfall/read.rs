@@ -1,16 +1,15 @@
-//! From the JSON of a trace back to what the waterfall draws. The shape is that of `ringway_telemetry::waterfall::json`.
-//! Times stay unix nanoseconds, so the anchor is the same on both clocks.
+//! From the JSON of a trace back to what the waterfall draws, for those who have it from the engine. The shape is that of
+//! [`super::json`]. Times stay unix nanoseconds, so the anchor is the same on both clocks. It must not know who asks.
 
 use std::sync::Arc;
 
-use ringway::{SpanId, TraceId, WorkerId};
-use ringway_protocol::ErrorCode;
 use ringway_protocol::error::STATUS_OK;
-use ringway_telemetry::record::{FieldValue, Level, SpanKind};
-use ringway_telemetry::trace::{Row, Trace, Work};
-use ringway_telemetry::{ClockAnchor, Log, Span, WorkerIdentity};
+use ringway_protocol::{ErrorCode, SpanId, TraceId, WorkerId};
 use serde::Deserialize;
 use serde_json::Value;
+
+use crate::record::{ClockAnchor, FieldValue, Level, Log, Span, SpanKind, WorkerIdentity};
+use crate::trace::{Row, Trace, Work};
 
 /// The status of an error whose code this version does not know.
 const STATUS_UNKNOWN: u32 = u32::MAX;
@@ -76,12 +75,32 @@ struct LogText {
     fields: std::collections::BTreeMap<String, FieldValue>,
 }
 
+/// Why a text is no trace.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// It has another shape.
+    #[error("the JSON is no trace: {0}")]
+    Shape(#[from] serde_json::Error),
+    /// A row is neither a call nor a span of its own.
+    #[error("`{name}` has {spans} spans, wanted one, or two and a callee")]
+    Spans {
+        /// The row.
+        name: String,
+        /// How many it has.
+        spans: usize,
+    },
+}
+
 /// Reads an answer of `engine::traces::tree`.
-pub(super) fn trace(value: Value) -> Result<(Trace, ClockAnchor), String> {
-    let text: TraceText = serde_json::from_value(value).map_err(|problem| problem.to_string())?;
+///
+/// # Errors
+/// [`ReadError`] for what is no trace.
+pub fn trace(value: Value) -> Result<(Trace, ClockAnchor), ReadError> {
+    let text: TraceText = serde_json::from_value(value)?;
     let depths: Vec<usize> = text.rows.iter().map(|row| row.depth).collect();
     let trace_id = text.trace_id;
-    let rows: Result<Vec<Row>, String> = text
+    let rows: Result<Vec<Row>, ReadError> = text
         .rows
         .into_iter()
         .enumerate()
@@ -106,7 +125,7 @@ fn is_last(depths: &[usize], place: usize) -> bool {
 }
 
 impl RowText {
-    fn into_row(self, trace_id: TraceId, last: bool) -> Result<Row, String> {
+    fn into_row(self, trace_id: TraceId, last: bool) -> Result<Row, ReadError> {
         let status = match &self.error {
             None => STATUS_OK,
             Some(code) => code.parse::<ErrorCode>().map_or(STATUS_UNKNOWN, ErrorCode::status),
@@ -140,10 +159,8 @@ impl RowText {
             },
             (Some(span), None, _) => Work::Single(make(span, &worker, None)),
             (_, second, _) => {
-                return Err(format!(
-                    "`{name}` has {} spans, and so one too few or too many",
-                    usize::from(second.is_some()) * 2
-                ));
+                let spans = usize::from(second.is_some()) * 2;
+                return Err(ReadError::Spans { name: name.to_string(), spans });
             }
         };
         let logs = self.logs.into_iter().map(LogText::into_log).collect();
@@ -176,13 +193,13 @@ impl LogText {
 
 #[cfg(test)]
 mod tests {
-    use ringway_telemetry::waterfall::{Style, json::TraceJson, render};
+    use crate::waterfall::{Style, json::TraceJson, render};
 
     use super::*;
 
-    /// The telemetry crate's own snapshots: the JSON of a trace, and how the same trace is drawn.
-    const JSON: &str = include_str!("../../../../telemetry/src/waterfall/snapshots/trace.json");
-    const DRAWN: &str = include_str!("../../../../telemetry/src/waterfall/snapshots/wide.txt");
+    /// The JSON of a trace, and how the same trace is drawn.
+    const JSON: &str = include_str!("snapshots/trace.json");
+    const DRAWN: &str = include_str!("snapshots/wide.txt");
 
     #[test]
     fn a_trace_survives_the_way_through_json() {
