@@ -93,3 +93,31 @@ fn the_function_says_how_long_to_wait_and_what_waits_too_long_dies() {
     let receipt = stage.until(&id, "dead");
     assert!(receipt["error"].as_str().unwrap().starts_with("EXPIRED"), "{receipt}");
 }
+
+#[test]
+fn errors_with_a_code_of_their_own_are_tried_again_in_their_own_way() {
+    let settings = json!({
+        "max_retries": 5, "backoff_ms": 1000,
+        "by_code": { "SLOW": { "backoff_ms": 60_000, "backoff_type": "fixed" }, "ONCE": { "max_retries": 1 } },
+    });
+    let config = serde_json::from_value(json!({ "queue_configs": { "c": settings } })).unwrap();
+    let stage = Stage::with(config, Clock::manual(1_000_000));
+    let given = Stage::serve(&stage.client, "c::work", |given| {
+        Err(Failure::with_code(given.data.as_str().unwrap(), "no"))
+    });
+    let enqueue = |code: &str| stage.enqueue(json!({ "queue": "c", "function_id": "c::work", "data": code }));
+    let (plain, slow, once) = (enqueue("PLAIN"), enqueue("SLOW"), enqueue("ONCE"));
+    for (id, wait_ms) in [(&plain, 1000), (&slow, 60_000), (&once, 1000)] {
+        next(&given);
+        assert_eq!(stage.until(id, "delayed")["due_ms"], 1_000_000 + wait_ms);
+    }
+    stage.clock.set(1_001_000);
+    assert_eq!(stage.until(&once, "dead")["attempts"], 2);
+    stage.clock.set(1_060_000);
+    for _ in 0..3 {
+        next(&given);
+    }
+    while stage.call("queue::receipt", json!({ "id": slow }))["due_ms"] != 1_120_000 {
+        std::thread::yield_now();
+    }
+}
