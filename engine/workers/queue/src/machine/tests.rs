@@ -708,5 +708,13 @@ proptest! {
                 let _alarm = world.machine.next_alarm();
             }
         }
+        let dead = |seq: u64| Dead {
+            place: Place::new("q", seq),
+            record: None,
+            head: Some(unnamed("q").head),
+            revisions: Vec::new(),
+        };
+        let (_, count) = world.machine.revive(times[7], (1000..1003).map(dead).collect(), times[8]);
+        prop_assert_eq!(count, 3);
     }
 }

@@ -121,3 +121,20 @@ fn errors_with_a_code_of_their_own_are_tried_again_in_their_own_way() {
         std::thread::yield_now();
     }
 }
+
+#[test]
+fn by_default_there_are_three_retries_each_after_twice_the_wait() {
+    let stage = Stage::with(Config::default(), Clock::manual(1_000_000));
+    let given = Stage::serve(&stage.client, "t::work", |_| Err(Failure::with_code("E", "no")));
+    let id = stage.enqueue(json!({ "queue": "t", "function_id": "t::work" }));
+    for (attempt, wait_ms) in [(1, 1000), (2, 2000), (3, 4000)] {
+        assert_eq!(next(&given).metadata["attempt"], attempt);
+        let due_ms = stage.clock.now_ms() + wait_ms;
+        assert_eq!(stage.until(&id, "delayed")["due_ms"], due_ms);
+        stage.clock.set(due_ms - 1);
+        assert_eq!(stage.stats("t")["delayed"], 1);
+        stage.clock.set(due_ms);
+    }
+    assert_eq!(next(&given).metadata["attempt"], 4);
+    assert_eq!(stage.until(&id, "dead")["attempts"], 4);
+}

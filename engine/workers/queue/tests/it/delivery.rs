@@ -124,7 +124,7 @@ fn next_attempt(stage: &Stage, id: &str) -> Value {
 }
 
 #[test]
-fn keys_have_rates_and_weights_of_their_own() {
+fn keys_have_rates_of_their_own() {
     // A second for each key between two of its messages; the clock stands still unless it is set.
     let fairness = json!({ "key_field": "tenant", "rate_per_second": 1.0 });
     let config = json!({ "queue_configs": { "f": { "concurrency": 10, "fairness": fairness } } });
@@ -167,4 +167,22 @@ fn a_queue_has_a_rate() {
         stage.clock.set(stage.clock.now_ms() + 1);
         assert_eq!(next(&given).data, number);
     }
+}
+
+#[test]
+fn a_key_of_twice_the_weight_has_twice_the_turns() {
+    let fairness = json!({ "key_field": "tenant", "weights": { "big": 2.0 } });
+    let stage = Stage::configured(json!({ "f": { "concurrency": 1, "fairness": fairness } }));
+    let given = stage.accept("f::work");
+    stage.call("queue::pause", json!({ "queue": "f" }));
+    for _ in 0..12 {
+        for tenant in ["small", "big"] {
+            let data = json!({ "tenant": tenant });
+            stage.enqueue(json!({ "queue": "f", "function_id": "f::work", "data": data }));
+        }
+    }
+    stage.call("queue::resume", json!({ "queue": "f" }));
+    let first: Vec<Value> = (0..12).map(|_| next(&given).data["tenant"].clone()).collect();
+    let big = first.iter().filter(|tenant| **tenant == "big").count();
+    assert!((7..=9).contains(&big), "8 of 12: {first:?}");
 }
