@@ -194,7 +194,8 @@ fn describe(snapshot: &dyn Snapshot, letter: Letter) -> HandlerResult<DeadMessag
     let attempts = snapshot.scan(&Scan::table(record::ATTEMPT).prefix(&place.key())).map_err(failed)?;
     let attempts = attempts.iter().filter_map(|entry| attempt(&entry.key, &entry.value.bytes)).collect();
     let (payload, bytes) = payload(snapshot, &place, dead.head.as_ref(), &mut problems);
-    let size_bytes = payload.as_ref().map_or(bytes.as_ref().map_or(0, Vec::len), |data| data.get().len());
+    let size_bytes =
+        payload.as_ref().map_or_else(|| bytes.as_ref().map_or(0, Vec::len), |data| data.get().len());
     let head = dead.head.as_ref();
     let trace = head.and_then(|head| head.trace.as_deref()?.parse::<TraceContext>().ok());
     let payload = match payload {

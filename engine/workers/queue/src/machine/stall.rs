@@ -42,7 +42,7 @@ impl Machine {
 
     pub(super) fn store_refuses(&mut self, now_ms: u64) {
         self.stall.stalled = true;
-        self.stall.probe_ms.get_or_insert(now_ms.saturating_add(AGAIN_MS));
+        self.stall.probe_ms.get_or_insert_with(|| now_ms.saturating_add(AGAIN_MS));
     }
 
     pub(super) fn store_works(&mut self, now_ms: u64) {
