@@ -211,7 +211,7 @@ fn reserve(store: &dyn Store) -> Result<Numbers, StartError> {
 }
 
 /// The tables of a store, page by page.
-struct Stored<'s>(&'s dyn Store);
+pub(crate) struct Stored<'s>(pub(crate) &'s dyn Store);
 
 impl Tables for Stored<'_> {
     fn each(&self, table: &'static str, each: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), Unreadable> {

@@ -348,3 +348,65 @@ async fn edit_once(driver: &Driver, dead: Dead, data: Box<RawValue>) -> HandlerR
     };
     driver.ask(job).await
 }
+
+#[cfg(test)]
+mod tests {
+    use ringway_store::{Durability, Embedded, Options};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::machine::Machine;
+    use crate::record::{self, DeadRecord, Head, Numbers, Place, Writes};
+    use crate::worker::Stored;
+
+    /// A store with a dead message, a machine that has read it, and the message as it was read.
+    fn one_dead(folder: &std::path::Path) -> (Embedded, Machine, Dead) {
+        let options = Options { segment_bytes: 48 << 20, ..Options::default() };
+        let store = Embedded::open(folder, options).unwrap().0;
+        let place = Place::new("q", 1);
+        let head: Head = serde_json::from_str(r#"{"function":"a::b","enqueued_ms":1,"data":1}"#).unwrap();
+        let why = DeadRecord { at_ms: 1, attempts: 1, code: "E".into(), message: "no".into() };
+        let mut writes = Writes::default();
+        writes.put(record::MESSAGE, place.key(), &head);
+        writes.put(record::DEAD, place.key(), &why);
+        store.commit(writes.into_batch(), Durability::Durable).unwrap();
+        let mut machine = Machine::new(Config::default(), Numbers { seq: 9, token: 9 }, 1);
+        assert_eq!(machine.recover(1, &Stored(&store)).unwrap(), []);
+        let dead = letters::find(&store, "q:1", "E").unwrap().unwrap().dead;
+        (store, machine, dead)
+    }
+
+    /// Commits what the machine says.
+    fn commit(store: &Embedded, machine: &mut Machine) -> Result<u64, StoreError> {
+        let (ticket, writes) = machine.take_output().commits.remove(0);
+        let outcome = store.commit(writes.into_batch(), Durability::Durable);
+        match &outcome {
+            Ok(_) => machine.committed(1, ticket),
+            Err(_) => machine.not_committed(1, ticket, false),
+        }
+        outcome
+    }
+
+    #[test]
+    fn of_two_who_read_the_same_message_the_second_reads_it_again() {
+        let data = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
+        let edit = |machine: &mut Machine, dead: &Dead| drop(machine.edit(dead, data("2")));
+        let revive = |machine: &mut Machine, dead: &Dead| drop(machine.revive(1, vec![dead.clone()], 1));
+        let discard = |machine: &mut Machine, dead: &Dead| drop(machine.discard(1, vec![dead.clone()]));
+        type Deed = dyn Fn(&mut Machine, &Dead);
+        let check = |name: &str, first: &Deed, second: &Deed| {
+            let folder = tempfile::tempdir().unwrap();
+            let (store, mut machine, dead) = one_dead(folder.path());
+            first(&mut machine, &dead);
+            commit(&store, &mut machine).unwrap();
+            second(&mut machine, &dead);
+            let refused = commit(&store, &mut machine);
+            assert!(matches!(refused, Err(StoreError::Precondition { .. })), "{name}: {refused:?}");
+        };
+        check("an edit would be undone", &edit, &revive);
+        check("long data would be left behind", &edit, &discard);
+        check("an edit would be undone by another", &edit, &edit);
+        check("what lives would change", &revive, &edit);
+        check("what is gone would come back", &discard, &edit);
+    }
+}
