@@ -20,7 +20,7 @@ pub enum Durability {
 pub(crate) enum Wanted {
     Absent,
     Revision(u64),
-    Bytes(Vec<u8>),
+    Bytes(Arc<[u8]>),
 }
 
 /// A condition on one key, checked against everything committed before, batches of the same group included.
@@ -79,9 +79,9 @@ impl Batch {
         self.expect(table, key, Wanted::Revision(revision))
     }
 
-    /// Only if the value is this.
+    /// Only if the value is this. Bytes that are shared are not copied.
     #[must_use]
-    pub fn expect_bytes(self, table: &str, key: &[u8], bytes: impl Into<Vec<u8>>) -> Self {
+    pub fn expect_bytes(self, table: &str, key: &[u8], bytes: impl Into<Arc<[u8]>>) -> Self {
         self.expect(table, key, Wanted::Bytes(bytes.into()))
     }
 

@@ -286,7 +286,8 @@ impl Core {
             }
             return Err(self.fail(format!("the log cannot be extended: {error}")));
         }
-        log.append(record, last).map_err(|error| self.fail(format!("the log cannot be written: {error}")))?;
+        log.append(record, first, last)
+            .map_err(|error| self.fail(format!("the log cannot be written: {error}")))?;
         if durable {
             log.sync().map_err(|error| self.fail(format!("the log cannot be brought to disk: {error}")))?;
             *synced = last;

@@ -79,17 +79,17 @@ fn format_line(format: u32) -> Vec<u8> {
     format!("{text} {:016x}\n", xxh3_64(text.as_bytes())).into_bytes()
 }
 
-fn read_format(files: &dyn Files, path: &Path) -> Format {
+fn read_format(files: &dyn Files, path: &Path) -> std::io::Result<Format> {
     if !path.exists() {
-        return Format::Missing;
+        return Ok(Format::Missing);
     }
-    let bytes = files::read_all(files, path).unwrap_or_default();
+    let bytes = files::read_all(files, path)?;
     let text = String::from_utf8_lossy(&bytes);
     let number = text.split(' ').nth(1).and_then(|number| number.parse().ok());
-    match number {
+    Ok(match number {
         Some(number) if format_line(number) == bytes => Format::Is(number),
         _ => Format::Damaged,
-    }
+    })
 }
 
 fn known_format(folder: &Path, found: u32) -> Result<(), OpenError> {
@@ -254,7 +254,7 @@ fn open_index(
     let format_path = folder.join("FORMAT");
     let mut write_format = true;
     let mut fresh = false;
-    match read_format(files, &format_path) {
+    match read_format(files, &format_path).map_err(io)? {
         Format::Is(found) => {
             known_format(folder, found)?;
             write_format = false;

@@ -50,13 +50,29 @@ pub enum StoreError {
         reason: String,
     },
     /// Both copies of an entry are damaged.
-    #[error("the entry {key:?} of table {table} is damaged in both copies: {reason}")]
+    #[error(
+        "the entry {key:?} of table {table} is damaged in both copies: {reason}; restore a backup, other entries are not \
+         affected"
+    )]
     Corrupt {
         /// The table.
         table: String,
         /// The key, or where a scan had come.
         key: Vec<u8>,
         /// What was found.
+        reason: String,
+    },
+    /// The disk did not let an entry be read, in neither copy. Nothing is known to be damaged.
+    #[error(
+        "the disk does not let the entry {key:?} of table {table} be read: {reason}; nothing says that it is damaged: look \
+         after the disk, then restart the engine"
+    )]
+    Io {
+        /// The table.
+        table: String,
+        /// The key, or where a scan had come.
+        key: Vec<u8>,
+        /// What the system said.
         reason: String,
     },
     /// The store was closed.

@@ -57,12 +57,12 @@ impl StorageBackend for Backend {
     }
 }
 
-/// Runs a call of the library; an error or a panic becomes text.
-fn fenced<T, E: std::fmt::Display>(call: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
+/// Runs a call of the library; an error or a panic says whether it was the disk.
+fn fenced<T, E: Into<redb::Error>>(call: impl FnOnce() -> Result<T, E>) -> Result<T, Refusal> {
     match panic::catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(panic) => Err(panicked(&*panic)),
+        Ok(Err(error)) => Err(error.into().into()),
+        Err(panic) => Err(Refusal::Damaged(panicked(&*panic))),
     }
 }
 
@@ -72,13 +72,31 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> String {
     format!("the library panicked: {text}")
 }
 
-/// Why a file could not be opened.
-#[derive(Debug)]
+/// Why a file could not be opened, read or written.
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
     /// The disk refused; the file may be whole.
+    #[error("{0}")]
     Disk(io::Error),
     /// The file is not what it should be.
+    #[error("{0}")]
     Damaged(String),
+}
+
+impl From<redb::Error> for Refusal {
+    fn from(error: redb::Error) -> Self {
+        use io::ErrorKind::{InvalidData, UnexpectedEof};
+        match error {
+            // An early end and a wrong magic are the file's fault, everything else the disk's.
+            redb::Error::Io(error) if !matches!(error.kind(), UnexpectedEof | InvalidData) => {
+                Self::Disk(error)
+            }
+            redb::Error::PreviousIo => Self::Disk(io::Error::other(
+                "a call before failed, and the file is not asked again until it is opened anew",
+            )),
+            other => Self::Damaged(other.to_string()),
+        }
+    }
 }
 
 /// An open file of the index.
@@ -90,22 +108,12 @@ pub(crate) struct Index {
 impl Index {
     /// Opens a file, or begins an empty one; checks every page of it if told to.
     pub(crate) fn open(file: Arc<dyn File>, cache_bytes: usize, check: bool) -> Result<Self, Refusal> {
-        let opened = panic::catch_unwind(AssertUnwindSafe(|| {
+        let database = fenced(|| {
             let mut builder = redb::Builder::new();
             builder.set_cache_size(cache_bytes).set_check_integrity_on_open(check);
             builder.create_with_backend(Backend(file))
-        }));
-        match opened {
-            Ok(Ok(database)) => Ok(Self { database: Some(database) }),
-            // An early end and a wrong magic are the file's fault, everything else the disk's.
-            Ok(Err(redb::DatabaseError::Storage(redb::StorageError::Io(error))))
-                if !matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) =>
-            {
-                Err(Refusal::Disk(error))
-            }
-            Ok(Err(error)) => Err(Refusal::Damaged(error.to_string())),
-            Err(panic) => Err(Refusal::Damaged(panicked(&*panic))),
-        }
+        })?;
+        Ok(Self { database: Some(database) })
     }
 
     fn database(&self) -> Result<&Database, redb::Error> {
@@ -113,7 +121,7 @@ impl Index {
     }
 
     /// What the file says of itself; `None` if nothing was ever written to it.
-    pub(crate) fn facts(&self) -> Result<Option<Facts>, String> {
+    pub(crate) fn facts(&self) -> Result<Option<Facts>, Refusal> {
         fenced(|| {
             let table = match self.database()?.begin_read()?.open_table(FACTS) {
                 Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
@@ -130,7 +138,7 @@ impl Index {
         &self,
         versions: &mut dyn Iterator<Item = Version>,
         facts: Facts,
-    ) -> Result<(), String> {
+    ) -> Result<(), Refusal> {
         fenced(|| {
             let mut transaction = self.database()?.begin_write()?;
             transaction.set_quick_repair(true);
@@ -161,7 +169,7 @@ impl Index {
     }
 
     /// A view of the file as it is now.
-    pub(crate) fn reader(&self) -> Result<Reader, String> {
+    pub(crate) fn reader(&self) -> Result<Reader, Refusal> {
         fenced(|| Ok::<_, redb::Error>(Reader(self.database()?.begin_read()?.open_table(ENTRIES)?)))
     }
 }
@@ -198,12 +206,12 @@ fn unseal(key: &[u8], stored: &[u8]) -> Result<Value, String> {
 pub(crate) type Read = (Vec<u8>, Result<Value, String>);
 
 impl Reader {
-    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>, String> {
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>, Refusal> {
         let stored = fenced(|| {
             let found = ReadableTable::get(&self.0, key)?;
             Ok::<_, redb::StorageError>(found.map(|stored| unseal(key, stored.value())))
         })?;
-        stored.transpose()
+        stored.transpose().map_err(Refusal::Damaged)
     }
 
     /// Up to `limit` entries within the bounds, in order or against it.
@@ -213,7 +221,7 @@ impl Reader {
         to: Edge<'_>,
         reverse: bool,
         limit: usize,
-    ) -> Result<Vec<Read>, String> {
+    ) -> Result<Vec<Read>, Refusal> {
         if is_empty(from, to) {
             return Ok(Vec::new());
         }

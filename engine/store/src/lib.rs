@@ -26,6 +26,7 @@ pub mod report;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod told;
 mod view;
 
 pub use batch::{Batch, Durability, Precondition};

@@ -2,8 +2,9 @@
 //! a store is opened. It must not know what changes mean.
 //!
 //! Segments are files of a fixed length, filled with zeros when they are made and used again when the index has
-//! everything in them, so that an `fdatasync` has no metadata to write. A record says its own revision; whatever is at or
-//! below that of the index is old. A record is:
+//! everything in them, so that an `fdatasync` has no metadata to write. The first sector of a segment says how far it is
+//! written, see `mark`; records follow. A record says its own revision; whatever is at or below that of the index is old.
+//! A record is:
 //!
 //! | offset | bytes | |
 //! |---|---|---|
@@ -22,6 +23,8 @@
 //! none does, they and everything behind them are writes that a crash cut short, and nobody was told that they are on
 //! disk.
 
+mod mark;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,7 +33,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Acquire};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::batch::Change;
-use crate::files::{self, File, Files};
+use crate::files::{File, Files};
+use crate::log::mark::Mark;
 
 const MAGIC: [u8; 4] = *b"RWL1";
 const HEADER_BYTES: usize = 40;
@@ -136,10 +140,12 @@ struct Contents {
     batches: Vec<Logged>,
     /// Bytes behind the last whole record that are not zero.
     tail: u64,
+    /// Where the last record of this use ends that is whole, or would be if what was read did not end before.
+    end: u64,
 }
 
-/// Reads every whole record of a segment whose revisions lie above `after`.
-fn read(bytes: &[u8], after: u64) -> Contents {
+/// Reads every whole record of a segment whose revisions lie above `after`. `base` is the first revision of this use.
+fn read(bytes: &[u8], after: u64, base: u64) -> Contents {
     let mut contents = Contents::default();
     let (mut at, mut end) = (0, 0);
     while at < bytes.len() {
@@ -147,11 +153,17 @@ fn read(bytes: &[u8], after: u64) -> Contents {
             let whole = bytes.get(at..at + length).and_then(|record| payload(record, first, batches));
             if let Some(found) = whole {
                 at += length;
+                if first >= base {
+                    contents.end = at as u64;
+                }
                 if found.last().is_some_and(|last| last.revision > after) {
                     end = at;
                     contents.batches.extend(found.into_iter().filter(|batch| batch.revision > after));
                 }
                 continue;
+            }
+            if first >= base && at + length > bytes.len() {
+                contents.end = (at + length) as u64;
             }
         }
         // No record here: go on to the next place where one may begin.
@@ -173,6 +185,36 @@ struct Segment {
     length: u64,
     /// The last revision written to it since it was last taken into use.
     last: u64,
+    /// Its mark, `None` if it has none that can be trusted.
+    mark: Option<Mark>,
+}
+
+impl Segment {
+    fn open(files: &dyn Files, path: PathBuf) -> io::Result<Self> {
+        let file = files.open(&path, false)?;
+        let length = file.len()?;
+        let mut first =
+            vec![0; usize::try_from(length).map_or(mark::BYTES, |length| length.min(mark::BYTES))];
+        file.read_at(0, &mut first)?;
+        let mark = Mark::read(&first).filter(|mark| mark.extent <= length);
+        Ok(Self { path, file, length, last: 0, mark })
+    }
+
+    /// Reads what may be above `after`, no further than it is written.
+    fn contents(&self, after: u64, step: u64) -> io::Result<Contents> {
+        let read_to = |end: u64, base: u64| {
+            let mut bytes = vec![0; usize::try_from(end).map_err(io::Error::other)?];
+            self.file.read_at(0, &mut bytes)?;
+            Ok::<_, io::Error>(read(&bytes, after, base))
+        };
+        if let Some(Mark { base, extent }) = self.mark {
+            let contents = read_to(extent, base)?;
+            if extent == self.length || contents.end + step <= extent {
+                return Ok(contents);
+            }
+        }
+        read_to(self.length, 0)
+    }
 }
 
 /// What a log held when it was opened.
@@ -196,6 +238,8 @@ pub(crate) struct Log {
     segments: Vec<Segment>,
     /// Which segment is written, and where; none until the first group.
     current: Option<(usize, u64)>,
+    /// By how much marks grow.
+    step: u64,
     unsynced: bool,
     /// Everything up to here is in the index, so that its segments may be used again.
     released: Arc<AtomicU64>,
@@ -211,27 +255,30 @@ impl Log {
     ) -> io::Result<(Self, Found)> {
         let after = released.load(Acquire);
         let mut found = Found { batches: Vec::new(), torn_bytes: 0, gaps: Vec::new(), used: Vec::new() };
-        let mut segments = Vec::new();
+        let paths = files.list(folder)?.into_iter().filter(|path| is_segment(path));
+        let mut segments =
+            paths.map(|path| Segment::open(&*files, path)).collect::<io::Result<Vec<Segment>>>()?;
+        // A segment was synced before the next was taken into use, so that what it holds lies below the next one's base.
+        let bases = segments.iter().filter_map(|segment| segment.mark).map(|mark| mark.base);
+        let oldest = bases.filter(|base| *base <= after.saturating_add(1)).max().unwrap_or(0);
+        let step = mark::step(segment_bytes);
         // The end that a crash cut short is behind the newest record; elsewhere old bytes are no news.
         let mut newest = after;
-        for path in files.list(folder)?.into_iter().filter(|path| is_segment(path)) {
-            let bytes = files::read_all(&*files, &path)?;
-            let contents = read(&bytes, after);
+        for segment in &mut segments {
+            if segment.mark.is_some_and(|mark| mark.base < oldest) {
+                continue;
+            }
+            let contents = segment.contents(after, step)?;
             let last = contents.batches.last().map_or(0, |batch| batch.revision);
             if last > newest {
                 newest = last;
                 found.torn_bytes = contents.tail;
             }
             if last > 0 {
-                found.used.push(path.clone());
+                found.used.push(segment.path.clone());
             }
             found.batches.extend(contents.batches);
-            segments.push(Segment {
-                file: files.open(&path, false)?,
-                path,
-                length: bytes.len() as u64,
-                last,
-            });
+            segment.last = last;
         }
         found.batches.sort_by_key(|batch| batch.revision);
         found.batches.dedup_by_key(|batch| batch.revision);
@@ -251,7 +298,9 @@ impl Log {
         let unknown = found.batches.split_off(whole);
         found.torn_bytes += unknown.iter().map(|batch| size(&batch.changes)).sum::<u64>();
         let folder = folder.to_owned();
-        Ok((Self { files, folder, segment_bytes, segments, current: None, unsynced: false, released }, found))
+        let log =
+            Self { files, folder, segment_bytes, segments, current: None, step, unsynced: false, released };
+        Ok((log, found))
     }
 
     /// Finds a place for a record. Fails without having written anything that matters, so that it may be tried again.
@@ -265,19 +314,21 @@ impl Log {
         let current = self.current.map(|(number, _)| number);
         let free = (0..self.segments.len()).find(|number| {
             let segment = &self.segments[*number];
-            Some(*number) != current && segment.last <= released && segment.length >= bytes
+            let room = segment.length >= bytes + mark::BYTES as u64;
+            Some(*number) != current && segment.last <= released && room
         });
         let number = match free {
             Some(number) => number,
             None => self.add_segment(bytes)?,
         };
-        self.current = Some((number, 0));
+        self.current = Some((number, mark::BYTES as u64));
+        self.segments[number].mark = None;
         Ok(())
     }
 
     /// Makes a segment and fills it, so that it takes no room of the disk later.
     fn add_segment(&mut self, bytes: u64) -> io::Result<usize> {
-        let length = self.segment_bytes.max(bytes);
+        let length = self.segment_bytes.max(bytes + mark::BYTES as u64);
         let mut number = self.segments.len();
         let path = loop {
             let path = self.folder.join(format!("log-{number:06}.seg"));
@@ -301,7 +352,7 @@ impl Log {
         };
         match fill() {
             Ok(file) => {
-                self.segments.push(Segment { path, file, length, last: 0 });
+                self.segments.push(Segment { path, file, length, last: 0, mark: None });
                 Ok(self.segments.len() - 1)
             }
             Err(error) => {
@@ -312,16 +363,23 @@ impl Log {
         }
     }
 
-    /// Writes a record where `make_room` found a place.
-    pub(crate) fn append(&mut self, record: &[u8], last: u64) -> io::Result<()> {
+    /// Writes a record of these revisions where `make_room` found a place, and before it, now and then, a mark.
+    pub(crate) fn append(&mut self, record: &[u8], first: u64, last: u64) -> io::Result<()> {
         let Some((number, at)) = self.current else {
             return Err(io::Error::other("wanted a segment to append to, found none"));
         };
         let segment = &mut self.segments[number];
         segment.last = last;
         self.unsynced = true;
+        let end = at + record.len() as u64;
+        let mark = segment.mark.unwrap_or(Mark { base: first, extent: 0 });
+        if end + self.step > mark.extent && mark.extent < segment.length {
+            let mark = Mark { extent: (end + 2 * self.step).min(segment.length), ..mark };
+            segment.file.write_at(0, &mark.write())?;
+            segment.mark = Some(mark);
+        }
         segment.file.write_at(at, record)?;
-        self.current = Some((number, at + record.len() as u64));
+        self.current = Some((number, end));
         Ok(())
     }
 
@@ -363,7 +421,7 @@ mod tests {
     }
 
     fn revisions(bytes: &[u8], after: u64) -> Vec<u64> {
-        read(bytes, after).batches.iter().map(|batch| batch.revision).collect()
+        read(bytes, after, 0).batches.iter().map(|batch| batch.revision).collect()
     }
 
     #[test]
@@ -388,7 +446,7 @@ mod tests {
         let whole = record(1, &["a"]);
         let mut bytes = whole.clone();
         bytes.extend_from_slice(&record(2, &["b"])[..40]);
-        let contents = read(&bytes, 0);
+        let contents = read(&bytes, 0, 0);
         assert_eq!((contents.batches.len(), contents.tail), (1, 40));
     }
 }

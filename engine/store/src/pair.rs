@@ -64,11 +64,12 @@ fn look(
         Err(Refusal::Disk(source)) => return Err(io(source)),
         Err(Refusal::Damaged(reason)) => return Ok(State::Damaged(reason)),
     };
-    Ok(match index.facts() {
-        Ok(Some(facts)) => State::Whole(index, facts),
-        Ok(None) => State::Damaged("it lacks the facts that every index begins with".to_owned()),
-        Err(reason) => State::Damaged(reason),
-    })
+    match index.facts() {
+        Ok(Some(facts)) => Ok(State::Whole(index, facts)),
+        Ok(None) => Ok(State::Damaged("it lacks the facts that every index begins with".to_owned())),
+        Err(Refusal::Disk(source)) => Err(io(source)),
+        Err(Refusal::Damaged(reason)) => Ok(State::Damaged(reason)),
+    }
 }
 
 impl Pair {
@@ -86,13 +87,13 @@ impl Pair {
                 files.remove(path).map_err(|source| OpenError::io(folder, path, source))?;
             }
             let io = |source| OpenError::io(folder, path, source);
-            let bad = |reason| OpenError::Index { path: path.clone(), reason };
-            let file = files.open(path, true).map_err(io)?;
-            let index = Index::open(file, options.cache_bytes, false).map_err(|refusal| match refusal {
+            let refused = |refusal| match refusal {
                 Refusal::Disk(source) => io(source),
-                Refusal::Damaged(reason) => bad(reason),
-            })?;
-            index.apply(&mut std::iter::empty(), facts).map_err(bad)?;
+                Refusal::Damaged(reason) => OpenError::Index { path: path.clone(), reason },
+            };
+            let file = files.open(path, true).map_err(io)?;
+            let index = Index::open(file, options.cache_bytes, false).map_err(refused)?;
+            index.apply(&mut std::iter::empty(), facts).map_err(refused)?;
             Ok::<Index, OpenError>(index)
         };
         let indexes = [make(&paths[0])?, make(&paths[1])?];
@@ -166,7 +167,8 @@ impl Pair {
 
     /// Views of both files as they are now.
     pub(crate) fn readers(&self, counters: Arc<Counters>) -> Result<Readers, String> {
-        Ok(Readers { readers: [self.indexes[0].reader()?, self.indexes[1].reader()?], counters })
+        let reader = |index: &Index| index.reader().map_err(|refusal| refusal.to_string());
+        Ok(Readers { readers: [reader(&self.indexes[0])?, reader(&self.indexes[1])?], counters })
     }
 }
 
@@ -206,16 +208,23 @@ pub(crate) struct Readers {
 pub(crate) struct Broken {
     pub(crate) key: Vec<u8>,
     pub(crate) reason: String,
+    /// The disk refused to give one of the copies, which may be whole.
+    pub(crate) by_disk: bool,
+}
+
+impl Broken {
+    fn new(key: Vec<u8>, refusals: [&Refusal; 2]) -> Self {
+        let [first, second] = refusals;
+        let by_disk = refusals.iter().any(|refusal| matches!(refusal, Refusal::Disk(_)));
+        Self { key, reason: format!("{first}; and in the second copy: {second}"), by_disk }
+    }
 }
 
 impl Readers {
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>, Broken> {
         self.readers[0].get(key).or_else(|first| {
             Counters::add(&self.counters.second_copy_reads, 1);
-            self.readers[1].get(key).map_err(|second| {
-                let reason = format!("{first}; and in the second copy: {second}");
-                Broken { key: key.to_vec(), reason }
-            })
+            self.readers[1].get(key).map_err(|second| Broken::new(key.to_vec(), [&first, &second]))
         })
     }
 
@@ -228,32 +237,32 @@ impl Readers {
         limit: usize,
     ) -> Result<Vec<(Vec<u8>, Value)>, Broken> {
         let whole = |entries: Vec<Read>| {
-            let read = entries.into_iter().map(|(key, value)| match value {
-                Ok(value) => Ok((key, value)),
-                Err(reason) => Err(Broken { key, reason }),
-            });
-            read.collect::<Result<Vec<_>, _>>()
+            let read = entries.into_iter().map(|(key, value)| value.map(|value| (key, value)));
+            read.collect::<Result<Vec<_>, _>>().map_err(Refusal::Damaged)
         };
-        let start = |reason| {
-            let key = match if reverse { to } else { from } {
-                std::ops::Bound::Included(key) | std::ops::Bound::Excluded(key) => key.to_vec(),
-                std::ops::Bound::Unbounded => Vec::new(),
-            };
-            Broken { key, reason }
-        };
-        let first = self.readers[0].entries(from, to, reverse, limit).map_err(start).and_then(whole);
-        first.or_else(|_| {
+        let first = self.readers[0].entries(from, to, reverse, limit).and_then(whole);
+        first.or_else(|first| {
             Counters::add(&self.counters.second_copy_reads, 1);
-            let second = self.readers[1].entries(from, to, reverse, limit).map_err(start)?;
+            let second = self.readers[1].entries(from, to, reverse, limit).map_err(|second| {
+                let key = match if reverse { to } else { from } {
+                    std::ops::Bound::Included(key) | std::ops::Bound::Excluded(key) => key.to_vec(),
+                    std::ops::Bound::Unbounded => Vec::new(),
+                };
+                Broken::new(key, [&first, &second])
+            })?;
             // Each entry for itself: the two files may be damaged in different places.
             let mut entries = Vec::new();
             for (key, value) in second {
                 let value = match value {
                     Ok(value) => value,
-                    Err(reason) => match self.readers[0].get(&key) {
-                        Ok(Some(value)) => value,
-                        _ => return Err(Broken { key, reason }),
-                    },
+                    Err(reason) => {
+                        let second = Refusal::Damaged(reason);
+                        match self.readers[0].get(&key) {
+                            Ok(Some(value)) => value,
+                            Ok(None) => return Err(Broken::new(key, [&first, &second])),
+                            Err(first) => return Err(Broken::new(key, [&first, &second])),
+                        }
+                    }
                 };
                 entries.push((key, value));
             }
@@ -282,8 +291,9 @@ impl Readers {
                 }
                 match self.readers[side].entries(edge, Bound::Unbounded, false, CHUNK) {
                     Ok(chunk) => chunks[side] = chunk,
-                    Err(reason) => {
+                    Err(refusal) => {
                         broken[side] = true;
+                        let reason = refusal.to_string();
                         damage.push(Damage::Unreadable { path: paths[side].clone(), reason });
                     }
                 }

@@ -2,17 +2,13 @@
 //! and `batch`; it must not know how a store keeps its promise.
 
 use std::fmt::Debug;
-use std::future::Future;
 use std::ops::Bound;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-
-use parking_lot::{Condvar, Mutex};
 
 use crate::batch::{Batch, Durability};
 use crate::error::StoreError;
 use crate::keys;
+use crate::told::{Told, told};
 
 /// What a key holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,18 +90,24 @@ pub trait Snapshot: Debug + Send + Sync {
     /// Reads one value.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] if every copy is damaged.
+    /// [`StoreError::Corrupt`] if every copy is damaged, [`StoreError::Io`] if the disk gives none.
     fn get(&self, table: &str, key: &[u8]) -> Result<Option<Value>, StoreError>;
 
     /// Reads entries in order.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] if every copy of one of them is damaged.
+    /// [`StoreError::Corrupt`] if every copy of one of them is damaged, [`StoreError::Io`] if the disk gives none.
     fn scan(&self, scan: &Scan) -> Result<Vec<Entry>, StoreError>;
 }
 
 /// What is called when a commit has ended, with its revision.
 pub type Done = Box<dyn FnOnce(Result<u64, StoreError>) + Send>;
+
+/// What follows the end of a commit.
+pub type Then = Box<dyn FnOnce(&Result<u64, StoreError>) + Send>;
+
+/// A commit under way: the revision, or why it was not committed.
+pub type Commit = Told<Result<u64, StoreError>>;
 
 /// Ordered byte keys in named tables. A table exists while it holds a key.
 pub trait Store: Debug + Send + Sync {
@@ -160,68 +162,21 @@ pub trait Store: Debug + Send + Sync {
     /// # Errors
     /// As [`Store::submit`].
     fn start(&self, batch: Batch, durability: Durability) -> Result<Commit, StoreError> {
-        let shared = Arc::new(Shared::default());
-        let told = Arc::clone(&shared);
-        self.submit(batch, durability, Box::new(move |outcome| told.tell(outcome)))?;
-        Ok(Commit(shared))
+        self.start_then(batch, durability, Box::new(|_| ()))
     }
-}
 
-#[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
-    ended: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    outcome: Option<Result<u64, StoreError>>,
-    waker: Option<Waker>,
-}
-
-impl Shared {
-    fn tell(&self, outcome: Result<u64, StoreError>) {
-        let waker = {
-            let mut state = self.state.lock();
-            state.outcome = Some(outcome);
-            state.waker.take()
-        };
-        self.ended.notify_one();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
-/// A commit under way: a future, or something to wait for. Dropping it changes nothing.
-#[derive(Debug)]
-pub struct Commit(Arc<Shared>);
-
-impl Commit {
-    /// Waits for the end.
+    /// As [`Store::start`]; `then` runs before the future tells the outcome, on a thread of the store, in the order of the
+    /// commits, and also when nobody waits any more. It must not block.
     ///
     /// # Errors
-    /// Why it was not committed.
-    pub fn wait(self) -> Result<u64, StoreError> {
-        let mut state = self.0.state.lock();
-        loop {
-            if let Some(outcome) = state.outcome.take() {
-                return outcome;
-            }
-            self.0.ended.wait(&mut state);
-        }
-    }
-}
-
-impl Future for Commit {
-    type Output = Result<u64, StoreError>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.0.state.lock();
-        if let Some(outcome) = state.outcome.take() {
-            return Poll::Ready(outcome);
-        }
-        state.waker = Some(context.waker().clone());
-        Poll::Pending
+    /// As [`Store::submit`]. Then `then` is never called.
+    fn start_then(&self, batch: Batch, durability: Durability, then: Then) -> Result<Commit, StoreError> {
+        let (teller, told) = told();
+        let done = move |outcome: Result<u64, StoreError>| {
+            then(&outcome);
+            teller.tell(outcome);
+        };
+        self.submit(batch, durability, Box::new(done))?;
+        Ok(told)
     }
 }

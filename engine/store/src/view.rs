@@ -32,9 +32,14 @@ pub(crate) struct At {
     pub(crate) revision: u64,
 }
 
-fn corrupt(broken: Broken) -> StoreError {
+fn unread(broken: Broken) -> StoreError {
     let (table, key) = keys::split(&broken.key).unwrap_or(("", &broken.key));
-    StoreError::Corrupt { table: table.to_owned(), key: key.to_vec(), reason: broken.reason }
+    let (table, key, reason) = (table.to_owned(), key.to_vec(), broken.reason);
+    if broken.by_disk {
+        StoreError::Io { table, key, reason }
+    } else {
+        StoreError::Corrupt { table, key, reason }
+    }
 }
 
 /// One layer being read in chunks, with the bounds of what is left.
@@ -61,7 +66,7 @@ impl Layer<'_> {
             let mut chunk: Vec<Version> = match self.source {
                 Source::Memory(memory) => memory.versions(from, to, reverse, revision, wanted),
                 Source::Index(readers) => {
-                    let entries = readers.chunk(from, to, reverse, wanted).map_err(corrupt)?;
+                    let entries = readers.chunk(from, to, reverse, wanted).map_err(unread)?;
                     entries
                         .into_iter()
                         .map(|(key, value)| (key.into(), value.revision, Some(value.bytes)))
@@ -89,7 +94,7 @@ impl At {
         if let Some(found) = self.view.frozen.as_ref().and_then(|frozen| frozen.get(key, self.revision)) {
             return Ok(found);
         }
-        self.view.index.get(key).map_err(corrupt)
+        self.view.index.get(key).map_err(unread)
     }
 
     /// Up to `limit` entries by their keys within the whole store.

@@ -1,5 +1,5 @@
-//! A disk that fails once it is told to: at a sync, for want of room, because it is mounted read-only, in the middle of a
-//! write. Everything else passes to the operating system.
+//! A disk that fails once it is told to: at a read, at a sync, for want of room, because it is mounted read-only, in the
+//! middle of a write. Everything else passes to the operating system.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,8 @@ pub enum Fault {
     Full,
     /// Nothing can be opened for writing.
     ReadOnly,
+    /// Nothing can be read.
+    Read,
     /// A write ends after half of its bytes.
     ShortWrite,
 }
@@ -51,6 +53,9 @@ impl File for FaultyFile {
     }
 
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        if self.faults.is(Fault::Read) {
+            return Err(io::Error::other("the disk did not give it"));
+        }
         self.file.read_at(offset, bytes)
     }
 

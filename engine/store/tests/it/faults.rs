@@ -118,6 +118,37 @@ fn a_full_disk_refuses_and_recovers() {
 }
 
 #[test]
+fn a_disk_that_cannot_be_read_is_no_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = open(folder.path());
+    for number in 0..2000 {
+        put(&store, number).unwrap();
+    }
+    store.close().unwrap();
+    let faults = Faults::default();
+    // Unchecked, or the cache would hold what is to be read.
+    let options =
+        Options { files: Arc::new(faults.clone()), cache_bytes: 64 << 10, check_bytes_max: 0, ..small() };
+    let (store, report) = Embedded::open(folder.path(), options.clone()).unwrap();
+    assert_eq!(report.damage, []);
+    faults.set(Some(Fault::Read));
+    let wanted = |error: StoreError| {
+        assert!(matches!(&error, StoreError::Io { table, .. } if table == "t"), "{error:?}");
+        assert!(error.to_string().contains("look after the disk"), "{error}");
+    };
+    wanted(store.get("t", &1000_u32.to_be_bytes()).unwrap_err());
+    wanted(store.scan(&Scan::table("t")).unwrap_err());
+    store.abandon();
+    // Nor is a file set aside that only could not be read.
+    let error = Embedded::open(folder.path(), options).unwrap_err();
+    assert!(matches!(error, OpenError::Io { .. }), "{error}");
+    faults.set(None);
+    let (store, report) = open(folder.path());
+    assert_eq!(report.damage, []);
+    assert_eq!(store.scan(&Scan::table("t")).unwrap().len(), 2000);
+}
+
+#[test]
 fn a_disk_mounted_read_only_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let faults = Faults::default();

@@ -12,6 +12,7 @@ mod damage;
 mod faults;
 mod kill;
 mod model;
+mod opening;
 mod power;
 mod store;
 mod tools;

@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use ringway::{CallError, ErrorCode, Failure};
-use ringway_store::{Batch, StoreError};
+use ringway_store::{Batch, Durability, StoreError};
 use ringway_worker_kit::{Clock, store_failure};
 use serde_json::Value;
 
 use crate::check;
-use crate::commit;
 use crate::config::Config;
 use crate::store::{Cause, Entry, STORE_ERROR, Shelf, Stored, Version};
 use crate::trigger::{Event, Events, Happened};
@@ -176,9 +175,13 @@ impl Entries {
     async fn commit(&self, batch: Batch, event: Event) -> Result<bool, Failure> {
         self.events.room()?;
         let events = Arc::clone(&self.events);
-        let committing = commit::durable(&*self.shelf.0, batch, move || events.push(event));
-        let outcome = match committing {
-            Ok(committing) => committing.await,
+        let then = move |outcome: &Result<u64, StoreError>| {
+            if outcome.is_ok() {
+                events.push(event);
+            }
+        };
+        let outcome = match self.shelf.0.start_then(batch, Durability::Durable, Box::new(then)) {
+            Ok(commit) => commit.await,
             Err(error) => Err(error),
         };
         match outcome {

@@ -15,7 +15,6 @@
 #![forbid(unsafe_code)]
 
 mod check;
-mod commit;
 mod config;
 mod entries;
 mod functions;

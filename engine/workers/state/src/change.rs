@@ -97,13 +97,25 @@ impl Event {
         out
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+    /// When it happened, without a look at the rest.
+    pub(crate) fn created_ms(bytes: &[u8]) -> Result<u64, Unreadable> {
+        Ok(Self::head(bytes)?.0)
+    }
+
+    /// The time, and what follows it.
+    fn head(bytes: &[u8]) -> Result<(u64, &[u8]), Unreadable> {
         let damaged = || Unreadable::Damaged(bytes.len());
         let (version, rest) = bytes.split_first().ok_or_else(damaged)?;
         if *version != VERSION {
             return Err(Unreadable::Format { found: *version });
         }
-        let (time, mut rest) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
+        let (time, rest) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
+        Ok((u64::from_le_bytes(*time), rest))
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+        let damaged = || Unreadable::Damaged(bytes.len());
+        let (created_ms, mut rest) = Self::head(bytes)?;
         let mut part = || {
             let (length, after) = rest.split_first_chunk::<4>()?;
             let (bytes, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
@@ -124,7 +136,6 @@ impl Event {
         if !rest.is_empty() {
             return Err(damaged());
         }
-        let created_ms = u64::from_le_bytes(*time);
         Ok(Self { created_ms, targets, change: Change { key, old, new } })
     }
 }
@@ -147,6 +158,7 @@ mod tests {
     fn an_event_is_read_as_it_was_written() {
         let mut event = event();
         assert_eq!(Event::decode(&event.encode()), Ok(event.clone()));
+        assert_eq!(Event::created_ms(&event.encode()), Ok(event.created_ms));
         event.change.new = None;
         event.targets.clear();
         assert_eq!(Event::decode(&event.encode()), Ok(event));

@@ -23,15 +23,16 @@ pub struct Config {
     pub list_bytes_max: usize,
     /// Bytes after which a page of `state::scan` ends early. Default: 8,388,608.
     pub page_bytes_max: usize,
-    /// Changes that `state::watch` can begin in the past with, and that a slow watcher may be behind. Default: 8,192.
+    /// Changes that `state::watch` can begin in the past with, and that a slow watcher may be behind, unless their bytes
+    /// reach their limit first. Default: 8,192.
     pub watch_entries_max: usize,
-    /// Bytes of those changes. Default: 33,554,432.
+    /// Bytes of those changes, old and new values. Default: 33,554,432.
     pub watch_bytes_max: usize,
-    /// Whether `state` triggers fire. Default: true.
+    /// Whether changes make events for `state` triggers. Events from before are told all the same. Default: true.
     pub triggers_enabled: bool,
     /// Events that wait for their functions; beyond that, changes that would add one are refused. Default: 100,000.
     pub outbox_entries_max: usize,
-    /// Threads that call functions of triggers, started when needed. Default: 32.
+    /// Threads that call functions of triggers, started when needed; one trigger has half of them at most. Default: 32.
     pub delivery_threads: usize,
     /// Milliseconds that a function of a trigger may take before it is called again. Default: 60,000.
     pub delivery_timeout_ms: u64,

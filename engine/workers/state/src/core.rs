@@ -8,21 +8,22 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use ringway::Worker;
-use ringway_store::{Batch, Durability, Scan, Store, StoreError};
-use ringway_worker_kit::Clock;
+use ringway_store::{Batch, Commit, Durability, Scan, Store, StoreError};
+use ringway_worker_kit::{Bindings, Clock};
 
 use crate::change::{Change, Event};
 use crate::config::Config;
-use crate::delivery::{Delivery, Notice};
+use crate::delivery::Delivery;
 use crate::error::WriteError;
 use crate::expiry::Timer;
+use crate::lanes::{self, Notice};
 use crate::limits::TRIES_MAX;
 use crate::pending::{Link, Pending};
 use crate::plan::{self, Done, Limits, Operation};
 use crate::tables;
-use crate::told::{Teller, Told, told};
-use crate::trigger::Index;
+use crate::trigger::{Filter, Index};
 use crate::watch::Hub;
 
 /// What happened since the start.
@@ -43,6 +44,8 @@ pub(crate) struct News {
     pub(crate) timer: Timer,
     /// Events in the outbox, those of commits under way included.
     pub(crate) outbox: AtomicUsize,
+    /// Targets that were told, which the store did not take.
+    pub(crate) unsettled: Mutex<Vec<lanes::Told>>,
     pending: Pending,
 }
 
@@ -55,6 +58,8 @@ pub(crate) struct Core {
     pub(crate) clock: Clock,
     pub(crate) news: Arc<News>,
     pub(crate) triggers: ArcSwap<Index>,
+    /// Held while `triggers` is replaced.
+    rebinding: Mutex<()>,
     pub(crate) counters: Counters,
     /// The number of the next event.
     next: AtomicU64,
@@ -71,7 +76,7 @@ pub(crate) struct Answer {
 
 enum Attempt {
     Settled(Answer),
-    Submitted(Told<Result<u64, StoreError>>, Vec<Done>),
+    Submitted(Commit, Vec<Done>),
 }
 
 impl Core {
@@ -94,12 +99,22 @@ impl Core {
                 delivery,
                 timer: Timer::default(),
                 outbox: AtomicUsize::new(0),
+                unsettled: Mutex::default(),
                 pending: Pending::default(),
             }),
             triggers: ArcSwap::default(),
+            rebinding: Mutex::default(),
             counters: Counters::default(),
             next: AtomicU64::new(next),
         })
+    }
+
+    /// Takes the triggers that are live now, and has those that have come told of what waits for them.
+    pub(crate) fn rebound(&self, bindings: &Bindings<Filter>) {
+        let _in_order = self.rebinding.lock();
+        let index = Arc::new(Index::of(&bindings.all()));
+        let before = self.triggers.swap(Arc::clone(&index));
+        self.news.delivery.bound(index.labels_beside(&before));
     }
 
     fn attempt(
@@ -109,7 +124,7 @@ impl Core {
         durability: Durability,
     ) -> Result<Attempt, WriteError> {
         let now_ms = self.clock.now_ms();
-        let limits = Limits { now_ms, value_bytes_max: self.config.value_bytes_max };
+        let limits = self.limits(now_ms);
         let mut held = self.news.pending.hold(operations.iter().map(|operation| &*operation.key));
         let snapshot = self.store.snapshot()?;
         let plan = plan::plan(operations, &*snapshot, &mut held, limits)?;
@@ -127,11 +142,14 @@ impl Core {
                 links.push(held.put(&written.key, written.record));
             }
         }
-        let (teller, told) = told();
         let after = After { news: Arc::clone(&self.news), links, changes: plan.changes, notices, expires_ms };
-        let done = Box::new(move |outcome| after.tell(outcome, teller));
-        self.store.submit(batch, durability, done)?;
-        Ok(Attempt::Submitted(told, plan.done))
+        let commit =
+            self.store.start_then(batch, durability, Box::new(move |outcome| after.tell(outcome)))?;
+        Ok(Attempt::Submitted(commit, plan.done))
+    }
+
+    fn limits(&self, now_ms: u64) -> Limits {
+        Limits { now_ms, value_bytes_max: self.config.value_bytes_max }
     }
 
     /// Adds an event to the batch for each change that a trigger watches for.
@@ -155,13 +173,16 @@ impl Core {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let event = Event { created_ms: now_ms, targets, change: change.clone() };
             batch = batch.put(tables::OUTBOX, &number.to_be_bytes(), event.encode());
-            notices.push(Notice { number, key: Arc::clone(&change.key), targets: event.targets });
+            let targets_in_all = u32::try_from(event.targets.len()).unwrap_or(u32::MAX);
+            let (key, targets) = (Arc::clone(&change.key), (0..).zip(event.targets).collect());
+            notices.push(Notice { number, key, targets, targets_in_all });
         }
         let waiting = self.news.outbox.fetch_add(notices.len(), Ordering::Relaxed);
         let max = self.config.outbox_entries_max;
         if !notices.is_empty() && waiting + notices.len() > max {
             self.news.outbox.fetch_sub(notices.len(), Ordering::Relaxed);
-            return Err(WriteError::OutboxFull { waiting, max, oldest: self.news.delivery.oldest() });
+            let (oldest, retention_ms) = (self.news.delivery.oldest(), self.config.retention_ms);
+            return Err(WriteError::OutboxFull { waiting, max, oldest, retention_ms });
         }
         Ok((batch, notices))
     }
@@ -174,11 +195,16 @@ pub(crate) async fn write(
     operations: &[Operation],
     durability: Durability,
 ) -> Result<Answer, WriteError> {
+    {
+        // Looked at without a shard, and once, however often it is tried.
+        let core = core.upgrade().ok_or(WriteError::Leaving)?;
+        plan::check_values(operations, core.limits(core.clock.now_ms()))?;
+    }
     for _ in 0..TRIES_MAX {
         let attempt = core.upgrade().ok_or(WriteError::Leaving)?.attempt(worker, operations, durability)?;
         match attempt {
             Attempt::Settled(answer) => return Ok(answer),
-            Attempt::Submitted(told, done) => match told.await {
+            Attempt::Submitted(commit, done) => match commit.await {
                 Ok(revision) => return Ok(Answer { revision, done }),
                 // Another commit came between: the keys are not what the plan was made for.
                 Err(StoreError::Precondition { .. }) => {}
@@ -199,16 +225,14 @@ struct After {
 }
 
 impl After {
-    fn tell(mut self, outcome: Result<u64, StoreError>, teller: Teller<Result<u64, StoreError>>) {
+    fn tell(mut self, outcome: &Result<u64, StoreError>) {
         if let Ok(revision) = outcome {
             let news = Arc::clone(&self.news);
             news.pending.end(std::mem::take(&mut self.links), false);
-            news.watch.publish(revision, std::mem::take(&mut self.changes));
+            news.watch.publish(*revision, std::mem::take(&mut self.changes));
             news.delivery.add(std::mem::take(&mut self.notices));
             news.timer.note(self.expires_ms);
         }
-        drop(self);
-        teller.tell(outcome);
     }
 }
 

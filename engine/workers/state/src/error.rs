@@ -44,9 +44,10 @@ pub(crate) enum WriteError {
     Unreadable(String),
     #[error(
         "{waiting} events wait for functions of `state` triggers, at most {max} may (outbox_entries_max); the oldest is \
-         for {oldest}: bring that function back, or remove its trigger"
+         for {oldest}: bring that function back; what it does not take is set aside after {retention_ms} ms \
+         (retention_ms)"
     )]
-    OutboxFull { waiting: usize, max: usize, oldest: String },
+    OutboxFull { waiting: usize, max: usize, oldest: String, retention_ms: u64 },
     #[error(
         "others changed the same keys {0} times before this request could: send fewer such requests at once"
     )]

@@ -1,6 +1,9 @@
 //! Removes values whose time has come, at that time: one thread that sleeps until the first of them. Readers do not wait for
-//! it, an expired value is absent for them at once. It must not know what else a value is for.
+//! it, an expired value is absent for them at once. What cannot be removed for now (the disk or the outbox is full) is
+//! tried again, later each time; what cannot be read is reported once and passed over. It must not know what else a value
+//! is for.
 
+use std::collections::HashSet;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,8 +19,11 @@ use crate::limits::CHUNK;
 use crate::plan::{Action, Operation};
 use crate::{keys, tables};
 
-/// How long a store that refuses is left alone, in milliseconds.
+/// Milliseconds until a refusal is tried again; doubled for each further one in a row.
 const RETRY_MS: u64 = 1000;
+
+/// Milliseconds between attempts at most.
+const RETRY_MS_MAX: u64 = 60_000;
 
 #[derive(Debug, Default)]
 struct State {
@@ -59,6 +65,8 @@ impl Timer {
 pub(crate) fn run(core: &Arc<Core>, worker: &Worker) {
     // What was there before the start.
     core.news.timer.note(Some(0));
+    let mut sweeper = Sweeper { core, worker, passed_over: HashSet::new() };
+    let mut refusals = 0_u32;
     loop {
         {
             let mut state = core.news.timer.state.lock();
@@ -72,62 +80,151 @@ pub(crate) fn run(core: &Arc<Core>, worker: &Worker) {
             state.due_ms = None;
         }
         let now_ms = core.clock.now_ms();
-        match sweep(core, worker, now_ms) {
-            Ok(next_ms) => core.news.timer.note(next_ms),
-            Err(error) => {
-                tracing::warn!(%error, "expired values stay for now");
-                core.news.timer.note(Some(now_ms.saturating_add(RETRY_MS)));
+        let swept = sweeper.sweep(now_ms);
+        core.news.timer.note(swept.next_ms);
+        match swept.refusal {
+            None => refusals = 0,
+            Some(error) => {
+                let pause_ms = RETRY_MS.saturating_mul(1 << refusals.min(6)).min(RETRY_MS_MAX);
+                refusals = refusals.saturating_add(1);
+                tracing::warn!(%error, pause_ms, "expired values stay for now; readers do not see them");
+                core.news.timer.note(Some(now_ms.saturating_add(pause_ms)));
             }
         }
     }
 }
 
-/// Removes what has expired; gives the time of the next. What cannot be removed is reported, and left to the next sweep.
-fn sweep(core: &Arc<Core>, worker: &Worker, now_ms: u64) -> Result<Option<u64>, StoreError> {
-    let end = tables::expiry_key(now_ms.saturating_add(1), &[]);
-    let mut from = Bound::Unbounded;
-    loop {
-        let range = Scan::table(tables::EXPIRIES).range(as_slice(&from), Bound::Excluded(&end)).limit(CHUNK);
-        let entries = core.store.scan(&range)?;
-        if !entries.is_empty() && expire(core, worker, &entries).is_err() {
-            // One of them is in the way of the others.
-            for entry in &entries {
-                if let Err(error) = expire(core, worker, std::slice::from_ref(entry)) {
-                    if let WriteError::Store(error) = error {
-                        return Err(error);
-                    }
-                    tracing::error!(%error, "an expired value stays");
-                    core.counters.unreadable.fetch_add(1, Ordering::Relaxed);
+/// What came of a look at everything that has expired.
+#[derive(Debug, Default)]
+struct Swept {
+    /// When the next value expires.
+    next_ms: Option<u64>,
+    /// Why some could not be removed now.
+    refusal: Option<WriteError>,
+}
+
+struct Sweeper<'a> {
+    core: &'a Arc<Core>,
+    worker: &'a Worker,
+    /// Entries of the index of expiries that cannot be read, or whose value cannot; they have been reported.
+    passed_over: HashSet<Vec<u8>>,
+}
+
+impl Sweeper<'_> {
+    /// Removes what has expired.
+    fn sweep(&mut self, now_ms: u64) -> Swept {
+        let end = tables::expiry_key(now_ms.saturating_add(1), &[]);
+        let mut swept = Swept::default();
+        let (mut from, mut to) = (Bound::Unbounded, end.clone());
+        loop {
+            match self.scan(&from, Bound::Excluded(&to), CHUNK) {
+                Ok(entries) => {
+                    self.remove(&entries, &mut swept);
+                    from = match entries.last() {
+                        Some(last) if entries.len() == CHUNK => Bound::Excluded(last.key.clone()),
+                        // Everything before one that cannot be read; now what is behind it.
+                        _ if to < end => Bound::Excluded(std::mem::replace(&mut to, end.clone())),
+                        _ => break,
+                    };
+                }
+                Err(StoreError::Corrupt { key, reason, .. }) if key < to && is_ahead(&key, &from) => {
+                    self.pass_over(&key, &reason);
+                    to = key;
+                }
+                Err(error) => {
+                    swept.refusal = Some(error.into());
+                    break;
                 }
             }
         }
-        match entries.last() {
-            Some(last) if entries.len() == CHUNK => from = Bound::Excluded(last.key.clone()),
-            _ => break,
+        self.look_ahead(end, &mut swept);
+        swept
+    }
+
+    /// Looks when the next value expires.
+    fn look_ahead(&mut self, end: Vec<u8>, swept: &mut Swept) {
+        let mut from = Bound::Included(end);
+        loop {
+            match self.scan(&from, Bound::Unbounded, 1) {
+                Ok(entries) => {
+                    let next = entries.first().and_then(|entry| tables::split_expiry(&entry.key));
+                    swept.next_ms = next.map(|(at_ms, _)| at_ms);
+                    return;
+                }
+                Err(StoreError::Corrupt { key, reason, .. }) if is_ahead(&key, &from) => {
+                    self.pass_over(&key, &reason);
+                    from = Bound::Excluded(key);
+                }
+                Err(error) => {
+                    swept.refusal = Some(error.into());
+                    return;
+                }
+            }
         }
     }
-    let next = Scan::table(tables::EXPIRIES).range(Bound::Included(&end), Bound::Unbounded).limit(1);
-    let next = core.store.scan(&next)?;
-    Ok(next.first().and_then(|entry| tables::split_expiry(&entry.key)).map(|(at_ms, _)| at_ms))
-}
 
-fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
-    bound.as_ref().map(Vec::as_slice)
-}
-
-/// Removes the values of some entries with one commit.
-fn expire(core: &Arc<Core>, worker: &Worker, entries: &[Entry]) -> Result<(), WriteError> {
-    let mut operations = Vec::with_capacity(entries.len());
-    let mut durability = Durability::Ephemeral;
-    for entry in entries {
-        let Some((at_ms, key)) = tables::split_expiry(&entry.key) else { continue };
-        let scope = keys::split(key).map(|(scope, _)| scope).unwrap_or_default();
-        if Durability::from(core.config.durability(&scope)) == Durability::Durable {
-            durability = Durability::Durable;
-        }
-        operations.push(Operation { key: key.into(), action: Action::Expire { at_ms }, if_revision: None });
+    fn scan(&self, from: &Bound<Vec<u8>>, to: Bound<&[u8]>, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        let from = from.as_ref().map(Vec::as_slice);
+        self.core.store.scan(&Scan::table(tables::EXPIRIES).range(from, to).limit(limit))
     }
-    block_on(core::write(&Arc::downgrade(core), worker, &operations, durability))?;
-    core.counters.expired.fetch_add(entries.len() as u64, Ordering::Relaxed);
-    Ok(())
+
+    /// Removes the values of some entries, those that can be.
+    fn remove(&mut self, entries: &[Entry], swept: &mut Swept) {
+        let entries: Vec<&Entry> =
+            entries.iter().filter(|entry| !self.passed_over.contains(&entry.key)).collect();
+        if entries.is_empty() || self.expire(&entries).is_ok() {
+            return;
+        }
+        // One of them is in the way of the others.
+        for entry in entries {
+            match self.expire(&[entry]) {
+                Ok(()) => {}
+                Err(error @ (WriteError::Unreadable(_) | WriteError::Store(StoreError::Corrupt { .. }))) => {
+                    self.pass_over(&entry.key, &error);
+                }
+                Err(error @ (WriteError::OutboxFull { .. } | WriteError::Contended(_))) => {
+                    swept.refusal = Some(error);
+                }
+                // The others would hear the same.
+                Err(error) => {
+                    swept.refusal = Some(error);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Removes the values of some entries with one commit.
+    fn expire(&self, entries: &[&Entry]) -> Result<(), WriteError> {
+        let mut operations = Vec::with_capacity(entries.len());
+        let mut durability = Durability::Ephemeral;
+        for entry in entries {
+            let Some((at_ms, key)) = tables::split_expiry(&entry.key) else { continue };
+            let scope = keys::split(key).map(|(scope, _)| scope).unwrap_or_default();
+            if Durability::from(self.core.config.durability(&scope)) == Durability::Durable {
+                durability = Durability::Durable;
+            }
+            let action = Action::Expire { at_ms };
+            operations.push(Operation { key: key.into(), action, if_revision: None });
+        }
+        block_on(core::write(&Arc::downgrade(self.core), self.worker, &operations, durability))?;
+        self.core.counters.expired.fetch_add(entries.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn pass_over(&mut self, key: &[u8], error: &dyn std::fmt::Display) {
+        if self.passed_over.insert(key.to_vec()) {
+            tracing::error!(%error, "an expired value cannot be read and stays; others are removed");
+            self.core.counters.unreadable.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether a key lies behind where a scan began, so that beginning there is progress.
+fn is_ahead(key: &[u8], from: &Bound<Vec<u8>>) -> bool {
+    match from {
+        Bound::Unbounded => !key.is_empty(),
+        Bound::Included(from) => key >= from.as_slice(),
+        Bound::Excluded(from) => key > from.as_slice(),
+    }
 }

@@ -16,7 +16,9 @@ mod error;
 mod expiry;
 mod functions;
 mod keys;
+mod lanes;
 pub mod limits;
+mod outbox;
 mod pending;
 mod plan;
 mod reader;
@@ -24,7 +26,6 @@ mod record;
 mod requests;
 mod tables;
 mod text;
-mod told;
 mod trigger;
 mod watch;
 
@@ -41,7 +42,6 @@ pub use error::StartError;
 pub use ringway_worker_kit::Clock;
 
 use crate::core::Core;
-use crate::trigger::Index;
 
 /// The worker, attached. Dropping it ends it.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl State {
     ) -> Result<Self, StartError> {
         config.check().map_err(StartError::Config)?;
         let core = Arc::new(Core::new(store, config, clock)?);
-        delivery::recover(&core)?;
+        outbox::recover(&core)?;
         let worker = Worker::builder("state")
             .address(address)
             .description("Values by scope and key: durable, with revisions, triggers and watches")
@@ -100,8 +100,7 @@ impl State {
         let (weak, changed) = (Arc::downgrade(&self.core), bindings.clone());
         bindings.on_change(move || {
             if let Some(core) = weak.upgrade() {
-                core.triggers.store(Arc::new(Index::of(&changed.all())));
-                core.news.delivery.rebound();
+                core.rebound(&changed);
             }
         });
         self.worker.register_trigger_type(trigger::spec(), provider)?;
@@ -116,6 +115,7 @@ impl State {
         self.core.news.timer.stop();
         self.worker.shut_down();
         self.core.news.delivery.wait_for_end();
+        outbox::settle(&self.core, None);
         if let Some(timer) = self.timer.lock().take() {
             // A thread that panicked has said so.
             drop(timer.join());

@@ -103,10 +103,33 @@ pub(crate) struct Limits {
     pub(crate) value_bytes_max: u64,
 }
 
-/// Plans a request.
+/// Looks at the values that a request brings along. Costs a look at each byte of them, so that it is done before shards are
+/// held.
 ///
 /// # Errors
-/// A revision that is not the one wanted, a value that is too large, or what the store said.
+/// A value that is too large, or nested too deep.
+pub(crate) fn check_values(operations: &[Operation], limits: Limits) -> Result<(), WriteError> {
+    operations.iter().try_for_each(|operation| match &operation.action {
+        Action::Set(record) => check_value(record, limits),
+        Action::Delete | Action::Update { .. } | Action::Check | Action::Expire { .. } => Ok(()),
+    })
+}
+
+fn check_value(record: &Record, limits: Limits) -> Result<(), WriteError> {
+    let (found, max) = (record.payload().len() as u64, limits.value_bytes_max);
+    if found > max {
+        return Err(WriteError::TooLarge { found, max });
+    }
+    if record.form() == Form::Json && !crate::text::is_shallow(record.payload()) {
+        return Err(WriteError::TooDeep);
+    }
+    Ok(())
+}
+
+/// Plans a request whose values have been looked at.
+///
+/// # Errors
+/// A revision that is not the one wanted, a value that grew too large, or what the store said.
 pub(crate) fn plan(
     operations: &[Operation],
     snapshot: &dyn Snapshot,
@@ -183,22 +206,24 @@ impl Planner {
         let old = self.slots[at].now.clone();
         let mut errors = Vec::new();
         let new = match &operation.action {
-            Action::Set(record) => self.write(at, Some(record.clone()))?,
-            Action::Delete => match old {
-                Some(_) => self.write(at, None)?,
-                None => None,
-            },
+            Action::Set(record) => self.write(at, Some(record.clone())),
+            Action::Delete => old.as_ref().and_then(|_| self.write(at, None)),
             Action::Check => old.clone(),
             Action::Update { ops, all_or_nothing } => {
                 let (after, failed) = self.update(old.as_ref(), ops)?;
                 let nothing = failed.len() == ops.len() || (*all_or_nothing && !failed.is_empty());
                 errors = failed;
-                if nothing { old.clone() } else { self.write(at, Some(after))? }
+                if nothing {
+                    old.clone()
+                } else {
+                    check_value(&after, self.limits)?;
+                    self.write(at, Some(after))
+                }
             }
             Action::Expire { at_ms } => {
                 let gone = self.slots[at].base.record().and_then(Record::expires_at_ms) == Some(*at_ms);
                 if gone && *at_ms <= self.limits.now_ms {
-                    self.write(at, None)?
+                    self.write(at, None)
                 } else {
                     if !gone {
                         self.stale.push(tables::expiry_key(*at_ms, &operation.key));
@@ -224,18 +249,7 @@ impl Planner {
     }
 
     /// Writes a key, and notes what happened; first the end of a value that had expired unnoticed.
-    fn write(&mut self, at: usize, new: Option<Record>) -> Result<Option<Record>, WriteError> {
-        if let Some(record) = &new {
-            let found = record.payload().len() as u64;
-            let max = self.limits.value_bytes_max;
-            if found > max {
-                return Err(WriteError::TooLarge { found, max });
-            }
-            let text = std::str::from_utf8(record.payload()).unwrap_or_default();
-            if record.form() == Form::Json && !crate::text::is_shallow(text) {
-                return Err(WriteError::TooDeep);
-            }
-        }
+    fn write(&mut self, at: usize, new: Option<Record>) -> Option<Record> {
         let slot = &mut self.slots[at];
         let expired = slot.base.record().filter(|record| !record.is_live(self.limits.now_ms));
         if let Some(expired) = expired.filter(|_| !slot.written) {
@@ -247,7 +261,7 @@ impl Planner {
             self.changes.push(Change { key: Arc::clone(&slot.key), old, new: new.clone() });
         }
         slot.written = true;
-        Ok(new)
+        new
     }
 
     /// If anything is submitted, it goes with a precondition for every key that the answer speaks of.
@@ -264,7 +278,7 @@ impl Planner {
                 Base::Committed(0, _) | Base::Pending(None) => batch.expect_absent(tables::VALUES, &slot.key),
                 Base::Committed(revision, _) => batch.expect_revision(tables::VALUES, &slot.key, *revision),
                 Base::Pending(Some(record)) => {
-                    batch.expect_bytes(tables::VALUES, &slot.key, record.bytes().to_vec())
+                    batch.expect_bytes(tables::VALUES, &slot.key, Arc::clone(record.bytes()))
                 }
             };
             if slot.written {

@@ -34,7 +34,7 @@ pub(crate) struct Record {
 pub(crate) enum Unreadable {
     #[error("it has format {found}, this version reads format {VERSION}: run the version that wrote it")]
     Format { found: u8 },
-    #[error("it is no record: {0} bytes; restore a backup, or delete the key")]
+    #[error("it is no record: {0} bytes; restore a backup; other keys are not affected")]
     Damaged(usize),
 }
 

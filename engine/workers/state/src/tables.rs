@@ -16,10 +16,14 @@ pub(crate) const EXPIRIES: &str = "state.expiry";
 /// Events that functions are still to be told, by a number that grows (big-endian).
 pub(crate) const OUTBOX: &str = "state.outbox";
 
-/// Events that no function took in time, by the number that they had in the outbox.
+/// Nothing but a mark, by the number of an event (big-endian) and the place (four bytes, big-endian) among its targets of
+/// one that has been told while others have not.
+pub(crate) const TOLD: &str = "state.told";
+
+/// Events that no function took in time, by the number that they had in the outbox and the place of the target.
 pub(crate) const UNDELIVERED: &str = "state.undelivered";
 
-/// What an entry of [`EXPIRIES`] holds: its format.
+/// What an entry of [`EXPIRIES`] or [`TOLD`] holds: its format.
 pub(crate) const MARK: [u8; 1] = [1];
 
 pub(crate) fn expiry_key(at_ms: u64, key: &[u8]) -> Vec<u8> {
@@ -32,6 +36,10 @@ pub(crate) fn expiry_key(at_ms: u64, key: &[u8]) -> Vec<u8> {
 pub(crate) fn split_expiry(joined: &[u8]) -> Option<(u64, &[u8])> {
     let (time, key) = joined.split_first_chunk::<8>()?;
     Some((u64::from_be_bytes(*time), key))
+}
+
+pub(crate) fn told_key(number: u64, target: u32) -> Vec<u8> {
+    [&number.to_be_bytes()[..], &target.to_be_bytes()].concat()
 }
 
 pub(crate) fn number(key: &[u8]) -> Option<u64> {

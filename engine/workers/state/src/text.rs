@@ -4,9 +4,9 @@
 use crate::limits::DEPTH_MAX;
 
 /// Whether every parser with the usual limits can read this text, which is known to be JSON.
-pub(crate) fn is_shallow(text: &str) -> bool {
+pub(crate) fn is_shallow(text: &[u8]) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in text.bytes() {
+    for byte in text.iter().copied() {
         match byte {
             _ if escaped => escaped = false,
             b'\\' if in_string => escaped = true,
@@ -31,6 +31,7 @@ mod tests {
     #[test]
     fn depth_is_counted_outside_strings() {
         let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        let is_shallow = |text: &str| is_shallow(text.as_bytes());
         assert!(is_shallow(&deep(DEPTH_MAX)));
         assert!(!is_shallow(&deep(DEPTH_MAX + 1)));
         assert!(serde_json::from_str::<serde_json::Value>(&deep(DEPTH_MAX)).is_ok());

@@ -20,7 +20,7 @@ pub(crate) const TYPE: &str = "state";
 pub(crate) struct Filter {
     scope: Option<String>,
     key: Option<String>,
-    /// The whole configuration as text, by which a trigger is known again after a restart, whatever its id is then.
+    /// The whole configuration as text.
     text: String,
 }
 
@@ -37,7 +37,23 @@ pub(crate) fn parse(config: &Value) -> Result<Filter, CallError> {
             Err(wrong(format!("`{field}` of a state trigger is a text or left out, found {other}")))
         }
     };
-    Ok(Filter { scope: name("scope")?, key: name("key")?, text: config.to_string() })
+    Ok(Filter { scope: name("scope")?, key: name("key")?, text: sorted(config) })
+}
+
+/// JSON text that is the same whatever the order of keys, which an SDK need not keep from one start to the next.
+fn sorted(value: &Value) -> String {
+    let mut value = value.clone();
+    value.sort_all_objects();
+    value.to_string()
+}
+
+/// By what a trigger is known again after a restart, whatever its id is then: function, configuration, metadata.
+fn label(binding: &Binding<Filter>) -> Arc<str> {
+    let known = format!("{} {}", binding.function_id, binding.config.text);
+    match &binding.metadata {
+        Some(metadata) => format!("{known} {}", sorted(metadata)).into(),
+        None => known.into(),
+    }
 }
 
 /// What the engine tells of the trigger type.
@@ -94,7 +110,7 @@ impl Index {
         let mut index = Self::default();
         for binding in bindings {
             let filter = &binding.config;
-            let label: Arc<str> = format!("{} {}", binding.function_id, filter.text).into();
+            let label = label(binding);
             let target = Target { label: Arc::clone(&label), binding: Arc::clone(binding) };
             let place = match (filter.scope.clone(), filter.key.clone()) {
                 (None, None) => &mut index.everywhere,
@@ -111,6 +127,11 @@ impl Index {
     /// A live trigger with this label.
     pub(crate) fn labelled(&self, label: &str) -> Option<Arc<Binding<Filter>>> {
         self.by_label.get(label).cloned()
+    }
+
+    /// The labels that another index does not have.
+    pub(crate) fn labels_beside<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a Arc<str>> {
+        self.by_label.keys().filter(|label| !other.by_label.contains_key(*label))
     }
 
     /// The labels of the triggers that are to be told of a change. An expression is worked out here; one that cannot be for

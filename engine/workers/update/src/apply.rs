@@ -233,7 +233,8 @@ fn remove(root: &mut Value, path: &[String]) -> Result<(), Problem> {
         return Ok(());
     };
     if parent_of_existing(root, way)?.is_some_and(|map| map.contains_key(key)) {
-        parent(root, way)?.remove(key);
+        // The other keys keep their order.
+        parent(root, way)?.shift_remove(key);
     }
     Ok(())
 }

@@ -119,6 +119,9 @@ fn remove_takes_one_place() {
     check(json!({"a": {"b": 1}}), remove(json!(["a", "b"])), Ok(json!({"a": {}})));
     check(json!({}), remove(json!(["a", "b"])), Ok(json!({})));
     check(json!([]), remove(json!("a")), Err("remove.target_not_object"));
+    // The others keep their order.
+    let outcome = apply(Some(json!({"a": 1, "b": 2, "c": 3})), &ops(json!([remove(json!("a"))])));
+    assert_eq!(outcome.value.to_string(), r#"{"b":2,"c":3}"#);
 }
 
 #[test]

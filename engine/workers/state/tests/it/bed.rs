@@ -89,6 +89,11 @@ impl Bed {
         self.client.wait_for("state::watch", PATIENCE).unwrap();
     }
 
+    /// From the next start on this stands between the worker and the store.
+    pub(crate) fn wrap(&mut self, wrap: impl Fn(Arc<Embedded>) -> Arc<dyn Store> + Send + Sync + 'static) {
+        self.wrap = Box::new(wrap);
+    }
+
     /// Ends the worker and closes the store.
     pub(crate) fn stop(&mut self) {
         self.state = None;

@@ -2,10 +2,16 @@
 
 use std::sync::mpsc;
 
+use std::sync::Arc;
+
 use ringway::Function;
 use ringway::protocol::FunctionId;
 use ringway::protocol::control::TriggerSpec;
-use ringway_store::Scan;
+use ringway_store::store::Done;
+use ringway_store::{
+    Batch, Durability, Embedded, Entry, Options, Scan, Snapshot, Store, StoreError, Value as Stored,
+};
+use ringway_worker_state::Config;
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, NOW_MS, PATIENCE};
@@ -101,4 +107,95 @@ fn what_expired_while_nobody_was_there_is_removed_at_the_start() {
         assert_eq!(told.recv_timeout(PATIENCE).unwrap()["event_type"], "state:deleted");
     }
     assert_eq!(entries(&bed), (0, 0));
+}
+
+/// Waits until so many values are still to expire, while time passes.
+fn wait_for_expiries(bed: &Bed, count: usize) {
+    let until = std::time::Instant::now() + PATIENCE;
+    while entries(bed).1 != count {
+        assert!(std::time::Instant::now() < until, "{:?} are left", entries(bed));
+        bed.clock.set(bed.clock.now_ms() + 1000);
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn expiry_goes_on_when_the_outbox_has_room_again() {
+    let config = Config { outbox_entries_max: 1, retention_ms: u64::MAX, ..Config::default() };
+    let bed = Bed::with(config);
+    bed.call("set", json!({"scope": "s", "key": "k", "value": 1, "ttl_ms": 1000}));
+    let listener = bed.another("listener");
+    let mut trigger = TriggerSpec::new("hear", "state", FunctionId::new("listener::hear").unwrap());
+    trigger.config = json!({"scope": "s"});
+    listener.register_trigger(trigger).unwrap();
+    // The one event that there is room for waits for a function that is not there.
+    bed.set("s", "other", json!(1));
+    bed.clock.set(NOW_MS + 1000);
+    let full = bed.refusal("set", json!({"scope": "s", "key": "third", "value": 1})).1;
+    assert!(full.message.contains("outbox_entries_max"), "{full}");
+    assert_eq!(entries(&bed), (2, 1), "it expired without an event");
+    let (tell, told) = mpsc::channel();
+    listener
+        .register(Function::json("listener::hear", move |_, event: Value| {
+            tell.send(event["key"].clone()).unwrap();
+            Ok(())
+        }))
+        .unwrap();
+    wait_for_expiries(&bed, 0);
+    assert_eq!([(); 2].map(|()| told.recv_timeout(PATIENCE).unwrap()), [json!("other"), json!("k")]);
+}
+
+/// A store in which the value of one key cannot be read.
+#[derive(Debug)]
+struct Rotten(Arc<Embedded>);
+
+#[derive(Debug)]
+struct RottenSnapshot(Box<dyn Snapshot>);
+
+impl Snapshot for RottenSnapshot {
+    fn revision(&self) -> u64 {
+        self.0.revision()
+    }
+
+    fn get(&self, table: &str, key: &[u8]) -> Result<Option<Stored>, StoreError> {
+        if table == "state" && key.ends_with(b"rotten") {
+            let (table, key) = (table.to_owned(), key.to_vec());
+            return Err(StoreError::Corrupt { table, key, reason: "for a test".to_owned() });
+        }
+        self.0.get(table, key)
+    }
+
+    fn scan(&self, scan: &Scan) -> Result<Vec<Entry>, StoreError> {
+        self.0.scan(scan)
+    }
+}
+
+impl Store for Rotten {
+    fn submit(&self, batch: Batch, durability: Durability, done: Done) -> Result<(), StoreError> {
+        self.0.submit(batch, durability, done)
+    }
+
+    fn wait_for_room(&self) {
+        self.0.wait_for_room();
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
+        Ok(Box::new(RottenSnapshot(self.0.snapshot()?)))
+    }
+}
+
+#[test]
+fn a_value_that_cannot_be_read_keeps_no_other_from_expiring() {
+    let mut bed = Bed::on(Options::default(), Config::default(), |store| store);
+    for (key, ttl_ms) in [("before", 1000), ("rotten", 1001), ("behind", 1002), ("late", 5000)] {
+        bed.call("set", json!({"scope": "s", "key": key, "value": 1, "ttl_ms": ttl_ms}));
+    }
+    bed.stop();
+    bed.wrap(|store| Arc::new(Rotten(store)));
+    bed.start();
+    bed.clock.set(NOW_MS + 1002);
+    wait_for_expiries(&bed, 1);
+    bed.call("set", json!({"scope": "s", "key": "later", "value": 1, "ttl_ms": 1000}));
+    wait_for_expiries(&bed, 1);
+    assert_eq!(bed.call("info", json!({}))["unreadable"], 1, "reported more than once");
 }

@@ -28,6 +28,24 @@ fn a_change_can_ask_for_a_revision() {
 }
 
 #[test]
+fn a_key_never_has_a_revision_twice() {
+    let mut bed = Bed::new();
+    let set = || bed.set("s", "k", json!("the same"))["revision"].as_u64().unwrap();
+    let first = set();
+    bed.call("delete", json!({"scope": "s", "key": "k"}));
+    let second = set();
+    assert!(second > first);
+    for function in ["set", "delete"] {
+        let request = json!({"scope": "s", "key": "k", "value": 1, "if_revision": first});
+        assert_eq!(bed.refusal(function, request).0, "REVISION_MISMATCH", "it was deleted in between");
+    }
+    bed.call("delete", json!({"scope": "s", "key": "k"}));
+    bed.restart();
+    let third = bed.set("s", "k", json!("the same"))["revision"].as_u64().unwrap();
+    assert!(third > second);
+}
+
+#[test]
 fn a_transaction_is_all_or_nothing() {
     let bed = Bed::new();
     bed.set("accounts", "a", json!({"n": 10}));

@@ -24,9 +24,19 @@ fn hear(worker: &Worker, id: &str) -> mpsc::Receiver<(Value, Option<Value>)> {
 }
 
 fn bind(worker: &Worker, id: &str, function: &str, config: Value) -> Result<(), ringway::CallError> {
+    bind_with(worker, id, function, config, json!({"trigger": id}))
+}
+
+fn bind_with(
+    worker: &Worker,
+    id: &str,
+    function: &str,
+    config: Value,
+    metadata: Value,
+) -> Result<(), ringway::CallError> {
     let mut trigger = TriggerSpec::new(id, "state", FunctionId::new(function).unwrap());
     trigger.config = config;
-    trigger.metadata = Some(json!({"trigger": id}));
+    trigger.metadata = Some(metadata);
     worker.register_trigger(trigger)
 }
 
@@ -191,8 +201,12 @@ fn a_function_that_fails_is_called_again_and_the_next_event_waits() {
 
 /// Waits until the worker has seen that so many attempts have failed: from then on it waits for the clock.
 fn wait_for_failures(bed: &Bed, count: usize) {
+    wait_for_info(bed, "attempts_failed", count);
+}
+
+fn wait_for_info(bed: &Bed, counter: &str, count: usize) {
     let until = std::time::Instant::now() + PATIENCE;
-    while bed.call("info", json!({}))["events"]["attempts_failed"] != json!(count) {
+    while bed.call("info", json!({}))["events"][counter] != json!(count) {
         assert!(std::time::Instant::now() < until);
         std::thread::yield_now();
     }
@@ -227,11 +241,132 @@ fn events_outlive_a_restart_and_find_the_trigger_again() {
     assert_eq!(bed.call("info", json!({}))["events"]["waiting"], 10);
     assert!(told.try_recv().is_err(), "told without a trigger");
     // Another id, as an SDK chooses it at each start.
-    bind(&listener, "second", "listener::hear", json!({"scope": "s"})).unwrap();
+    bind_with(&listener, "second", "listener::hear", json!({"scope": "s"}), json!({"trigger": "first"}))
+        .unwrap();
     for n in 0..10 {
         assert_eq!(told.recv_timeout(PATIENCE).unwrap(), (json!("k"), json!(n)));
     }
     wait_for_quiet(&bed);
+}
+
+#[test]
+fn after_a_restart_only_those_are_told_who_were_not() {
+    let mut bed = Bed::new();
+    let works = Arc::new(AtomicBool::new(false));
+    let listener = bed.another("listener");
+    let quick = hear(&listener, "listener::quick");
+    let (tell, told) = mpsc::channel();
+    let working = Arc::clone(&works);
+    let late = move |_: &ringway::Context, event: Value| {
+        if !working.load(Ordering::SeqCst) {
+            return Err(Failure::new("not before the restart"));
+        }
+        tell.send(event["new_value"].clone()).unwrap();
+        Ok(())
+    };
+    listener.register(Function::json("listener::late", late)).unwrap();
+    bind(&listener, "quick", "listener::quick", json!({"scope": "s"})).unwrap();
+    bind(&listener, "late", "listener::late", json!({"scope": "s"})).unwrap();
+    for n in 0..5 {
+        bed.set("s", &n.to_string(), json!(n));
+    }
+    wait_for_info(&bed, "delivered", 5);
+    for _ in 0..5 {
+        quick.recv_timeout(PATIENCE).unwrap();
+    }
+    bed.stop();
+    works.store(true, Ordering::SeqCst);
+    bed.start();
+    let mut late: Vec<Value> = (0..5).map(|_| told.recv_timeout(PATIENCE).unwrap()).collect();
+    late.sort_by_key(Value::as_u64);
+    assert_eq!(json!(late), json!([0, 1, 2, 3, 4]));
+    wait_for_quiet(&bed);
+    assert!(quick.try_recv().is_err(), "told again of what it had confirmed");
+    let left = bed.store().scan(&Scan::table("state.told")).unwrap().len();
+    assert_eq!(left, 0, "marks stay when their event has gone");
+}
+
+#[test]
+fn what_was_noted_of_an_event_that_has_gone_goes_at_the_next_start() {
+    let mut bed = Bed::new();
+    // As two threads leave it that tell the last two targets of event 0, when the slower one is the first.
+    let mark = ringway_store::Batch::new().put("state.told", &[0; 12], vec![1]);
+    bed.store().commit(mark, ringway_store::Durability::Durable).unwrap();
+    bed.restart();
+    assert_eq!(
+        bed.store().scan(&Scan::table("state.told")).unwrap().len(),
+        0,
+        "the next event 0 would not be told"
+    );
+}
+
+#[test]
+fn triggers_that_differ_in_metadata_only_are_told_each_with_its_own() {
+    let bed = Bed::new();
+    let listener = bed.another("listener");
+    let told = hear(&listener, "listener::hear");
+    for id in ["a", "b"] {
+        bind(&listener, id, "listener::hear", json!({"scope": "s"})).unwrap();
+    }
+    bed.set("s", "k", json!(1));
+    let mut heard = [(); 2].map(|()| told.recv_timeout(PATIENCE).unwrap().1.unwrap()["trigger"].to_string());
+    heard.sort_unstable();
+    assert_eq!(heard, ["\"a\"", "\"b\""]);
+}
+
+#[test]
+fn a_trigger_is_known_again_whatever_the_order_of_its_keys() {
+    let mut bed = Bed::new();
+    let listener = bed.another("listener");
+    let bind = |keys: [&str; 2]| {
+        let config: serde_json::Map<String, Value> =
+            keys.iter().map(|key| ((*key).to_owned(), json!("x"))).collect();
+        bind(&listener, "t", "listener::hear", Value::Object(config)).unwrap();
+    };
+    bind(["scope", "key"]);
+    bed.set("x", "x", json!(1));
+    listener.unregister_trigger("t").unwrap();
+    bed.restart();
+    bind(["key", "scope"]);
+    let told = hear(&listener, "listener::hear");
+    // The first attempt may have been before there was a function.
+    bed.clock.set(NOW_MS + 60_000);
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap().0["new_value"], 1);
+}
+
+#[test]
+fn a_function_that_fails_is_called_again_whatever_it_calls_its_error() {
+    let bed = Bed::new();
+    let listener = bed.another("listener");
+    let calls = AtomicUsize::new(0);
+    let (tell, told) = mpsc::channel();
+    let fails_once = move |_: &ringway::Context, event: Value| {
+        if calls.fetch_add(1, Ordering::SeqCst) == 0 {
+            return Err(Failure::with_code("CONDITION_ERROR", "it is mine"));
+        }
+        tell.send(event).unwrap();
+        Ok(())
+    };
+    listener.register(Function::json("listener::hear", fails_once)).unwrap();
+    bind(&listener, "t", "listener::hear", json!({"scope": "s"})).unwrap();
+    bed.set("s", "k", json!(1));
+    wait_for_failures(&bed, 1);
+    bed.clock.set(NOW_MS + 60_000);
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap()["new_value"], 1);
+}
+
+#[test]
+fn a_binding_has_its_function_told_before_the_next_attempt_is_due() {
+    let bed = Bed::new();
+    let listener = bed.another("listener");
+    bind(&listener, "t", "listener::hear", json!({"scope": "s"})).unwrap();
+    bed.set("s", "k", json!(1));
+    wait_for_failures(&bed, 1);
+    // The worker goes, and comes back with its function. The clock stands still.
+    listener.unregister_trigger("t").unwrap();
+    let told = hear(&listener, "listener::hear");
+    bind(&listener, "t", "listener::hear", json!({"scope": "s"})).unwrap();
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap().0["new_value"], 1);
 }
 
 #[test]
@@ -244,7 +379,7 @@ fn a_full_outbox_refuses_changes_and_says_why() {
     }
     let (code, error) = bed.refusal("set", json!({"scope": "s", "key": "k", "value": 3}));
     assert_eq!(code, "SET_ERROR");
-    assert!(error.message.contains("listener::missing"), "{error}");
+    assert!(error.message.contains("listener::missing") && error.message.contains("retention_ms"), "{error}");
     assert_eq!(bed.get("s", "k"), json!(2));
     bed.set("other", "k", json!("is not in the way"));
     let told = hear(&listener, "listener::missing");

@@ -217,8 +217,23 @@ fn a_scope_says_how_durable_it_is() {
     assert_eq!(bed.call("info", json!({"scope": "cache"}))["durability"], "ephemeral");
     assert_eq!(bed.call("info", json!({"scope": "orders"}))["durability"], "durable");
     assert_eq!(bed.call("info", json!({}))["limits"]["ops_max"], 1000);
-    bed.set("cache", "a", json!(1));
-    assert_eq!(bed.get("cache", "a"), json!(1));
+    let syncs = |scope: &str| {
+        let before = bed.metrics().syncs;
+        for n in 0..10 {
+            bed.set(scope, &n.to_string(), json!(n));
+        }
+        assert_eq!(bed.get(scope, "9"), json!(9));
+        bed.metrics().syncs - before
+    };
+    // Each of them is answered before the next is sent, so that none shares a sync.
+    assert_eq!((syncs("cache"), syncs("orders")), (0, 10));
+    let both = json!({"operations": [
+        {"type": "set", "scope": "cache", "key": "a", "value": 1},
+        {"type": "set", "scope": "orders", "key": "a", "value": 1},
+    ]});
+    let before = bed.metrics().syncs;
+    bed.call("transaction", both);
+    assert_eq!(bed.metrics().syncs, before + 1, "one durable key makes the whole durable");
 }
 
 #[test]

@@ -1,0 +1,167 @@
+//! What opening a store reads that was not closed: the log as far as it is written, and all of it where that is not certain.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use ringway_store::files::{Disk, File, Files};
+use ringway_store::{Batch, Durability, Embedded, OpenReport, Options, Scan, Store};
+
+const SEGMENT_BYTES: u64 = 4 << 20;
+
+/// The system's files, with a count of the bytes that are read from the log.
+#[derive(Debug, Clone, Default)]
+struct Counted(Arc<AtomicU64>);
+
+#[derive(Debug)]
+struct CountedFile(Arc<AtomicU64>, Arc<dyn File>);
+
+impl File for CountedFile {
+    fn len(&self) -> io::Result<u64> {
+        self.1.len()
+    }
+
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.0.fetch_add(bytes.len() as u64, Relaxed);
+        self.1.read_at(offset, bytes)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.1.write_at(offset, bytes)
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.1.set_len(bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.1.sync()
+    }
+}
+
+impl Files for Counted {
+    fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn File>> {
+        let file = Disk.open(path, create)?;
+        let of_the_log = path.extension().is_some_and(|ending| ending == "seg");
+        if of_the_log { Ok(Arc::new(CountedFile(Arc::clone(&self.0), file))) } else { Ok(file) }
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Disk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        Disk.remove(path)
+    }
+
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        Disk.sync_folder(folder)
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+        Disk.list(folder)
+    }
+
+    fn free_bytes(&self, folder: &Path) -> io::Result<u64> {
+        Disk.free_bytes(folder)
+    }
+}
+
+/// Opens a store; gives it with the bytes of the log that were read.
+fn open(folder: &Path) -> (Embedded, OpenReport, u64) {
+    let counted = Counted::default();
+    let options = Options {
+        files: Arc::new(counted.clone()),
+        memory_bytes: 1 << 20,
+        segment_bytes: SEGMENT_BYTES,
+        ..Options::default()
+    };
+    let (store, report) = Embedded::open(folder, options).unwrap();
+    (store, report, counted.0.load(Relaxed))
+}
+
+/// Commits values of this length under the next numbers.
+fn fill(store: &Embedded, numbers: std::ops::Range<u32>, bytes: usize) {
+    for number in numbers {
+        let durability = if number % 16 == 0 { Durability::Durable } else { Durability::Ephemeral };
+        store.commit(Batch::new().put("t", &number.to_be_bytes(), vec![7; bytes]), durability).unwrap();
+    }
+}
+
+#[track_caller]
+fn whole(store: &Embedded, report: &OpenReport, count: usize) {
+    assert_eq!(report.damage, []);
+    assert_eq!(store.scan(&Scan::table("t")).unwrap().len(), count);
+}
+
+fn segment(folder: &Path) -> PathBuf {
+    folder.join("log-000000.seg")
+}
+
+#[test]
+fn opening_reads_the_log_as_far_as_it_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _, _) = open(folder.path());
+    fill(&store, 0..100, 1000);
+    store.abandon();
+    let (store, report, read) = open(folder.path());
+    whole(&store, &report, 100);
+    assert_eq!(report.replayed, 100);
+    assert!(read < SEGMENT_BYTES / 8, "100 kB were written, {read} bytes were read");
+    // Through several segments, each used more than once.
+    fill(&store, 100..16_100, 1000);
+    store.abandon();
+    let segments = Disk.list(folder.path()).unwrap();
+    let segments =
+        segments.iter().filter(|path| path.extension().is_some_and(|ending| ending == "seg")).count();
+    assert!(segments >= 2, "{segments}");
+    let (store, report, _) = open(folder.path());
+    whole(&store, &report, 16_100);
+    assert_eq!(store.verify(), []);
+    store.close().unwrap();
+    let (store, report, read) = open(folder.path());
+    whole(&store, &report, 16_100);
+    let most = SEGMENT_BYTES + SEGMENT_BYTES / 16;
+    assert!(read <= most, "nothing was to be found in {segments} segments, {read} bytes were read");
+}
+
+#[test]
+fn a_damaged_mark_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _, _) = open(folder.path());
+    fill(&store, 0..50, 1000);
+    store.abandon();
+    let bytes = std::fs::read(segment(folder.path())).unwrap();
+    for at in [0, 5, 9, 17, 20, 30] {
+        let file = std::fs::OpenOptions::new().write(true).open(segment(folder.path())).unwrap();
+        file.write_all_at(&[bytes[at] ^ 4], at as u64).unwrap();
+        let (store, report, read) = open(folder.path());
+        whole(&store, &report, 50);
+        assert!(read >= SEGMENT_BYTES, "byte {at}: without a mark it is not known where the log ends");
+        store.abandon();
+        file.write_all_at(&[bytes[at]], at as u64).unwrap();
+    }
+}
+
+#[test]
+fn a_mark_that_the_disk_lost_is_noticed() {
+    // Many small commits, and one that reaches from far before the old mark to far behind it.
+    for (count, bytes) in [(300, 1000), (1, 600_000)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _, _) = open(folder.path());
+        fill(&store, 0..2, 1000);
+        let mut old = [0; 512];
+        std::fs::File::open(segment(folder.path())).unwrap().read_exact_at(&mut old, 0).unwrap();
+        fill(&store, 2..2 + count, bytes);
+        store.abandon();
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(segment(folder.path())).unwrap();
+        let mut new = [0; 512];
+        file.read_exact_at(&mut new, 0).unwrap();
+        assert_ne!(old, new);
+        file.write_all_at(&old, 0).unwrap();
+        let (store, report, _) = open(folder.path());
+        whole(&store, &report, 2 + count as usize);
+    }
+}
