@@ -199,7 +199,7 @@ fn switch(place: &Place, function: &str, one: &OneQueue) -> Result<(), Failure> 
 
 fn drain(place: &Place, arguments: &DrainArguments) -> Result<(), Failure> {
     let DrainArguments { one, timeout } = arguments;
-    let answer = ask_within(place, WORKER, "queue::drain", &json!({ "queue": one.queue }), *timeout)?;
+    let answer = ask_within(place, WORKER, "queue::drain", &json!({ "queue": one.queue }), Some(*timeout))?;
     show(&answer, one.json, |_| format!("{} is empty and takes no messages\n", one.queue))
 }
 
