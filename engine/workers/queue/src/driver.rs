@@ -270,7 +270,7 @@ impl Core {
         match &outcome {
             Ok(()) => self.machine.committed(now_ms, ticket),
             Err(error) => {
-                let again = matches!(error, StoreError::DiskFull { .. } | StoreError::Busy { .. });
+                let again = error.may_pass();
                 tracing::error!(%error, "a change of a queue was not written");
                 self.machine.not_committed(now_ms, ticket, again);
             }
