@@ -15,6 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ringway-engine-core", &["ringway-protocol"]),
     ("ringway-telemetry", &["ringway-protocol"]),
     ("ringway-store", &[]),
+    ("ringway-store-nats", &["ringway-store"]),
     ("ringway-worker-kit", &["ringway", "ringway-store"]),
     ("ringway-worker-queue", &["ringway", "ringway-protocol", "ringway-store", "ringway-worker-kit"]),
     ("ringway-worker-cron", &["ringway", "ringway-protocol", "ringway-store", "ringway-worker-kit"]),
@@ -37,6 +38,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "ringway",
             "ringway-store",
+            "ringway-store-nats",
             "ringway-config",
             "ringway-worker-configuration",
             "ringway-worker-cron",
@@ -121,8 +123,9 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("memmap2", &[]),
     ("shared_memory", &["ringway-ipc"]),
     ("io-uring", &["ringway-ipc", "ringway-cli"]),
-    // No crate that users add brings a runtime.
-    ("tokio", &[]),
+    // No crate that users add brings a runtime; one store does, on a thread of its own.
+    ("tokio", &["ringway-store-nats"]),
+    ("async-nats", &["ringway-store-nats"]),
     ("hyper", &[]),
     ("tonic", &[]),
     ("mio", &["ringway-ipc", "ringway", "ringway-engine"]),

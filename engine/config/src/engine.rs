@@ -1,6 +1,7 @@
 //! The part under `engine`: where it listens, where it keeps things, who may call what, how much of everything. Plain data;
 //! whoever starts an engine applies it. It must not know what an engine does with it.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -146,14 +147,115 @@ pub struct Telemetry {
     pub log_bytes_max: Option<usize>,
 }
 
-/// The store under everything durable.
+/// Where everything durable is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreKind {
+    /// In the engine's own folder.
+    #[default]
+    Embedded,
+    /// On a NATS server: `JetStream` and a key-value bucket.
+    Nats,
+}
+
+/// A text that is told to nobody.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// How the connection to a server is kept from others. Paths are relative to the folder of this file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// Whether a server without TLS is refused. Default: false; an address that begins with `tls://` asks for it too.
+    pub required: bool,
+    /// A file of certificates of those who sign the server's, beside those that the system trusts. Default: none.
+    pub roots: Option<PathBuf>,
+    /// A file with a certificate of the engine's own; wants `key` beside it. Default: none.
+    pub certificate: Option<PathBuf>,
+    /// The file with the key of that certificate. Default: none.
+    pub key: Option<PathBuf>,
+}
+
+/// The store under everything durable. `cache_bytes` and `memory_bytes` are for the embedded one, all else for NATS.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
+    /// Where things are kept. Default: `embedded`, in the engine's data folder.
+    pub kind: StoreKind,
     /// Cache for each of the two index files, in bytes. Default: 67108864.
     #[schemars(range(min = 1_048_576))]
     pub cache_bytes: Option<usize>,
     /// Changes held in memory before they move to the index, in bytes. Default: 33554432.
     #[schemars(range(min = 65_536))]
     pub memory_bytes: Option<usize>,
+    /// Addresses of NATS servers of one cluster. Default: `nats://127.0.0.1:4222`.
+    #[schemars(length(min = 1))]
+    pub servers: Option<Vec<String>>,
+    /// What stream, bucket and subjects are named after. Default: the project.
+    pub name: Option<String>,
+    /// A file of NATS credentials, as `nsc` writes it, relative to the folder of this file. Default: none.
+    pub credentials: Option<PathBuf>,
+    /// A NATS user; wants `password` beside it. Default: none.
+    pub user: Option<String>,
+    /// The password of that user, best as `${VARIABLE}`. Default: none.
+    pub password: Option<Secret>,
+    /// A NATS token, best as `${VARIABLE}`. Default: none.
+    pub token: Option<Secret>,
+    /// How the connection to NATS is kept from others.
+    pub tls: Option<Tls>,
+    /// On how many servers of the cluster everything is kept. Default: 1.
+    #[schemars(range(min = 1, max = 5))]
+    pub replicas: Option<usize>,
+    /// How long commits wait for a NATS server that is away before they are refused, in milliseconds. Default: 5000.
+    pub patience_ms: Option<u64>,
+    /// How long the log keeps what the bucket has, in seconds: longer than the server's `sync_interval`. Default: 300.
+    pub keep_seconds: Option<u64>,
+}
+
+impl Store {
+    /// What does not fit together: keys of this section, each with what is wrong about it.
+    pub(crate) fn faults(&self) -> Vec<(&'static str, String)> {
+        let nats = [
+            ("servers", self.servers.is_some()),
+            ("name", self.name.is_some()),
+            ("credentials", self.credentials.is_some()),
+            ("user", self.user.is_some()),
+            ("password", self.password.is_some()),
+            ("token", self.token.is_some()),
+            ("tls", self.tls.is_some()),
+            ("replicas", self.replicas.is_some()),
+            ("patience_ms", self.patience_ms.is_some()),
+            ("keep_seconds", self.keep_seconds.is_some()),
+        ];
+        let embedded =
+            [("cache_bytes", self.cache_bytes.is_some()), ("memory_bytes", self.memory_bytes.is_some())];
+        let (others, other) = match self.kind {
+            StoreKind::Embedded => (&nats[..], "nats"),
+            StoreKind::Nats => (&embedded[..], "embedded"),
+        };
+        let foreign = others.iter().filter(|(_, is_set)| *is_set);
+        let mut faults: Vec<_> = foreign
+            .map(|(key, _)| (*key, format!("this means something with `kind: {other}` only")))
+            .collect();
+        if self.user.is_some() != self.password.is_some() {
+            let key = if self.user.is_some() { "user" } else { "password" };
+            faults.push((key, "wanted `user` and `password` together, found one of them".to_owned()));
+        }
+        let ways = [self.credentials.is_some(), self.user.is_some(), self.token.is_some()];
+        if ways.iter().filter(|is_set| **is_set).count() > 1 {
+            let key = if self.credentials.is_some() { "credentials" } else { "token" };
+            faults.push((key, "wanted one of `credentials`, `user` and `token`, found more".to_owned()));
+        }
+        if self.tls.as_ref().is_some_and(|tls| tls.certificate.is_some() != tls.key.is_some()) {
+            faults.push(("tls", "wanted `certificate` and `key` together, found one of them".to_owned()));
+        }
+        faults
+    }
 }

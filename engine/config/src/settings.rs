@@ -163,6 +163,12 @@ impl Settings {
         }
     }
 
+    /// A path of the file as the engine sees it: relative to the folder of the file.
+    #[must_use]
+    pub fn beside(&self, path: &Path) -> PathBuf {
+        self.folder.as_deref().map_or_else(|| path.to_owned(), |folder| folder.join(path))
+    }
+
     /// A worker's section as its own type; `None` where the file says that the worker is not to run, or where the section
     /// was registered with another type.
     #[must_use]
@@ -382,7 +388,13 @@ impl Reading<'_> {
 fn read_engine(node: &Node) -> Result<EngineSettings, Vec<Fault>> {
     let read: EngineSettings = typed::read(node).map_err(|fault| vec![fault])?;
     section::within(&read, node)?;
-    Ok(read)
+    let faults: Vec<Fault> = read
+        .store
+        .faults()
+        .into_iter()
+        .map(|(key, message)| Fault::new(node.place_of(&format!("/store/{key}")), message))
+        .collect();
+    if faults.is_empty() { Ok(read) } else { Err(faults) }
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,6 +16,7 @@ use crate::error::OpenError;
 use crate::index::Facts;
 use crate::memory::Version;
 use crate::pair::Pair;
+use crate::store::Store;
 use crate::{keys, limits};
 
 const MAGIC: &[u8; 8] = b"RWBACKUP";
@@ -68,20 +68,20 @@ impl<T: Read> Summed<T> {
 ///
 /// # Errors
 /// `Io` and `DiskFull` for the target, [`OpenError::Store`] if an entry cannot be read.
-pub fn backup(store: &Embedded, path: &Path) -> Result<Backup, OpenError> {
+pub fn backup(store: &dyn Store, path: &Path) -> Result<Backup, OpenError> {
     let folder =
         path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let io = |source| OpenError::io(folder, path, source);
     let new = path.with_extension("new");
-    let at = store.at();
+    let at = store.snapshot()?;
     let mut file = Summed { inner: BufWriter::new(File::create(&new).map_err(io)?), sum: Xxh3::new() };
     file.put(MAGIC).map_err(io)?;
     file.put(&VERSION.to_le_bytes()).map_err(io)?;
-    file.put(&at.revision.to_le_bytes()).map_err(io)?;
+    file.put(&at.revision().to_le_bytes()).map_err(io)?;
     let mut entries = 0_u64;
-    let mut from = Bound::Unbounded;
+    let mut after: Option<Arc<[u8]>> = None;
     loop {
-        let chunk = at.entries(from, Bound::Unbounded, false, CHUNK)?;
+        let chunk = at.all(after.as_deref(), CHUNK)?;
         for (key, value) in &chunk {
             let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(END).to_le_bytes();
             file.put(&length(key)).map_err(io)?;
@@ -93,7 +93,7 @@ pub fn backup(store: &Embedded, path: &Path) -> Result<Backup, OpenError> {
             entries += 1;
         }
         match chunk.last() {
-            Some((key, _)) if chunk.len() == CHUNK => from = Bound::Excluded(key.to_vec()),
+            Some((key, _)) if chunk.len() == CHUNK => after = Some(Arc::clone(key)),
             _ => break,
         }
     }
@@ -105,7 +105,7 @@ pub fn backup(store: &Embedded, path: &Path) -> Result<Backup, OpenError> {
     file.sync_all().map_err(io)?;
     fs::rename(&new, path).map_err(io)?;
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
-    Ok(Backup { revision: at.revision, entries })
+    Ok(Backup { revision: at.revision(), entries })
 }
 
 /// Makes a store from a backup. The backup is read twice: nothing is made from one that is not whole.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::error::StoreError;
+use crate::store::Value;
 use crate::{keys, limits};
 
 /// Whether a commit waits for the disk.
@@ -32,10 +33,11 @@ pub struct Precondition {
 
 /// One change, by its key within the whole store.
 #[derive(Debug, Clone)]
-pub(crate) struct Change {
-    pub(crate) key: Arc<[u8]>,
+pub struct Change {
+    /// Table and key, as [`parts::join`](crate::parts::join) puts them together.
+    pub key: Arc<[u8]>,
     /// `None` removes the key.
-    pub(crate) value: Option<Arc<[u8]>>,
+    pub value: Option<Arc<[u8]>>,
 }
 
 /// Changes that are written together or not at all. Of several changes of one key the last counts.
@@ -83,6 +85,51 @@ impl Batch {
     #[must_use]
     pub fn expect_bytes(self, table: &str, key: &[u8], bytes: impl Into<Arc<[u8]>>) -> Self {
         self.expect(table, key, Wanted::Bytes(bytes.into()))
+    }
+
+    /// What it changes, in order.
+    #[must_use]
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// Bytes that it takes, keys and overhead included.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether anything in it is longer than a store takes.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`], for the first such thing.
+    pub fn fits(&self) -> Result<(), StoreError> {
+        self.too_large.clone().map_or(Ok(()), Err)
+    }
+
+    /// Whether it has conditions at all.
+    #[must_use]
+    pub fn is_conditional(&self) -> bool {
+        !self.preconditions.is_empty()
+    }
+
+    /// Holds its conditions against what each key has now, by the key within the whole store.
+    ///
+    /// # Errors
+    /// [`StoreError::Precondition`] for the first that does not hold, and whatever `now` says.
+    pub fn check(&self, now: impl Fn(&[u8]) -> Result<Option<Value>, StoreError>) -> Result<(), StoreError> {
+        for (number, condition) in self.preconditions.iter().enumerate() {
+            let found = now(&condition.key)?;
+            let holds = match &condition.wanted {
+                Wanted::Absent => found.is_none(),
+                Wanted::Revision(wanted) => found.as_ref().is_some_and(|found| found.revision == *wanted),
+                Wanted::Bytes(wanted) => found.as_ref().is_some_and(|found| *found.bytes == **wanted),
+            };
+            if !holds {
+                return Err(StoreError::Precondition { number, found: found.map(|found| found.revision) });
+            }
+        }
+        Ok(())
     }
 
     fn change(mut self, table: &str, key: &[u8], value: Option<Arc<[u8]>>) -> Self {

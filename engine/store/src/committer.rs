@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use crate::batch::{Batch, Change, Durability, Precondition, Wanted};
+use crate::batch::{Batch, Change, Durability};
 use crate::embedded::{FORMAT, Options};
 use crate::error::{StoreError, is_full};
 use crate::index::Facts;
@@ -22,7 +22,7 @@ use crate::log::{self, Log};
 use crate::memory::{Memory, Version};
 use crate::metrics::Counters;
 use crate::pair::Pair;
-use crate::store::Done;
+use crate::store::{Done, Value};
 use crate::view::{At, View};
 
 /// How often a full disk is looked at again. It costs one system call.
@@ -224,14 +224,14 @@ impl Core {
     fn commit_group(&self, jobs: Vec<Job>, log: &mut Log, record: &mut Vec<u8>, synced: &mut u64) {
         let at = self.current.read().clone();
         let mut pending = Pending { at: &at, changed: HashMap::new(), keep: false };
-        pending.keep = jobs.iter().any(|job| !job.batch.preconditions.is_empty());
+        pending.keep = jobs.iter().any(|job| job.batch.is_conditional());
         let mut revision = at.revision;
         let mut outcomes: Vec<(Done, Result<u64, StoreError>)> = Vec::with_capacity(jobs.len());
         let mut accepted: Vec<(u64, Vec<Change>)> = Vec::with_capacity(jobs.len());
         let mut durable = false;
         log::begin(record);
         for job in jobs {
-            match pending.check(&job.batch.preconditions) {
+            match pending.check(&job.batch) {
                 Ok(()) => {
                     revision += 1;
                     durable |= job.durability == Durability::Durable;
@@ -416,13 +416,10 @@ impl Core {
     }
 }
 
-/// Revision and value of a key, `None` if it is absent.
-type Now = Option<(u64, Arc<[u8]>)>;
-
 /// What the group has changed so far, for the preconditions of the batches behind.
 struct Pending<'a> {
     at: &'a At,
-    changed: HashMap<Arc<[u8]>, Now>,
+    changed: HashMap<Arc<[u8]>, Option<Value>>,
     /// Whether anybody will ask.
     keep: bool,
 }
@@ -430,27 +427,16 @@ struct Pending<'a> {
 impl Pending<'_> {
     fn add(&mut self, changes: &[Change], revision: u64) {
         if self.keep {
-            let now = |change: &Change| change.value.clone().map(|bytes| (revision, bytes));
+            let now = |change: &Change| change.value.clone().map(|bytes| Value { revision, bytes });
             self.changed.extend(changes.iter().map(|change| (Arc::clone(&change.key), now(change))));
         }
     }
 
-    fn check(&self, preconditions: &[Precondition]) -> Result<(), StoreError> {
-        for (number, condition) in preconditions.iter().enumerate() {
-            let found = match self.changed.get(condition.key.as_slice()) {
-                Some(changed) => changed.clone(),
-                None => self.at.get(&condition.key)?.map(|value| (value.revision, value.bytes)),
-            };
-            let holds = match &condition.wanted {
-                Wanted::Absent => found.is_none(),
-                Wanted::Revision(wanted) => found.as_ref().is_some_and(|(revision, _)| revision == wanted),
-                Wanted::Bytes(wanted) => found.as_ref().is_some_and(|(_, bytes)| **bytes == **wanted),
-            };
-            if !holds {
-                return Err(StoreError::Precondition { number, found: found.map(|(revision, _)| revision) });
-            }
-        }
-        Ok(())
+    fn check(&self, batch: &Batch) -> Result<(), StoreError> {
+        batch.check(|key| match self.changed.get(key) {
+            Some(changed) => Ok(changed.clone()),
+            None => self.at.get(key),
+        })
     }
 }
 

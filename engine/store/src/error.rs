@@ -40,6 +40,24 @@ pub enum StoreError {
         /// What the system said.
         reason: String,
     },
+    /// Whatever keeps the batches cannot be reached, or refuses for now. Nothing of the batch was written; commits work
+    /// again when it is back.
+    #[error("the store cannot be reached: {reason}; nothing was written, commits work again when it is back")]
+    Unavailable {
+        /// What was found.
+        reason: String,
+    },
+    /// Another engine has taken what this one kept things in, so that nothing is acknowledged here any more.
+    #[error(
+        "store_taken: {holder} has taken over {place}, nothing is acknowledged here any more: stop one of the two \
+         engines, or give each a name of its own, then restart this one"
+    )]
+    Taken {
+        /// Where things are kept.
+        place: String,
+        /// Who has it now, as it wrote itself down.
+        holder: String,
+    },
     /// The disk did something that leaves no certainty, so that nothing is acknowledged any more.
     #[error(
         "store_failed: {reason}; the last commits may or may not be on disk, none is acknowledged until the store is \
@@ -78,6 +96,15 @@ pub enum StoreError {
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
+}
+
+impl StoreError {
+    /// Whether the same batch may be taken later, without anybody having done anything to this engine. Nothing of it was
+    /// written.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Busy { .. } | Self::DiskFull { .. } | Self::Unavailable { .. })
+    }
 }
 
 /// Why a store could not be opened, backed up or restored.

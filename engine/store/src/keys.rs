@@ -4,7 +4,8 @@
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// Puts table and key together.
-pub(crate) fn join(table: &str, key: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn join(table: &str, key: &[u8]) -> Vec<u8> {
     let mut joined = Vec::with_capacity(1 + table.len() + key.len());
     // Longer names are refused by `Batch`; in a read they find nothing, since no such table can exist.
     joined.push(u8::try_from(table.len()).unwrap_or(u8::MAX));
@@ -14,7 +15,8 @@ pub(crate) fn join(table: &str, key: &[u8]) -> Vec<u8> {
 }
 
 /// Takes table and key apart, or `None` if that is no key of ours.
-pub(crate) fn split(joined: &[u8]) -> Option<(&str, &[u8])> {
+#[must_use]
+pub fn split(joined: &[u8]) -> Option<(&str, &[u8])> {
     let (length, rest) = joined.split_first()?;
     let (table, key) = rest.split_at_checked(usize::from(*length))?;
     Some((std::str::from_utf8(table).ok()?, key))
@@ -33,7 +35,8 @@ pub(crate) fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// A checksum over value, revision and key, so that a value is never taken for that of another key or time.
-pub(crate) fn seal(key: &[u8], revision: u64, value: &[u8]) -> u64 {
+#[must_use]
+pub fn seal(key: &[u8], revision: u64, value: &[u8]) -> u64 {
     xxh3_64_with_seed(value, xxh3_64(key) ^ revision.rotate_left(32))
 }
 

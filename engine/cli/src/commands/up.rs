@@ -100,10 +100,9 @@ pub(crate) fn run(place: &Place, arguments: &UpArguments) -> Result<ExitCode, Fa
         ));
     }
     output::note(&connect_words(place, address));
-    if let Some((_, folder)) = &workers {
-        output::note(&format!("  everything durable is in {}", folder.display()));
+    if let Some(workers) = &workers {
+        output::note(&format!("  everything durable is in {}", workers.place()));
     }
-    let workers = workers.map(|(workers, _)| workers);
     let reload = Reload::new(file, settings, rules, &engine, workers.as_ref());
     reload.run_while(|| {
         run_until_signal_then(&engine, || {
@@ -115,26 +114,23 @@ pub(crate) fn run(place: &Place, arguments: &UpArguments) -> Result<ExitCode, Fa
     Ok(ExitCode::SUCCESS)
 }
 
-/// Starts the built-in workers, and says where they keep things.
+/// Starts the built-in workers.
 fn start_workers(
     place: &Place,
     arguments: &UpArguments,
     engine: &Engine,
     settings: &Settings,
-) -> Result<Option<(Workers, PathBuf)>, Failure> {
+) -> Result<Option<Workers>, Failure> {
     if arguments.no_workers {
         return Ok(None);
     }
-    let folder = settings::data_folder(place, arguments.data.as_deref(), settings)?;
-    let workers = Workers::start(engine.address(), &folder, settings).map_err(|error| {
-        Failure::error(error).hint(
-            "`--data FOLDER` or `engine.data_folder` names another folder; `--no-workers` runs without one",
-        )
-    })?;
+    let kept = settings::kept(place, arguments.data.as_deref(), settings)?;
+    let started = Workers::start(engine.address(), &kept.folder, &kept.settings);
+    let workers = started.map_err(|error| Failure::error(error).hint(kept.hint))?;
     for damage in &workers.report().damage {
-        output::note(&format!("warning: something in {} was damaged: {damage:?}", folder.display()));
+        output::note(&format!("warning: something in {} was damaged: {damage:?}", workers.place()));
     }
-    Ok(Some((workers, folder)))
+    Ok(Some(workers))
 }
 
 fn start(

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{ChildStderr, Command, Stdio};
 
+use ringway_store_nats::testing::Server;
 use serde_json::json;
 
 use crate::host::{Ran, address, ringway};
@@ -189,4 +190,29 @@ fn an_engine_without_workers_keeps_nothing() {
     up.run(&["backup", "create", "x"]).fails(3, &["without its built-in workers"]);
     up.stop();
     assert!(!folder.path().join("data").exists());
+}
+
+#[test]
+fn an_engine_keeps_everything_on_nats_and_says_what_is_wrong_there() {
+    let mut server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ringway.yaml");
+    let text = "engine:\n  project: shop\n  store:\n    kind: nats\n    servers: [URL]\n";
+    std::fs::write(&file, text.replace("URL", &server.url())).unwrap();
+    let mut up = Up::start(&[], folder.path());
+    let place = up.hear("everything durable is in");
+    assert!(place.contains("ringway-default") && place.contains(&server.url()), "{place}");
+    up.run(&["state", "set", "orders", "7", "5"]).prints("{\"old_value\":null,\"new_value\":5}\n");
+    let second = |arguments: &[&str]| {
+        Ran::of(ringway().current_dir(folder.path()).args(["--address", &address(), "up"]).args(arguments))
+    };
+    second(&[]).fails(1, &["in use by process", "engine.store.name", "ringway.yaml says where NATS is"]);
+    second(&["--data", "x"]).fails(2, &["--data x", "kind: nats"]);
+    up.stop();
+    server.kill();
+    second(&[]).fails(1, &[&server.url(), "wanted a NATS server", "nats-server --jetstream"]);
+    server.restart();
+    let up = Up::start(&[], folder.path());
+    up.run(&["state", "get", "orders", "7"]).prints("5\n");
+    up.stop();
 }

@@ -241,3 +241,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_store_is_told_only_what_it_understands() {
+    let check = |text: &str, expected: &[&str]| {
+        let found = read(&format!("engine:\n  store:\n{text}"));
+        let told = found.err().map(|problems| problems.to_string()).unwrap_or_default();
+        assert_eq!(told.is_empty(), expected.is_empty(), "{text}: {told}");
+        for words in expected {
+            assert!(told.contains(words), "`{words}` is not in: {told}");
+        }
+    };
+    check("    kind: nats\n    servers: ['nats://h:4222']\n    user: me\n    password: ${STAMP}\n", &[]);
+    check("    cache_bytes: 2000000\n", &[]);
+    check("    replicas: 3\n", &["ringway.yaml:3:15", "`kind: nats` only"]);
+    check("    kind: nats\n    cache_bytes: 2000000\n", &["ringway.yaml:4:18", "`kind: embedded` only"]);
+    check("    kind: nats\n    user: me\n", &["ringway.yaml:4:11", "`password`"]);
+    check("    kind: nats\n    token: a\n    credentials: b\n", &["ringway.yaml:5:18", "found more"]);
+    check("    kind: nats\n    tls: {key: k.pem}\n", &["ringway.yaml:4:10", "`certificate`"]);
+    check("    kind: nat\n", &["ringway.yaml:3:11"]);
+    check("    kind: nats\n    servers: []\n", &["out of bounds"]);
+    let text = "engine: {store: {kind: nats, token: hush}}";
+    let told = format!("{:?}", read(text).unwrap());
+    assert!(!told.contains("hush"), "{told}");
+}

@@ -2,12 +2,13 @@
 //! at every byte. It must not know what is kept.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use ringway::{CallError, Failure, Function, Worker};
-use ringway_store::{Embedded, backup};
+use ringway_store::backup;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::kept::Kept;
 
 /// Where a backup goes.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -43,11 +44,11 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    pub(crate) fn start(address: &str, store: Arc<Embedded>) -> Result<Self, CallError> {
+    pub(crate) fn start(address: &str, store: Kept) -> Result<Self, CallError> {
         let worker =
             Worker::builder("store").address(address).description("the store of this engine").connect()?;
         let started = Self { worker };
-        let look = Arc::clone(&store);
+        let (look, store) = (store.clone(), store.shared());
         let back_up = move |_: &ringway::Context, request: BackupRequest| {
             if !request.path.is_absolute() {
                 let text = format!(
@@ -56,12 +57,14 @@ impl Keeper {
                 );
                 return Err(Failure::invalid(text));
             }
-            let taken = backup::backup(&store, &request.path)
+            let taken = backup::backup(&*store, &request.path)
                 .map_err(|error| Failure::with_code("BACKUP_ERROR", error.to_string()))?;
             Ok(BackupAnswer { path: request.path, revision: taken.revision, entries: taken.entries })
         };
         let verify = move |_: &ringway::Context, _: Nothing| {
-            Ok(VerifyAnswer { damage: look.verify().iter().map(|damage| format!("{damage:?}")).collect() })
+            let damage =
+                look.verify().map_err(|error| Failure::with_code("VERIFY_ERROR", error.to_string()))?;
+            Ok(VerifyAnswer { damage: damage.iter().map(|damage| format!("{damage:?}")).collect() })
         };
         started.worker.register_all(vec![
             Function::json("store::backup", back_up)
@@ -69,7 +72,7 @@ impl Keeper {
                 .description("Writes everything as of now to a file, while commits go on"),
             Function::json("store::verify", verify)
                 .pooled()
-                .description("Compares both copies of everything that is stored, while commits go on"),
+                .description("Looks at every byte that is stored, in all its copies, while commits go on"),
         ])?;
         Ok(started)
     }

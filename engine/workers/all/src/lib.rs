@@ -4,13 +4,16 @@
 //!
 //! - [`Workers`]: what runs;
 //! - `rows`: one row for each worker, the only place that names them;
+//! - `kept`: which store it is, the only place that knows;
 //! - `keeper`: the functions of the store itself.
 
 #![forbid(unsafe_code)]
 
 mod keeper;
+mod kept;
 mod rows;
 mod workers;
 
+pub use kept::store_options;
 pub use rows::sections;
-pub use workers::{StartError, Workers, store_options};
+pub use workers::{StartError, Workers};

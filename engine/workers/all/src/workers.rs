@@ -3,13 +3,13 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use parking_lot::Mutex;
-use ringway_config::{EngineSettings, Settings};
-use ringway_store::{Embedded, OpenError, OpenReport, Options, Store};
+use ringway_config::Settings;
+use ringway_store::{OpenError, OpenReport};
 
 use crate::keeper::Keeper;
+use crate::kept::Kept;
 use crate::rows::{Running, rows};
 
 /// Why the workers did not start. Nothing is left running.
@@ -24,6 +24,9 @@ pub enum StartError {
         /// Why, and what to do.
         source: OpenError,
     },
+    /// The store on NATS cannot be opened.
+    #[error("cannot open the store on NATS: {0}")]
+    Nats(#[source] ringway_store_nats::OpenError),
     /// A worker did not start.
     #[error("cannot start the worker `{name}`: {reason}")]
     Worker {
@@ -40,50 +43,35 @@ pub struct Workers {
     /// In the order of their start.
     running: Mutex<Vec<Running>>,
     keeper: Mutex<Option<Keeper>>,
-    store: Mutex<Option<Arc<Embedded>>>,
+    store: Mutex<Option<Kept>>,
     report: OpenReport,
-}
-
-/// How a store is opened with these settings.
-#[must_use]
-pub fn store_options(settings: &EngineSettings) -> Options {
-    let mut options = Options::default();
-    if let Some(bytes) = settings.store.cache_bytes {
-        options.cache_bytes = bytes;
-    }
-    if let Some(bytes) = settings.store.memory_bytes {
-        options.memory_bytes = bytes;
-    }
-    options
+    place: String,
 }
 
 impl Workers {
-    /// Opens the store in a folder, makes it if there is none, and starts every worker that the settings want, at the
+    /// Opens the store that the settings ask for, in a folder or on NATS, makes it if there is none, and starts every worker that the settings want, at the
     /// engine that listens at an address. When this returns, their functions can be called.
     ///
     /// # Errors
     /// [`StartError`]; what had been started has ended again.
     pub fn start(address: &str, folder: &Path, settings: &Settings) -> Result<Self, StartError> {
-        let opened = Embedded::open(folder, store_options(&settings.engine));
-        let (store, report) =
-            opened.map_err(|source| StartError::Store { folder: folder.to_owned(), source })?;
+        let (store, report, place) = Kept::open(folder, settings)?;
         for damage in &report.damage {
-            tracing::error!(?damage, folder = %folder.display(), "something in the store was damaged");
+            tracing::error!(?damage, %place, "something in the store was damaged");
         }
-        let store = Arc::new(store);
         // From here on dropping it ends what was started.
         let workers = Self {
             running: Mutex::default(),
             keeper: Mutex::default(),
-            store: Mutex::new(Some(Arc::clone(&store))),
+            store: Mutex::new(Some(store.clone())),
             report,
+            place,
         };
-        let keeper = Keeper::start(address, Arc::clone(&store))
+        let keeper = Keeper::start(address, store.clone())
             .map_err(|reason| StartError::Worker { name: "store", reason: Box::new(reason) })?;
         *workers.keeper.lock() = Some(keeper);
         for row in rows() {
-            let shared: Arc<dyn Store> = Arc::clone(&store) as Arc<dyn Store>;
-            if let Some(started) = (row.start)(address, shared, settings)? {
+            if let Some(started) = (row.start)(address, store.shared(), settings)? {
                 workers.running.lock().push(started);
             }
         }
@@ -96,6 +84,12 @@ impl Workers {
         &self.report
     }
 
+    /// Where everything durable is, in words.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
     /// Puts those settings into force that workers change while they run.
     pub fn apply(&self, settings: &Settings) {
         self.running.lock().iter().for_each(|worker| worker.apply(settings));
@@ -103,17 +97,19 @@ impl Workers {
 
     /// Ends everything, the last started first, and closes the store. A second call does nothing.
     pub fn shut_down(&self) {
+        // A worker that ends waits for its commits, which are not to wait for a server that is away.
+        self.store.lock().iter().for_each(Kept::hurry);
         let mut running = std::mem::take(&mut *self.running.lock());
         while let Some(worker) = running.pop() {
             drop(worker);
         }
         drop(self.keeper.lock().take());
         let Some(store) = self.store.lock().take() else { return };
-        match Arc::try_unwrap(store).map(Embedded::close) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the store had failed before it was closed"),
+        match store.close() {
+            Ok(true) => {}
+            Err(error) => tracing::error!(%error, "the store had failed before it was closed"),
             // A call that has not ended holds it; it closes with that.
-            Err(_) => tracing::warn!("the store is still in use while the engine ends"),
+            Ok(false) => tracing::warn!("the store is still in use while the engine ends"),
         }
     }
 }

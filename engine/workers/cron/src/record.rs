@@ -100,7 +100,7 @@ pub(crate) fn set_aside(batch: Batch, id: &str, bytes: &[u8], now: Millis) -> Ba
 
 /// What a store's error means for a job: everything but a full queue needs a person.
 pub(crate) fn may_pass(error: &StoreError) -> bool {
-    matches!(error, StoreError::Busy { .. } | StoreError::DiskFull { .. })
+    error.may_pass()
 }
 
 #[cfg(test)]

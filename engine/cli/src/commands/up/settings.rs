@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ringway::address::{AddressOrigin, control_address};
 use ringway::protocol::control::Limits;
+use ringway_config::engine::StoreKind;
 use ringway_config::settings::FILE_NAME;
 use ringway_config::{EngineSettings, Settings, Variables};
 use ringway_engine::{EngineBuilder, Otlp, ZoneSocket};
@@ -72,12 +73,43 @@ pub(super) fn apply(mut builder: EngineBuilder, settings: &EngineSettings) -> En
     if settings.export_telemetry { builder } else { builder.otlp(Otlp::Off) }
 }
 
+/// Where everything durable goes.
+pub(super) struct Kept {
+    /// A folder, which a store elsewhere does not use.
+    pub(super) folder: PathBuf,
+    /// The settings with the name of this engine's store.
+    pub(super) settings: Settings,
+    /// What to do where it cannot be opened.
+    pub(super) hint: &'static str,
+}
+
+/// Where everything durable goes, and under which name.
+pub(super) fn kept(place: &Place, typed: Option<&Path>, settings: &Settings) -> Result<Kept, Failure> {
+    let mut settings = settings.clone();
+    if settings.engine.store.kind == StoreKind::Embedded {
+        let hint =
+            "`--data FOLDER` or `engine.data_folder` names another folder; `--no-workers` runs without one";
+        return Ok(Kept { folder: data_folder(place, typed, &settings)?, settings, hint });
+    }
+    if let Some(folder) = typed {
+        let text = format!(
+            "wanted a folder for a store in a folder, found `--data {}` and `engine.store.kind: nats`",
+            folder.display()
+        );
+        return Err(Failure::usage(text).hint("leave one of them out"));
+    }
+    settings.engine.store.name = settings.engine.store.name.or_else(|| project(place));
+    let hint = "`engine.store` in ringway.yaml says where NATS is; `--no-workers` runs without a store";
+    Ok(Kept { folder: PathBuf::new(), settings, hint })
+}
+
+/// The project of this engine, if it has one.
+fn project(place: &Place) -> Option<String> {
+    place.project.clone().or_else(|| std::env::var("RINGWAY_PROJECT").ok())
+}
+
 /// Where everything durable is: what was typed, what the file says, or a folder of this engine's own among the user's.
-pub(super) fn data_folder(
-    place: &Place,
-    typed: Option<&Path>,
-    settings: &Settings,
-) -> Result<PathBuf, Failure> {
+fn data_folder(place: &Place, typed: Option<&Path>, settings: &Settings) -> Result<PathBuf, Failure> {
     if let Some(folder) = typed.map(Path::to_owned).or_else(|| settings.data_folder()) {
         return Ok(folder);
     }
@@ -90,7 +122,7 @@ pub(super) fn data_folder(
         )
         .hint("name one with `--data FOLDER`, or in ringway.yaml as `engine.data_folder`"));
     };
-    let project = place.project.clone().or_else(|| std::env::var("RINGWAY_PROJECT").ok());
+    let project = project(place);
     let address = control_address(place.address.as_deref(), place.project.as_deref());
     let named = matches!(address.origin(), AddressOrigin::Explicit | AddressOrigin::SocketVariable);
     let name =
@@ -126,6 +158,21 @@ mod tests {
         assert_eq!(folder, Some(PathBuf::from("/somewhere")));
         let folder = data_folder(&typed, Some(Path::new("/other")), &settings).ok();
         assert_eq!(folder, Some(PathBuf::from("/other")));
+    }
+
+    #[test]
+    fn a_store_on_nats_has_the_name_of_the_project_and_no_folder() {
+        let parse = |text: &str| Settings::parse("x", text, &sections(), &Variables::default()).unwrap();
+        let name = |place: &Place, settings: &Settings| {
+            kept(place, None, settings).ok().and_then(|kept| kept.settings.engine.store.name)
+        };
+        let shop = Place { project: Some("shop".to_owned()), ..Place::default() };
+        assert_eq!(name(&shop, &parse("engine: {store: {kind: nats}}")).as_deref(), Some("shop"));
+        assert_eq!(name(&shop, &parse("engine: {store: {kind: nats, name: n}}")).as_deref(), Some("n"));
+        let failure =
+            kept(&shop, Some(Path::new("/d")), &parse("engine: {store: {kind: nats}}")).err().unwrap();
+        assert!(failure.text().contains("--data /d"), "{}", failure.text());
+        assert!(kept(&shop, Some(Path::new("/d")), &parse("")).is_ok());
     }
 
     #[test]

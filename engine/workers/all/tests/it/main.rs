@@ -10,6 +10,7 @@ use std::time::Duration;
 use ringway::Worker;
 use ringway_config::{Settings, Variables};
 use ringway_engine::{Engine, Otlp};
+use ringway_store_nats::testing::Server;
 use ringway_workers::{StartError, Workers, sections};
 use serde_json::{Value, json};
 
@@ -99,4 +100,52 @@ fn a_backup_is_taken_while_workers_run() {
     assert_eq!(ringway_store::backup::check(&path).unwrap().entries, entries);
     assert!(client.trigger_json("store::backup", &json!({"path": "relative"})).is_err());
     assert_eq!(call(&client, "store::verify", &json!({})), json!({"damage": []}));
+}
+
+#[test]
+fn workers_keep_what_they_acknowledged_on_nats() {
+    let server = Server::start();
+    let text = format!("engine: {{store: {{kind: nats, servers: ['{}'], name: shop}}}}", server.url());
+    let folder = tempfile::tempdir().unwrap();
+    let backup = folder.path().join("backup");
+    {
+        let (engine, workers) = run(Path::new("/nowhere"), &text);
+        assert!(workers.place().contains("ringway-shop"), "{}", workers.place());
+        let client = client(&engine);
+        call(&client, "configuration::register", &json!({"id": "a", "schema": true, "initial_value": 1}));
+        call(&client, "state::set", &json!({"scope": "s", "key": "k", "value": {"n": 7}}));
+        call(&client, "queue::enqueue", &json!({"queue": "mail", "data": 1}));
+        let taken = call(&client, "store::backup", &json!({"path": backup}));
+        assert!(taken["entries"].as_u64().is_some_and(|entries| entries >= 4), "{taken}");
+        assert_eq!(call(&client, "store::verify", &json!({})), json!({"damage": []}));
+        let second = self::engine();
+        let error = Workers::start(second.address(), folder.path(), &settings(&text)).unwrap_err();
+        assert!(matches!(error, StartError::Nats(_)) && error.to_string().contains("in use"), "{error}");
+    }
+    let (engine, workers) = run(Path::new("/nowhere"), &text);
+    let client = client(&engine);
+    assert_eq!(call(&client, "configuration::get", &json!({"id": "a"}))["value"], 1);
+    assert_eq!(call(&client, "state::get", &json!({"scope": "s", "key": "k"})), json!({"n": 7}));
+    assert_eq!(call(&client, "queue::stats", &json!({"topic": "mail"}))["depth"], 1);
+    drop(client);
+    workers.shut_down();
+    // What was backed up from NATS is read by a store in a folder.
+    let restored = folder.path().join("restored");
+    ringway_store::backup::restore(&backup, &restored, &ringway_store::Options::default()).unwrap();
+    let (engine, _workers) = run(&restored, "");
+    let client = self::client(&engine);
+    assert_eq!(call(&client, "state::get", &json!({"scope": "s", "key": "k"})), json!({"n": 7}));
+}
+
+#[test]
+fn workers_end_while_nats_is_away() {
+    let mut server = Server::start();
+    let text = format!("engine: {{store: {{kind: nats, servers: ['{}'], patience_ms: 0}}}}", server.url());
+    let (engine, workers) = run(Path::new("/nowhere"), &text);
+    let client = client(&engine);
+    call(&client, "state::set", &json!({"scope": "s", "key": "k", "value": 1}));
+    server.kill();
+    let refused = client.trigger_json("state::set", &json!({"scope": "s", "key": "k", "value": 2}));
+    assert_eq!(refused.unwrap_err().user_code.as_deref(), Some("SET_ERROR"));
+    workers.shut_down();
 }

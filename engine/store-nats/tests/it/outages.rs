@@ -1,0 +1,156 @@
+//! Servers that are not there, that are not ours to use, that go away, that are full.
+
+use ringway_store::{Batch, Durability, Scan, Store, StoreError};
+use ringway_store_nats::testing::{Server, wait_for};
+use ringway_store_nats::{Identity, NatsStore, OpenError};
+
+use crate::tools::{Stranger, bytes, open};
+
+const DURABLE: Durability = Durability::Durable;
+
+#[track_caller]
+fn refuse(outcome: Result<impl Sized, OpenError>, words: &[&str]) {
+    let Err(error) = outcome.map(drop) else { panic!("wanted an error, found a store") };
+    for words in words {
+        assert!(error.to_string().contains(words), "`{words}` is not in: {error}");
+    }
+}
+
+#[test]
+fn a_server_that_is_not_there_is_named_with_what_to_do() {
+    let mut server = Server::start();
+    let options = server.options("shop");
+    server.kill();
+    let url = server.url();
+    refuse(NatsStore::open(options), &[&url, "refused", "nats-server --jetstream", "engine.store.servers"]);
+    let mut options = server.options("shop");
+    options.servers = vec!["nats://nobody:secret@[".to_owned()];
+    let error = NatsStore::open(options).unwrap_err().to_string();
+    assert!(error.contains("address of server 1") && !error.contains("secret"), "{error}");
+    refuse(NatsStore::open(server.options("a.b")), &["`a.b`", "engine.store.name"]);
+}
+
+#[test]
+fn a_server_that_cannot_be_used_is_refused() {
+    let plain = Server::with("", "off");
+    refuse(NatsStore::open(plain.options("shop")), &["wanted JetStream", "--jetstream"]);
+    let small = Server::with("max_payload: 65536", "");
+    refuse(NatsStore::open(small.options("shop")), &["1048576", "65536", "max_payload"]);
+    let guarded = Server::with("authorization { user: me, password: secret }", "");
+    refuse(NatsStore::open(guarded.options("shop")), &["authorization violation"]);
+    let mut options = guarded.options("shop");
+    options.identity = Identity::Password { user: "me".to_owned(), password: "secret".to_owned() };
+    NatsStore::open(options).unwrap().0.close().unwrap();
+    let mut options = guarded.options("shop");
+    options.identity = Identity::Credentials("/nowhere/me.creds".into());
+    refuse(NatsStore::open(options), &["/nowhere/me.creds"]);
+}
+
+#[test]
+fn a_stream_that_would_lose_messages_is_refused() {
+    let server = Server::start();
+    let stranger = Stranger::at(&server);
+    stranger.wait(async {
+        let config = async_nats::jetstream::stream::Config {
+            name: "ringway-shop-log".to_owned(),
+            subjects: vec!["ringway.shop.log".to_owned()],
+            max_age: std::time::Duration::from_secs(60),
+            ..Default::default()
+        };
+        stranger.jetstream.create_stream(config).await.unwrap();
+    });
+    refuse(NatsStore::open(server.options("shop")), &["ringway-shop-log", "max_age", "none"]);
+}
+
+#[test]
+fn commits_fail_cleanly_while_the_server_is_away_and_work_when_it_is_back() {
+    let mut server = Server::start();
+    let (store, _) = open(&server, "shop");
+    let put = |key: &str| store.commit(Batch::new().put("t", key.as_bytes(), &b"v"[..]), DURABLE);
+    put("before").unwrap();
+    server.kill();
+    // The first may be on its way when the connection ends, and then waits for its end.
+    let waiting = store.start(Batch::new().put("t", b"waiting", &b"v"[..]), DURABLE);
+    let error = wait_for(|| put("away").err());
+    assert!(matches!(&error, StoreError::Unavailable { .. }) && error.may_pass(), "{error}");
+    assert!(error.to_string().contains(&server.url()), "{error}");
+    assert_eq!(bytes(&store, "t", b"away"), None);
+    assert_eq!(bytes(&store, "t", b"before"), Some(b"v".to_vec()), "what is there is read all the while");
+    server.restart();
+    wait_for(|| put("after").ok());
+    let waiting = waiting.and_then(ringway_store::store::Commit::wait);
+    let scan = Scan::table("t");
+    let keys =
+        |store: &NatsStore| store.scan(&scan).unwrap().into_iter().map(|entry| entry.key).collect::<Vec<_>>();
+    let mut expected: Vec<&[u8]> = vec![b"after", b"before"];
+    if waiting.is_ok() {
+        expected.push(b"waiting");
+    }
+    assert_eq!(keys(&store), expected);
+    store.close().unwrap();
+    let (store, report) = open(&server, "shop");
+    assert_eq!(report.damage, []);
+    assert_eq!(keys(&store), expected, "what was refused is not there");
+}
+
+#[test]
+fn a_store_whose_server_is_away_can_be_closed() {
+    let mut server = Server::start();
+    let (store, _) = open(&server, "shop");
+    store.commit(Batch::new().put("t", b"k", &b"v"[..]), DURABLE).unwrap();
+    server.kill();
+    let waiting = store.start(Batch::new().put("t", b"waiting", &b"v"[..]), DURABLE);
+    store.hurry();
+    let outcome = waiting.and_then(ringway_store::store::Commit::wait);
+    assert!(
+        matches!(outcome, Err(StoreError::Unavailable { .. } | StoreError::Failed { .. })),
+        "{outcome:?}"
+    );
+    drop(store);
+    server.restart();
+    assert_eq!(bytes(&open(&server, "shop").0, "t", b"k"), Some(b"v".to_vec()));
+}
+
+#[test]
+fn a_full_server_refuses_and_recovers_when_there_is_room() {
+    let server = Server::with("", "max_file_store: 32MB");
+    let stranger = Stranger::at(&server);
+    stranger.wait(async {
+        let config = async_nats::jetstream::stream::Config {
+            name: "filler".to_owned(),
+            subjects: vec!["filler".to_owned()],
+            ..Default::default()
+        };
+        stranger.jetstream.create_stream(config).await.unwrap();
+        for _ in 0..40 {
+            let sent = stranger.jetstream.publish("filler", vec![0; 500 << 10].into());
+            sent.await.unwrap().await.unwrap();
+        }
+    });
+    let (store, _) = open(&server, "shop");
+    let big = |number: u8| store.commit(Batch::new().put("t", &[number], vec![number; 3 << 20]), DURABLE);
+    let mut written = 0;
+    let error = loop {
+        match big(written) {
+            Ok(_) => written += 1,
+            Err(error) => break error,
+        }
+        assert!(written < 10, "12 MB take no more than 4 times 3 MB");
+    };
+    assert!(matches!(&error, StoreError::Unavailable { .. }) && error.may_pass(), "{error}");
+    assert!(error.to_string().contains("insufficient"), "{error}");
+    assert!(written > 0);
+    let keys = |store: &NatsStore| {
+        store.scan(&Scan::table("t")).unwrap().into_iter().map(|entry| entry.key).collect::<Vec<_>>()
+    };
+    let expected: Vec<Vec<u8>> = (0..written).map(|number| vec![number]).collect();
+    assert_eq!(keys(&store), expected, "nothing of what was refused");
+    stranger.wait(async { stranger.jetstream.delete_stream("filler").await.unwrap() });
+    wait_for(|| big(99).ok());
+    store.close().unwrap();
+    let (store, report) = open(&server, "shop");
+    assert_eq!(report.damage, []);
+    assert_eq!(bytes(&store, "t", &[99]), Some(vec![99; 3 << 20]));
+    assert_eq!(keys(&store), [expected, vec![vec![99]]].concat());
+    assert_eq!(store.verify().unwrap(), []);
+}

@@ -1,0 +1,72 @@
+//! What the tests share: stores on a server, rounds and seeds from the environment, a look at the server beside the store.
+
+use async_nats::jetstream::{self, Context};
+use ringway_store::testing::dice::Dice;
+use ringway_store::{OpenReport, Store};
+use ringway_store_nats::NatsStore;
+use ringway_store_nats::testing::Server;
+
+/// Opens the store of a name.
+pub(crate) fn open(server: &Server, name: &str) -> (NatsStore, OpenReport) {
+    NatsStore::open(server.options(name)).unwrap()
+}
+
+/// How many rounds: `RINGWAY_ROUNDS`, or what `cargo verify` can afford.
+pub(crate) fn rounds(short: u64) -> u64 {
+    std::env::var("RINGWAY_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(short)
+}
+
+/// Dice from `RINGWAY_SEED`, or from the time; the seed is printed.
+pub(crate) fn dice() -> Dice {
+    let given = std::env::var("RINGWAY_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = given.unwrap_or_else(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        now.as_secs() ^ (u64::from(now.subsec_nanos()) << 20)
+    });
+    println!("RINGWAY_SEED={seed}");
+    Dice::new(seed)
+}
+
+/// Whoever else uses the server.
+pub(crate) struct Stranger {
+    runtime: tokio::runtime::Runtime,
+    pub(crate) jetstream: Context,
+}
+
+impl Stranger {
+    pub(crate) fn at(server: &Server) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let jetstream =
+            runtime.block_on(async { jetstream::new(async_nats::connect(server.url()).await.unwrap()) });
+        Self { runtime, jetstream }
+    }
+
+    pub(crate) fn wait<F: Future>(&self, what: F) -> F::Output {
+        self.runtime.block_on(what)
+    }
+
+    /// What `nats kv get` shows.
+    pub(crate) fn read(&self, bucket: &str, key: &str) -> Option<Vec<u8>> {
+        self.wait(async {
+            let bucket = self.jetstream.get_key_value(bucket).await.unwrap();
+            bucket.get(key).await.unwrap().map(|bytes| bytes.to_vec())
+        })
+    }
+
+    /// What `nats pub` does, acknowledged.
+    pub(crate) fn publish(&self, subject: &str, body: &'static str) {
+        self.wait(async {
+            self.jetstream.publish(subject.to_owned(), body.into()).await.unwrap().await.unwrap();
+        });
+    }
+
+    /// How many messages a stream has.
+    pub(crate) fn count(&self, stream: &str) -> u64 {
+        self.wait(async { self.jetstream.get_stream(stream).await.unwrap().cached_info().state.messages })
+    }
+}
+
+/// A value as bytes.
+pub(crate) fn bytes(store: &impl Store, table: &str, key: &[u8]) -> Option<Vec<u8>> {
+    store.get(table, key).unwrap().map(|value| value.bytes.to_vec())
+}

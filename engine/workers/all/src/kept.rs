@@ -1,0 +1,155 @@
+//! The store that the settings ask for: in a folder, or on NATS. The only place that names both; workers see the trait. It
+//! must not know what is kept.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringway_config::engine::{Store as StoreSettings, StoreKind};
+use ringway_config::{EngineSettings, Settings};
+use ringway_store::{Damage, Embedded, OpenReport, Options, Store, StoreError};
+use ringway_store_nats::{Identity, NatsOptions, NatsStore, Tls};
+
+use crate::workers::StartError;
+
+/// The project of an engine that is told of none.
+const PROJECT: &str = "default";
+
+/// An open store.
+#[derive(Debug, Clone)]
+pub(crate) enum Kept {
+    /// In a folder of this machine.
+    Embedded(Arc<Embedded>),
+    /// On a NATS server.
+    Nats(Arc<NatsStore>),
+}
+
+/// How a store is opened with these settings.
+#[must_use]
+pub fn store_options(settings: &EngineSettings) -> Options {
+    let mut options = Options::default();
+    if let Some(bytes) = settings.store.cache_bytes {
+        options.cache_bytes = bytes;
+    }
+    if let Some(bytes) = settings.store.memory_bytes {
+        options.memory_bytes = bytes;
+    }
+    options
+}
+
+/// How a store on NATS is opened with these settings.
+fn nats_options(settings: &Settings) -> NatsOptions {
+    let found = &settings.engine.store;
+    let project = settings.engine.project.as_deref().unwrap_or(PROJECT);
+    let mut options = NatsOptions::new(found.name.as_deref().unwrap_or(project));
+    if let Some(servers) = &found.servers {
+        options.servers.clone_from(servers);
+    }
+    options.identity = identity(settings, found);
+    if let Some(tls) = &found.tls {
+        let beside = |path: &Path| settings.beside(path);
+        options.tls = Tls {
+            required: tls.required,
+            roots: tls.roots.as_deref().map(beside),
+            own: tls.certificate.as_deref().map(beside).zip(tls.key.as_deref().map(beside)),
+        };
+    }
+    options.replicas = found.replicas.unwrap_or(options.replicas);
+    options.patience = found.patience_ms.map_or(options.patience, Duration::from_millis);
+    options.keep = found.keep_seconds.map_or(options.keep, Duration::from_secs);
+    options
+}
+
+/// Who we are; the settings were checked to say it in one way.
+fn identity(settings: &Settings, found: &StoreSettings) -> Identity {
+    if let Some(path) = &found.credentials {
+        return Identity::Credentials(settings.beside(path));
+    }
+    if let (Some(user), Some(password)) = (&found.user, &found.password) {
+        return Identity::Password { user: user.clone(), password: password.0.clone() };
+    }
+    found.token.as_ref().map_or(Identity::Nobody, |token| Identity::Token(token.0.clone()))
+}
+
+impl Kept {
+    /// Opens the store, with what was found and where it is.
+    pub(crate) fn open(folder: &Path, settings: &Settings) -> Result<(Self, OpenReport, String), StartError> {
+        match settings.engine.store.kind {
+            StoreKind::Embedded => {
+                let opened = Embedded::open(folder, store_options(&settings.engine));
+                let (store, report) =
+                    opened.map_err(|source| StartError::Store { folder: folder.to_owned(), source })?;
+                Ok((Self::Embedded(Arc::new(store)), report, folder.display().to_string()))
+            }
+            StoreKind::Nats => {
+                let (store, report) = NatsStore::open(nats_options(settings)).map_err(StartError::Nats)?;
+                let place = store.place().to_owned();
+                Ok((Self::Nats(Arc::new(store)), report, place))
+            }
+        }
+    }
+
+    /// The same to those who need not know which it is.
+    pub(crate) fn shared(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Embedded(store) => Arc::clone(store) as Arc<dyn Store>,
+            Self::Nats(store) => Arc::clone(store) as Arc<dyn Store>,
+        }
+    }
+
+    /// Looks at everything that is kept.
+    pub(crate) fn verify(&self) -> Result<Vec<Damage>, StoreError> {
+        match self {
+            Self::Embedded(store) => Ok(store.verify()),
+            Self::Nats(store) => store.verify(),
+        }
+    }
+
+    /// Nothing is to wait long for a store that cannot be reached.
+    pub(crate) fn hurry(&self) {
+        if let Self::Nats(store) = self {
+            store.hurry();
+        }
+    }
+
+    /// Closes it; false if somebody still has it.
+    pub(crate) fn close(self) -> Result<bool, StoreError> {
+        match self {
+            Self::Embedded(store) => {
+                Arc::into_inner(store).map_or(Ok(false), |store| store.close().map(|()| true))
+            }
+            Self::Nats(store) => {
+                Arc::into_inner(store).map_or(Ok(false), |store| store.close().map(|()| true))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringway_config::Variables;
+
+    use super::*;
+
+    #[test]
+    fn what_the_file_says_of_nats_is_taken() {
+        let text = "engine: {project: shop, store: {kind: nats, servers: ['tls://a', 'tls://b'], user: me, \
+                    password: \"${PASSWORD}\", replicas: 3, patience_ms: 10, keep_seconds: 9, tls: {required: true, \
+                    roots: /ca.pem}}}";
+        let variables = Variables::of([("PASSWORD", "12")]);
+        let settings = Settings::parse("x", text, &crate::sections(), &variables).unwrap();
+        let options = nats_options(&settings);
+        assert_eq!((options.servers.len(), options.name.as_str(), options.replicas), (2, "shop", 3));
+        let expected = Identity::Password { user: "me".to_owned(), password: "12".to_owned() };
+        assert_eq!(options.identity, expected);
+        assert_eq!((options.patience, options.keep), (Duration::from_millis(10), Duration::from_secs(9)));
+        assert!(options.tls.required && options.tls.roots.as_deref() == Some(Path::new("/ca.pem")));
+        let settings =
+            Settings::parse("x", "engine: {store: {kind: nats, name: n}}", &crate::sections(), &variables);
+        let options = nats_options(&settings.unwrap());
+        assert_eq!(
+            (options.name.as_str(), options.servers.as_slice()),
+            ("n", &[ringway_store_nats::options::SERVER.to_owned()][..])
+        );
+    }
+}
