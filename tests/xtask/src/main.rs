@@ -77,6 +77,10 @@ fn slow(check: &Check, rest: &[String]) -> ExitCode {
         say!("{}: there is no {}", check.verb, check.source);
         return ExitCode::FAILURE;
     }
+    if let Some(reason) = check.refused() {
+        say!("{}: cannot run on this machine: {reason}", check.verb);
+        return ExitCode::FAILURE;
+    }
     let job = check.job(&Runner::find(), Effort::Full, rest);
     say!("{}: {}", check.verb, job.line());
     finish(&job)
