@@ -111,9 +111,9 @@ impl Embedded {
     /// # Errors
     /// [`OpenError::Locked`] if another engine has it; `Format`, `ReadOnly`, `DiskFull`, `Io`, `Index`.
     pub fn open(folder: &Path, options: Options) -> Result<(Self, OpenReport), OpenError> {
-        std::fs::create_dir_all(folder).map_err(|source| OpenError::io(folder, folder, source))?;
-        let lock = Lock::take(folder)?;
         let files = Arc::clone(&options.files);
+        files::make_folder(&*files, folder).map_err(|source| OpenError::io(folder, folder, source))?;
+        let lock = Lock::take(folder)?;
         let mut report = OpenReport::default();
         let (pair, facts) = open_index(folder, &options, &mut report)?;
         let after = facts[0].revision.min(facts[1].revision);
