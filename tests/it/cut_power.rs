@@ -159,7 +159,7 @@ fn one_store(mode: Mode, cuts: u64, dice: &mut Dice, told: &mut Told) {
 fn a_store_that_was_being_made_when_the_power_went_is_made_again() {
     let mut dice = Dice::new(effort::seed());
     let rounds = effort::rounds(12).div_ceil(4);
-    let mut chosen = 0;
+    let (mut chosen, mut names) = (0, 0);
     for mode in MODES {
         for _ in 0..rounds {
             let mut machine = Machine::new(mode);
@@ -172,12 +172,15 @@ fn a_store_that_was_being_made_when_the_power_went_is_made_again() {
             chosen += u64::from(machine.disk.wait_until_off(MAKING));
             machine.disk.power_off();
             engine.kill_and_wait();
-            machine.start_again(&mut dice);
+            names += machine.start_again(&mut dice).names;
             let engine = start(&machine);
             assert_eq!(engine.hear("damage"), "[]", "{mode:?}: nothing was ever acknowledged here");
             engine.hear("ready");
         }
     }
-    println!("summary: {} stores cut while they were made, {chosen} at a chosen operation", 2 * rounds);
+    println!(
+        "summary: {} stores cut while they were made, {chosen} at a chosen operation, which took {names} names",
+        2 * rounds
+    );
     assert!(chosen > 0, "the power never went before the store was made");
 }
