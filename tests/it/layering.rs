@@ -85,6 +85,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ringway-bench",
         ],
     ),
+    ("ringway-power", &[]),
     ("xtask", &[]),
     // The engine that lets each example run with one command.
     ("ringway-example-stage", &["ringway-engine"]),
@@ -119,7 +120,9 @@ const OUTSIDE: &[(&str, &[&str])] = &[
             "ringway-worker-cron",
         ],
     ),
-    ("nix", &[]),
+    // A file system of the tests' own is mounted and taken away.
+    ("nix", &["ringway-power"]),
+    ("fuser", &["ringway-power"]),
     ("memmap2", &[]),
     ("shared_memory", &["ringway-ipc"]),
     ("io-uring", &["ringway-ipc", "ringway-cli"]),

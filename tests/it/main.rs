@@ -25,6 +25,8 @@ mod zones;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod cut_power;
+#[cfg(test)]
 mod durable;
 #[cfg(test)]
 mod leaks;

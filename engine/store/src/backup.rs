@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::embedded::{Embedded, FORMAT, Options};
 use crate::error::OpenError;
+use crate::files;
 use crate::index::Facts;
 use crate::memory::Version;
 use crate::pair::Pair;
@@ -115,7 +116,7 @@ pub fn backup(store: &dyn Store, path: &Path) -> Result<Backup, OpenError> {
 pub fn restore(path: &Path, folder: &Path, options: &Options) -> Result<Backup, OpenError> {
     read(path, &mut |_| Ok(()))?;
     let io = |source| OpenError::io(folder, folder, source);
-    fs::create_dir_all(folder).map_err(io)?;
+    files::make_folder(&*options.files, folder).map_err(io)?;
     if fs::read_dir(folder).map_err(io)?.next().is_some() {
         return Err(OpenError::NotEmpty { folder: folder.to_owned() });
     }

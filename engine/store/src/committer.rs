@@ -329,6 +329,11 @@ impl Core {
             }
             self.moved.wait(&mut moving);
         }
+        self.freeze(&mut moving);
+    }
+
+    /// Hands the memory to the mover, which has none, and begins another.
+    fn freeze(&self, moving: &mut Moving) {
         let mut current = self.current.write();
         let frozen = Arc::clone(&current.view.active);
         moving.frozen = Some((Arc::clone(&frozen), current.revision));
@@ -336,6 +341,17 @@ impl Core {
         current.view = Arc::new(View { active: Arc::default(), frozen: Some(frozen), index });
         drop(current);
         self.to_move.notify_all();
+    }
+
+    /// Moves all of memory to the index before the threads begin. What there is no room for stays for the mover.
+    pub(crate) fn move_now(&self, pair: &Pair) {
+        let mut moving = self.moving.lock();
+        self.freeze(&mut moving);
+        let frozen = moving.frozen.clone();
+        drop(moving);
+        if let Some((memory, revision)) = frozen {
+            self.move_one(pair, &memory, revision);
+        }
     }
 
     /// The mover's life. On the way out it moves what is left.

@@ -111,9 +111,9 @@ impl Embedded {
     /// # Errors
     /// [`OpenError::Locked`] if another engine has it; `Format`, `ReadOnly`, `DiskFull`, `Io`, `Index`.
     pub fn open(folder: &Path, options: Options) -> Result<(Self, OpenReport), OpenError> {
-        std::fs::create_dir_all(folder).map_err(|source| OpenError::io(folder, folder, source))?;
-        let lock = Lock::take(folder)?;
         let files = Arc::clone(&options.files);
+        files::make_folder(&*files, folder).map_err(|source| OpenError::io(folder, folder, source))?;
+        let lock = Lock::take(folder)?;
         let mut report = OpenReport::default();
         let (pair, facts) = open_index(folder, &options, &mut report)?;
         let after = facts[0].revision.min(facts[1].revision);
@@ -145,6 +145,10 @@ impl Embedded {
         let view = View { active: Arc::new(memory), frozen: None, index: Arc::new(index) };
         let at = At { view: Arc::new(view), revision: report.revision };
         let core = Arc::new(Core::new(folder.to_owned(), options, counters, at, released));
+        if found.used.len() > 1 {
+            // Else each crash of an engine that crashes again and again would leave one segment more.
+            core.move_now(&pair);
+        }
         let spawn = |name: &str, life: Box<dyn FnOnce(Arc<Core>) + Send>| {
             let core = Arc::clone(&core);
             thread::Builder::new().name(name.to_owned()).spawn(move || life(core)).map_err(io)

@@ -144,6 +144,18 @@ impl Files for Disk {
     }
 }
 
+/// Makes a folder, and those above it that are not there. When this returns, their names are on disk.
+pub(crate) fn make_folder(files: &dyn Files, folder: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> =
+        folder.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
+    for folder in missing.into_iter().rev() {
+        fs::create_dir_all(folder)?;
+        let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
+        files.sync_folder(above.unwrap_or_else(|| Path::new(".")))?;
+    }
+    Ok(())
+}
+
 /// Reads a whole file.
 pub(crate) fn read_all(files: &dyn Files, path: &Path) -> io::Result<Vec<u8>> {
     let file = files.open(path, false)?;

@@ -80,6 +80,10 @@ fn slow(check: &Check, rest: &[String]) -> ExitCode {
     if check.verb == "nats" && !tools::nats_server() {
         return ExitCode::FAILURE;
     }
+    if let Some(reason) = check.refused() {
+        say!("{}: cannot run on this machine: {reason}", check.verb);
+        return ExitCode::FAILURE;
+    }
     let job = check.job(&Runner::find(), Effort::Full, rest);
     say!("{}: {}", check.verb, job.line());
     finish(&job)

@@ -255,6 +255,18 @@ pub(crate) fn nats_server() -> bool {
     copied.is_ok()
 }
 
+/// Mounts a file system by FUSE, to see whether this machine permits it; if not, says why.
+pub(crate) fn mounting_refused() -> Option<String> {
+    say!("trying whether a file system can be mounted here");
+    // As `verify` builds it, with the features of the whole workspace.
+    let probe = Job::cargo().args(["run", "--quiet", "--bin", "ringway-power-probe"]).dir(root());
+    let outcome = probe.run();
+    match outcome.end {
+        End::Passed => None,
+        End::Failed(how) => Some(outcome.last.into_iter().next_back().unwrap_or(how)),
+    }
+}
+
 fn present(need: &Need) -> bool {
     match need.probe {
         [program, args @ ..] => Job::new(*program).args(args.iter().copied()).succeeds(),

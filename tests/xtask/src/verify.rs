@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::checks::{CHECKS, Check, Effort, Fuzz};
+use crate::checks::{CHECKS, Check, Effort, Fuzz, Kind};
 use crate::process::{End, Job, Outcome};
 use crate::say;
 use crate::tools::{self, Runner, Selection};
@@ -27,6 +27,8 @@ pub(crate) enum Extent {
 /// What a step does when its turn comes.
 enum Work {
     Job(Job),
+    /// A check that this machine may refuse.
+    IfPermitted(&'static Check, Job),
     Prerequisites,
     Absent(&'static str),
 }
@@ -51,6 +53,8 @@ enum Verdict {
     Passed,
     Failed(String),
     Absent(&'static str),
+    /// This machine does not permit it.
+    Skipped(String),
     NotReached,
 }
 
@@ -129,10 +133,11 @@ fn slow_checks(runner: &Runner) -> Vec<Step> {
     let wanted = CHECKS.iter().filter(|check| check.in_verify);
     wanted
         .map(|check| {
-            let work = if check.exists() {
-                Work::Job(check.job(runner, Effort::Short, &[]))
-            } else {
-                Work::Absent(check.source)
+            let job = || check.job(runner, Effort::Short, &[]);
+            let work = match check.kind {
+                _ if !check.exists() => Work::Absent(check.source),
+                Kind::Mounting { .. } => Work::IfPermitted(check, job()),
+                _ => Work::Job(job()),
             };
             Step { name: format!("{} (short)", check.verb), work, gate: false }
         })
@@ -171,16 +176,25 @@ impl Step {
                 say!("\n[{number}/{count}] {}", self.name);
                 (tools::prerequisites().into(), Vec::new(), Vec::new())
             }
-            Work::Job(job) => {
-                say!("\n[{number}/{count}] {}: {}", self.name, job.line());
-                let Outcome { end, summaries, last } = job.run();
-                (end.into(), summaries, last)
-            }
+            Work::IfPermitted(check, job) => match check.refused() {
+                Some(reason) => {
+                    say!("\n[{number}/{count}] {}", self.name);
+                    (Verdict::Skipped(reason), Vec::new(), Vec::new())
+                }
+                None => run_job(&format!("[{number}/{count}] {}", self.name), &job),
+            },
+            Work::Job(job) => run_job(&format!("[{number}/{count}] {}", self.name), &job),
         };
         let took = started.elapsed();
         say!("[{number}/{count}] {}: {verdict} ({:.1} s)", self.name, took.as_secs_f64());
         Row { name: self.name, verdict, took, summaries, last }
     }
+}
+
+fn run_job(title: &str, job: &Job) -> (Verdict, Vec<String>, Vec<String>) {
+    say!("\n{title}: {}", job.line());
+    let Outcome { end, summaries, last } = job.run();
+    (end.into(), summaries, last)
 }
 
 impl Row {
@@ -210,13 +224,14 @@ impl fmt::Display for Verdict {
             Self::Passed => write!(f, "ok"),
             Self::Failed(reason) => write!(f, "FAILED: {reason}"),
             Self::Absent(source) => write!(f, "absent: there is no {source}"),
+            Self::Skipped(reason) => write!(f, "SKIPPED, this machine does not permit it: {reason}"),
             Self::NotReached => write!(f, "not reached"),
         }
     }
 }
 
 /// Prints the end of what the failed steps said, once more, then the table, and says whether everything passed. An absent
-/// check is named, and fails nothing.
+/// check, and one that this machine does not permit, is named, and fails nothing.
 fn report(rows: &[Row], took: Duration) -> bool {
     for row in rows.iter().filter(|row| matches!(row.verdict, Verdict::Failed(_))) {
         say!("\nverify: {} {}; its last lines:", row.name, row.verdict);
@@ -230,7 +245,9 @@ fn report(rows: &[Row], took: Duration) -> bool {
             say!("  {:width$}             {line}", "");
         }
     }
-    let passed = rows.iter().all(|row| matches!(row.verdict, Verdict::Passed | Verdict::Absent(_)));
+    let passed = rows
+        .iter()
+        .all(|row| matches!(row.verdict, Verdict::Passed | Verdict::Absent(_) | Verdict::Skipped(_)));
     let verdict = if passed { "all checks passed" } else { "NOT all checks passed" };
     say!("verify: {verdict} in {:.0} s", took.as_secs_f64());
     passed
@@ -251,6 +268,7 @@ mod tests {
         };
         check(Verdict::Passed, true);
         check(Verdict::Absent("b"), true);
+        check(Verdict::Skipped("d".to_owned()), true);
         check(Verdict::Failed("c".to_owned()), false);
         check(Verdict::NotReached, false);
     }

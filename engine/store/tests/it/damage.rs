@@ -47,13 +47,15 @@ fn everything_is_there(store: &impl Store) {
     }
 }
 
-/// Flips a bit of a random byte among those that were ever written.
+/// Flips a bit of a random byte: mostly among those that were ever written, now and then of any.
 fn flip(folder: &Path, dice: &mut Dice) -> (PathBuf, u64) {
     let mut files = Vec::new();
+    let anywhere = dice.below(8) == 0;
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        let used =
-            fs::read(&path).unwrap().iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
+        let bytes = fs::read(&path).unwrap();
+        let last = bytes.iter().rposition(|byte| anywhere || *byte != 0);
+        let used = last.map_or(0, |last| last as u64 + 1);
         files.push((path, used));
     }
     files.sort();

@@ -37,6 +37,23 @@ fn what_was_committed_is_there_after_closing_and_after_not_closing() {
     assert_eq!(store.verify(), []);
 }
 
+/// A segment of the log is used again when the index has what is in it; until then every crash leaves one.
+#[test]
+fn a_store_that_crashes_again_and_again_keeps_a_few_segments() {
+    let folder = tempfile::tempdir().unwrap();
+    for round in 0..20_u32 {
+        let options = Options { memory_bytes: 32 << 20, ..small() };
+        let (store, report) = Embedded::open(folder.path(), options).unwrap();
+        assert_eq!(report.damage, []);
+        store.commit(Batch::new().put("t", &round.to_be_bytes(), vec![1; 500]), Durability::Durable).unwrap();
+        assert_eq!(store.scan(&Scan::table("t")).unwrap().len(), round as usize + 1);
+        store.abandon();
+        let names = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        let segments = names.filter(|path| path.extension().is_some_and(|ending| ending == "seg")).count();
+        assert!(segments <= 3, "{segments} segments after {} crashes", round + 1);
+    }
+}
+
 #[test]
 fn two_engines_never_have_one_folder() {
     let folder = tempfile::tempdir().unwrap();

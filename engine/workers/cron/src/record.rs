@@ -98,11 +98,6 @@ pub(crate) fn set_aside(batch: Batch, id: &str, bytes: &[u8], now: Millis) -> Ba
     batch.put(TABLE_ASIDE, key.as_bytes(), bytes)
 }
 
-/// What a store's error means for a job: everything but a full queue needs a person.
-pub(crate) fn may_pass(error: &StoreError) -> bool {
-    error.may_pass()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -363,7 +363,7 @@ fn refuse(entry: &mut Entry, id: &str, claim: Claim, error: &StoreError, now: Mi
 }
 
 fn retry_after(error: &StoreError) -> Millis {
-    if record::may_pass(error) { RETRY_MS } else { RETRY_MS_MAX }
+    if error.may_pass() { RETRY_MS } else { RETRY_MS_MAX }
 }
 
 /// Counts a function as running until it is dropped.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringway::{Failure, Function, Worker, WorkerId};
-use ringway_config::Settings;
+use ringway_config::{Settings, Variables};
 use ringway_engine::Engine;
 use ringway_tests::service::tell;
 use ringway_workers::{Workers, sections};
@@ -20,11 +20,13 @@ use serde_json::Value;
 
 use super::Played;
 
-/// Runs an engine with every built-in worker until it is killed.
-pub(super) fn play(address: &str, folder: &str, orders: &Receiver<String>) -> Played {
+/// Runs an engine with every built-in worker until it is killed. Tells what was damaged in the store. The settings are as
+/// `ringway.yaml` has them.
+pub(super) fn play(address: &str, folder: &str, settings: &str, orders: &Receiver<String>) -> Played {
     let _engine = Engine::builder().address(address).start()?;
-    let settings = Settings::defaults(&sections())?;
-    let _workers = Workers::start(address, Path::new(folder), &settings)?;
+    let settings = Settings::parse("settings", settings, &sections(), &Variables::default())?;
+    let workers = Workers::start(address, Path::new(folder), &settings)?;
+    tell(&format!("damage {:?}", workers.report().damage));
     tell("ready");
     orders.iter().for_each(drop);
     Ok(())

@@ -8,6 +8,7 @@ mod callee;
 mod caller;
 mod durable;
 mod engine;
+mod renamer;
 
 use std::error::Error;
 use std::io::BufRead as _;
@@ -31,8 +32,9 @@ fn main() -> Played {
         }
         ["victim", address, prefix, target] => callee::play_victim(address, prefix, target, &orders()),
         ["caller", address, target, point] => caller::play(address, target, point, &orders()),
-        ["durable", address, folder] => durable::play(address, folder, &orders()),
+        ["durable", address, folder, settings] => durable::play(address, folder, settings, &orders()),
         ["laborer", address, journal] => durable::play_laborer(address, journal, &orders()),
+        ["renamer", folder, syncs] => renamer::play(folder, syncs),
         _ => Err(format!("no such part: {words:?}").into()),
     }
 }
