@@ -23,7 +23,6 @@ mod reader;
 mod record;
 mod requests;
 mod tables;
-mod text;
 mod told;
 mod trigger;
 mod watch;

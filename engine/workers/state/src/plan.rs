@@ -232,7 +232,7 @@ impl Planner {
                 return Err(WriteError::TooLarge { found, max });
             }
             let text = std::str::from_utf8(record.payload()).unwrap_or_default();
-            if record.form() == Form::Json && !crate::text::is_shallow(text) {
+            if record.form() == Form::Json && !ringway_worker_kit::text::is_shallow(text) {
                 return Err(WriteError::TooDeep);
             }
         }
