@@ -1,1 +1,76 @@
-//! In the making.
+//! A disk that is full, one that fails, and an engine whose machine loses power: what was acknowledged is there, and what was
+//! refused is not.
+
+use std::sync::Arc;
+
+use ringway_store::Options;
+use ringway_store::testing::faults::{Fault, Faults};
+use ringway_worker_stream::Config;
+use serde_json::{Value, json};
+
+use crate::bed::Bed;
+
+#[test]
+fn writers_on_a_full_disk_are_refused_and_go_on_when_there_is_room() {
+    let faults = Faults::default();
+    let options = Options { files: Arc::new(faults.clone()), ..Options::default() };
+    let mut bed = Bed::on(options, Config::default());
+    let mut acknowledged = vec![bed.append(json!("x"))];
+    faults.set(Some(Fault::Full));
+    let large = json!({"stream_name": "s", "group_id": "g", "data": "x".repeat(1 << 19)});
+    // Until what the log has in reserve is used up.
+    let error = loop {
+        match bed.try_call("append", large.clone()) {
+            Ok(done) => acknowledged.push(done["offset"].as_u64().unwrap()),
+            Err(error) => break error,
+        }
+        assert!(acknowledged.len() < 1000, "the disk never fills");
+    };
+    assert!(error.message.contains("full"), "{error}");
+    // Several at once: each is refused, and none builds on another's.
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert!(bed.try_call("append", large.clone()).is_err()));
+        }
+    });
+    faults.set(None);
+    acknowledged.push(bed.append(json!("after")));
+    assert_eq!(acknowledged, (1..=acknowledged.len() as u64).collect::<Vec<_>>(), "a number is missing");
+    bed.restart();
+    let info = bed.info();
+    assert_eq!(info["last_offset"], json!(acknowledged.len()));
+    let last = bed.read(json!({"from_offset": acknowledged.len()}));
+    assert_eq!(last["entries"][0]["data"], "after");
+}
+
+#[test]
+fn a_disk_that_fails_acknowledges_nothing_more() {
+    let faults = Faults::default();
+    let options = Options { files: Arc::new(faults.clone()), ..Options::default() };
+    let bed = Bed::on(options, Config::default());
+    bed.set("a", json!(1));
+    faults.set(Some(Fault::Sync));
+    let set = json!({"stream_name": "s", "group_id": "g", "item_id": "a", "data": 2});
+    for _ in 0..3 {
+        let (code, error) = bed.refusal("set", set.clone());
+        assert!(code == "STREAM_SET_ERROR" && error.message.contains("disk"), "{error}");
+    }
+    faults.set(None);
+}
+
+#[test]
+fn a_record_of_another_version_is_reported_and_kept() {
+    let bed = Bed::new();
+    bed.set("k", json!(1));
+    let batch = ringway_store::Batch::new().put("stream.item", b"s\0\0g\0\0k", b"\x09{}".to_vec());
+    bed.store().commit(batch, ringway_store::Durability::Durable).unwrap();
+    for (function, code) in [("get", "STREAM_GET_ERROR"), ("delete", "STREAM_DELETE_ERROR")] {
+        let item = json!({"stream_name": "s", "group_id": "g", "item_id": "k"});
+        let (found, error) = bed.refusal(function, item);
+        assert_eq!(found, code);
+        assert!(error.message.contains("format 9") && error.message.contains("`k`"), "{error}");
+    }
+    assert_eq!(bed.count("stream.item"), 1, "it was dropped");
+    bed.set("l", json!(2));
+    assert_eq!((bed.get("l"), bed.get("m")), (json!(2), Value::Null));
+}
