@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringway::{CallError, CallOptions, Worker};
-use ringway_store::{Batch, Durability, Scan};
+use ringway_store::{Batch, Commit, Durability, Scan};
 use ringway_worker_kit::{Binding, Bindings, Condition, Spawner, deliver_async};
 
 use crate::core::Core;
@@ -289,8 +289,13 @@ enum Over {
 
 impl Lane {
     async fn run(self) {
+        let mut written = None;
         loop {
-            let ended = self.tell_all().await;
+            let ended = self.tell_all(&mut written).await;
+            if let Some(written) = written.take() {
+                // Whoever reads next where this was is to find it. One that failed is told of by the store.
+                drop(written.await);
+            }
             let Some(core) = self.core.upgrade() else { return };
             let anyway = matches!(ended, Err(Over::Unbound));
             if let Err(Over::Store(error)) = ended {
@@ -336,8 +341,8 @@ impl Lane {
         read().map_err(Over::Store)
     }
 
-    /// Tells everything that is there.
-    async fn tell_all(&self) -> Result<(), Over> {
+    /// Tells everything that is there. What is written last, and may be under way still, is left to the caller.
+    async fn tell_all(&self, commit: &mut Option<Commit>) -> Result<(), Over> {
         let mut done = self.position()?;
         let mut written = done;
         loop {
@@ -351,7 +356,7 @@ impl Lane {
             for found in entries {
                 let sequence = found.sequence;
                 if self.tell(found).await? {
-                    self.note(sequence)?;
+                    *commit = Some(self.note(sequence)?);
                     written = sequence;
                 }
                 done = sequence;
@@ -359,21 +364,21 @@ impl Lane {
             if read == 0 {
                 // Entries that it does not want are not looked at again after a restart, nor kept for it.
                 if done > written {
-                    self.note(done)?;
+                    *commit = Some(self.note(done)?);
                 }
                 return Ok(());
             }
         }
     }
 
-    fn note(&self, done: u64) -> Result<(), Over> {
+    fn note(&self, done: u64) -> Result<Commit, Over> {
         let core = self.core()?;
         let key = self.place.reader(&Reader::Trigger(self.number));
         let key = key.map_err(|error| Over::Store(Refusal::Name(error)))?;
         let cursor = Cursor { done, time_ms: core.now_ms() };
         // Should this be lost in a crash, the function is told once more.
         let batch = Batch::new().put(tables::CURSORS, &key, cursor.encode());
-        core.store.start(batch, Durability::Ephemeral).map(drop).map_err(|error| Over::Store(error.into()))
+        core.store.start(batch, Durability::Ephemeral).map_err(|error| Over::Store(error.into()))
     }
 
     /// Tells one entry, again and again if need be. Whether there was anything to tell.

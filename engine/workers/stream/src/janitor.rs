@@ -116,7 +116,10 @@ async fn work(core: &Weak<Core>, now_ms: u64, check: bool) -> Result<Option<u64>
     if check {
         check_all(core, now_ms).await?;
     }
-    up(core)?.news.timer.note(next_ms);
+    let held = up(core)?;
+    let mut due = held.news.timer.due.lock();
+    // Earlier ones that were noted meanwhile stay, and have nudged.
+    due.expiry_ms = due.expiry_ms.into_iter().chain(next_ms).min();
     Ok(next_ms)
 }
 
@@ -274,6 +277,7 @@ async fn check_one(
         trim(core, place, now_ms).await?;
     }
     let held = up(core)?;
+    let Some(head) = reader::head(&*held.store.snapshot()?, place)? else { return Ok(()) };
     let empty = head.items == 0 && head.entries() == 0;
     if empty || !gone.is_empty() {
         let cursors = reader::cursors(&*held.store.snapshot()?, place)?;

@@ -75,7 +75,11 @@ fn appends_are_on_disk_when_they_are_acknowledged_and_share_the_disk() {
     assert_eq!(bed.metrics().syncs, durable, "an ephemeral stream waited for the disk");
     std::thread::scope(|scope| {
         for _ in 0..16 {
-            scope.spawn(|| (0..20).for_each(|n| drop(bed.append(json!(n)))));
+            scope.spawn(|| {
+                for n in 0..20 {
+                    bed.append(json!(n));
+                }
+            });
         }
     });
     let seen: BTreeSet<u64> = offsets(&bed.read(json!({"limit": 1000}))).into_iter().collect();

