@@ -18,6 +18,7 @@ use crate::error::Refusal;
 use crate::limits::CHUNK;
 use crate::place::{Place, Reader};
 use crate::plan::Act;
+use crate::reader::Found;
 use crate::record::Head;
 use crate::{reader, tables};
 
@@ -212,25 +213,28 @@ async fn trim(core: &Weak<Core>, place: &Place, now_ms: u64) -> Result<(), Refus
     }
 }
 
-/// What is too much of a log, at most a chunk of it.
+/// What is too much of a log, at most a chunk of it. Costs a look at the oldest entry where nothing is.
 fn excess(core: &Core, place: &Place, head: &Head, now_ms: u64) -> Result<Option<Act>, Refusal> {
     let rules = core.config.rules(&place.stream);
     let snapshot = core.store.snapshot()?;
     let old_ms = now_ms.saturating_sub(rules.retention_ms);
     let given_up_ms = now_ms.saturating_sub(core.config.trigger_retention_ms);
-    let mut held = None;
+    let time_of = |found: &Found| found.entry.as_ref().map_or(0, |entry| entry.time_ms);
     let (mut entries, mut bytes, mut keep_from) = (head.entries(), head.log_bytes, head.first);
+    let is_much = |entries: u64, bytes: u64, time_ms: u64| {
+        entries > rules.retention_entries || bytes > rules.retention_bytes || time_ms < old_ms
+    };
+    let oldest = reader::entries(&*snapshot, place, head.first, 1, 0)?;
+    if !oldest.first().is_some_and(|oldest| is_much(entries, bytes, time_of(oldest))) {
+        return Ok(None);
+    }
+    let held = held_from(core, place, head)?;
+    let is_held = |found: &Found| found.sequence >= held && time_of(found) >= given_up_ms;
+    if oldest.first().is_some_and(is_held) {
+        return Ok(None);
+    }
     for found in reader::entries(&*snapshot, place, head.first, CHUNK, usize::MAX)? {
-        let time_ms = found.entry.as_ref().map_or(0, |entry| entry.time_ms);
-        let much = entries > rules.retention_entries || bytes > rules.retention_bytes || time_ms < old_ms;
-        if !much {
-            break;
-        }
-        let held = match held {
-            Some(held) => held,
-            None => *held.insert(held_from(core, place, head)?),
-        };
-        if found.sequence >= held && time_ms >= given_up_ms {
+        if !is_much(entries, bytes, time_of(&found)) || is_held(&found) {
             break;
         }
         (entries, bytes, keep_from) =

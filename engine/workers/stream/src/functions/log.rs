@@ -113,14 +113,13 @@ async fn read(core: Weak<Core>, message: Message) -> HandlerResult<Message> {
         reader::entries(&*snapshot, &place, from, limit, core.config.page_bytes_max).map_err(refused)?;
     let next = found.last().map_or(from, |last| last.sequence + 1);
     let entries: Vec<Value> = found.iter().map(|found| shown(&place, found)).collect();
-    // Somebody who wants to begin at the beginning has not missed what was removed before.
-    let asked = read.from_offset.is_some_and(|offset| offset > 0) || read.consumer.is_some();
     Message::json(&json!({
         "entries": entries,
         "next_offset": next,
         "first_offset": head.first,
         "last_offset": head.last,
-        "missed": if asked { from - wanted } else { 0 },
+        // Whoever begins at the beginning has not missed what was removed before.
+        "missed": if wanted > 1 { from - wanted } else { 0 },
     }))
 }
 

@@ -11,6 +11,7 @@ use ringway::protocol::FunctionId;
 use ringway::protocol::control::TriggerSpec;
 use ringway::{CallError, CallOptions, Failure, Function, Message, StreamCall, Worker};
 use ringway_engine::Engine;
+use ringway_store::files::Files;
 use ringway_store::{Embedded, Options, Scan, Store};
 use ringway_worker_stream::{Clock, Config, Stream};
 use serde_json::{Value, json};
@@ -83,13 +84,27 @@ impl Bed {
 
     /// Ends the worker and closes the store.
     pub(crate) fn stop(&mut self) {
+        drop(self.end());
+    }
+
+    /// Ends the worker, and gives the store.
+    pub(crate) fn end(&mut self) -> Embedded {
         self.stream = None;
         // The threads of the worker have gone, and with them their hold on the store.
-        let store = Arc::try_unwrap(self.store.take().unwrap());
-        assert!(store.is_ok(), "somebody still has the store");
+        let store = Arc::try_unwrap(self.store.take().unwrap()).expect("somebody still has the store");
         assert!(self.client.wait_until(PATIENCE, |catalog| {
             !catalog.functions.iter().any(|function| function.id.as_str() == "stream::get")
         }));
+        store
+    }
+
+    /// From the next start on, files are these.
+    pub(crate) fn use_files(&mut self, files: Arc<dyn Files>) {
+        self.options.files = files;
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub(crate) fn restart(&mut self) {

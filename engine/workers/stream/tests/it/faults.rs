@@ -2,9 +2,13 @@
 //! refused is not.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ringway_store::Options;
+use ringway_store::files::Disk;
+use ringway_store::testing::dice::Dice;
 use ringway_store::testing::faults::{Fault, Faults};
+use ringway_store::testing::power::Power;
 use ringway_worker_stream::Config;
 use serde_json::{Value, json};
 
@@ -73,4 +77,86 @@ fn a_record_of_another_version_is_reported_and_kept() {
     assert_eq!(bed.count("stream.item"), 1, "it was dropped");
     bed.set("l", json!(2));
     assert_eq!((bed.get("l"), bed.get("m")), (json!(2), Value::Null));
+}
+
+const WRITERS: usize = 3;
+
+fn named(writer: usize) -> Value {
+    json!({"stream_name": "s", "group_id": writer.to_string()})
+}
+
+fn with(mut request: Value, more: &[(&str, Value)]) -> Value {
+    more.iter().for_each(|(name, value)| request[*name] = value.clone());
+    request
+}
+
+/// Each writer sets an item and appends to its group, until the power goes. Notes the last number that was acknowledged.
+fn work(bed: &Bed, acknowledged: &[AtomicU64; WRITERS]) {
+    std::thread::scope(|scope| {
+        for (writer, acknowledged) in acknowledged.iter().enumerate() {
+            scope.spawn(move || {
+                for number in acknowledged.load(Ordering::SeqCst) + 1.. {
+                    let set = with(named(writer), &[("item_id", json!("k")), ("data", json!(number))]);
+                    let append = with(named(writer), &[("data", json!(number))]);
+                    if bed.try_call("set", set).is_err() || bed.try_call("append", append).is_err() {
+                        break;
+                    }
+                    acknowledged.store(number, Ordering::SeqCst);
+                }
+            });
+        }
+    });
+}
+
+/// What a group's log holds, in order and without gaps.
+fn log(bed: &Bed, writer: usize) -> Vec<Value> {
+    let mut entries = Vec::new();
+    loop {
+        let from = entries.len() + 1;
+        let page =
+            bed.call("read", with(named(writer), &[("from_offset", json!(from)), ("limit", json!(1000))]));
+        let found = page["entries"].as_array().unwrap();
+        if found.is_empty() {
+            assert_eq!(page["last_offset"], json!(from - 1), "the head says something else than the log");
+            return entries;
+        }
+        entries.extend(found.iter().cloned());
+        assert_eq!(entries.last().unwrap()["offset"], json!(entries.len()), "a gap");
+    }
+}
+
+#[test]
+fn what_was_acknowledged_survives_power_cuts_and_items_fit_their_log() {
+    let mut bed = Bed::new();
+    let mut dice = Dice::new(5);
+    let acknowledged: [AtomicU64; WRITERS] = Default::default();
+    for round in 0..5 {
+        bed.stop();
+        let power = Power::new(bed.folder(), dice.below(1500) + 300).unwrap();
+        bed.use_files(Arc::new(power.clone()));
+        bed.start();
+        work(&bed, &acknowledged);
+        assert!(power.is_off(), "writers were refused while there was power");
+        bed.end().abandon();
+        power.cut(bed.folder(), &mut dice).unwrap();
+        bed.use_files(Arc::new(Disk));
+        bed.start();
+        for (writer, acknowledged) in acknowledged.iter().enumerate() {
+            let wanted = acknowledged.load(Ordering::SeqCst);
+            let log = log(&bed, writer);
+            let last = |kinds: &[&str]| {
+                let of_kind = log.iter().rev().find(|entry| kinds.contains(&entry["type"].as_str().unwrap()));
+                of_kind.map_or(Value::Null, |entry| entry["data"].clone())
+            };
+            let found = last(&["append"]).as_u64().unwrap_or(0);
+            assert!(found >= wanted, "round {round}: {wanted} was acknowledged, {found} is there");
+            let item = bed.call("get", with(named(writer), &[("item_id", json!("k"))]));
+            assert_eq!(item, last(&["create", "update"]), "round {round}: item and log differ");
+            acknowledged.store(found.max(item.as_u64().unwrap_or(0)), Ordering::SeqCst);
+        }
+    }
+    assert!(
+        acknowledged.iter().all(|number| number.load(Ordering::SeqCst) > 0),
+        "nothing was ever acknowledged"
+    );
 }
