@@ -252,7 +252,7 @@ impl State {
         for target in live.values() {
             match &target.binding.config.stream {
                 Some(stream) => {
-                    self.by_stream.entry(Arc::clone(stream)).or_default().push(Arc::clone(target))
+                    self.by_stream.entry(Arc::clone(stream)).or_default().push(Arc::clone(target));
                 }
                 None => self.everywhere.push(Arc::clone(target)),
             }

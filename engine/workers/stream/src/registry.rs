@@ -53,7 +53,7 @@ impl Registry {
 
     /// Ends a subscription; whether there was one.
     pub(crate) fn unsubscribe(&self, id: &str) -> bool {
-        self.subscriptions.lock().get(id).is_some_and(|end| end.close())
+        self.subscriptions.lock().get(id).is_some_and(Sender::close)
     }
 
     /// How many subscriptions there are.

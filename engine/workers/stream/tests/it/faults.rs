@@ -17,11 +17,12 @@ use crate::bed::Bed;
 #[test]
 fn writers_on_a_full_disk_are_refused_and_go_on_when_there_is_room() {
     let faults = Faults::default();
-    let options = Options { files: Arc::new(faults.clone()), ..Options::default() };
+    // Memory that is full at once, so that the store soon needs room for more files.
+    let options = Options { files: Arc::new(faults.clone()), memory_bytes: 32 << 10, ..Options::default() };
     let mut bed = Bed::on(options, Config::default());
     let mut acknowledged = vec![bed.append(json!("x"))];
     faults.set(Some(Fault::Full));
-    let large = json!({"stream_name": "s", "group_id": "g", "data": "x".repeat(1 << 19)});
+    let large = json!({"stream_name": "s", "group_id": "g", "data": "x".repeat(1 << 12)});
     // Until what the log has in reserve is used up.
     let error = loop {
         match bed.try_call("append", large.clone()) {
