@@ -22,6 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ringway-worker-pubsub", &["ringway", "ringway-protocol", "ringway-store", "ringway-worker-kit"]),
     ("ringway-update-ops", &[]),
     ("ringway-worker-state", &["ringway", "ringway-store", "ringway-worker-kit", "ringway-update-ops"]),
+    ("ringway-worker-stream", &["ringway", "ringway-store", "ringway-worker-kit", "ringway-update-ops"]),
     (
         "ringway-engine",
         &["ringway-ipc", "ringway-protocol", "ringway", "ringway-engine-core", "ringway-telemetry"],
@@ -45,6 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ringway-worker-pubsub",
             "ringway-worker-queue",
             "ringway-worker-state",
+            "ringway-worker-stream",
         ],
     ),
     // The demo is an engine, its workers and what they cost, in one program.

@@ -8,7 +8,8 @@ use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand
 use clap_complete::Shell;
 
 use crate::commands::{
-    backup, config, cron, demo, doctor, functions, logs, queue, shm, state, top, traces, trigger, up, workers,
+    backup, config, cron, demo, doctor, functions, logs, queue, shm, state, stream, top, traces, trigger, up,
+    workers,
 };
 
 /// Call functions of any process on this host, and see what they do.
@@ -81,6 +82,9 @@ pub(crate) enum Command {
     /// Read and write what is kept in scopes and keys
     #[command(subcommand)]
     State(state::StateCommand),
+    /// Read and write items of streams, and read, follow and add to their logs
+    #[command(subcommand)]
+    Stream(stream::StreamCommand),
     /// Look at queues, put things in, hold them, and see to dead letters
     #[command(subcommand)]
     Queue(queue::QueueCommand),

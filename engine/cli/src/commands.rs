@@ -17,6 +17,7 @@ pub(crate) mod top;
 pub(crate) mod shm;
 
 pub(crate) mod state;
+pub(crate) mod stream;
 
 pub(crate) mod queue;
 
@@ -59,6 +60,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Top(arguments) => top::run(place, &arguments),
         Command::Shm(arguments) => shm::run(place, &arguments),
         Command::State(command) => state::run(place, &command),
+        Command::Stream(command) => stream::run(place, &command),
         Command::Queue(command) => queue::run(place, &command),
         Command::Cron(command) => cron::run(place, &command),
         Command::Config(command) => config::run(&command),

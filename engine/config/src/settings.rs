@@ -33,7 +33,6 @@ const NOT_OURS: &[&str] = &[
     "iii-telemetry",
     "iii-http",
     "iii-http-functions",
-    "iii-stream",
     "iii-bridge",
     "iii-exec",
     "iii-worker-ops",

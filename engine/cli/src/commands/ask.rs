@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ringway::{CallOptions, ErrorCode};
+use ringway::{CallError, CallOptions, ErrorCode};
 use serde_json::Value;
 
 use crate::arguments::Place;
@@ -29,17 +29,20 @@ pub(super) fn ask_within(
 ) -> Result<Value, Failure> {
     let connection = Connection::open(place, Tracing::Environment)?;
     let options = time_max.into_iter().fold(CallOptions::new(), CallOptions::timeout);
-    connection.worker.trigger_json_with(function, request, &options).map_err(|error| {
-        let missing = error.code == ErrorCode::NotFound && error.user_code.is_none();
-        let failure = Failure::from(error);
-        if !missing {
-            return failure;
-        }
-        failure.hint(format_args!(
-            "the built-in worker `{worker}` offers it; `ringway workers` shows whether it runs, and `workers.{worker}` in \
-             ringway.yaml decides"
-        ))
-    })
+    connection.worker.trigger_json_with(function, request, &options).map_err(|error| hint_at(worker, error))
+}
+
+/// An error of a call, which says of a function that is not there which worker offers it.
+pub(super) fn hint_at(worker: &str, error: CallError) -> Failure {
+    let missing = error.code == ErrorCode::NotFound && error.user_code.is_none();
+    let failure = Failure::from(error);
+    if !missing {
+        return failure;
+    }
+    failure.hint(format_args!(
+        "the built-in worker `{worker}` offers it; `ringway workers` shows whether it runs, and `workers.{worker}` in \
+         ringway.yaml decides"
+    ))
 }
 
 /// Writes an answer: as JSON where that is wanted, else as `table` draws it.

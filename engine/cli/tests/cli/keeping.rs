@@ -268,3 +268,76 @@ fn jobs_are_looked_at_and_held() {
     host.run(&["cron", "pause", "j"]).prints("j is paused\n");
     host.run(&["cron", "resume", "j"]).prints("j runs when it is due\n");
 }
+
+#[test]
+fn streams_are_read_and_written() {
+    let host = Host::start();
+    host.run(&["stream", "list"]).fails(3, &["`stream`", "ringway.yaml"]);
+    offer(
+        &host.worker,
+        &[
+            ("stream::list_all", |_| Ok(json!({"stream": [{"id": "s", "groups": ["g", "h"]}], "count": 1}))),
+            ("stream::logs", |_| {
+                Ok(json!({"groups": [{
+                    "group_id": "g", "items": 2, "item_bytes": 20, "first_offset": 1, "last_offset": 7, "log_bytes": 90,
+                }]}))
+            }),
+            ("stream::list", |asked| {
+                let more = (asked["cursor"].is_null() && asked["limit"] == 1).then_some("1:k");
+                Ok(
+                    json!({"items": [{"id": "k", "data": {"n": 1}, "version": 7}], "cursor": more, "sequence": 7}),
+                )
+            }),
+            ("stream::get", |asked| Ok(if asked["item_id"] == "k" { json!({"n": 1}) } else { Value::Null })),
+            ("stream::set", |asked| Ok(json!({"old_value": null, "new_value": asked["data"]}))),
+            ("stream::append", |asked| {
+                Ok(
+                    json!({"offset": if asked == &json!({"stream_name": "s", "group_id": "g", "data": 5}) { 8 } else { 0 }}),
+                )
+            }),
+            ("stream::read", |asked| {
+                Ok(json!({
+                    "entries": [{"offset": asked["from_offset"], "type": "append", "data": "x"}],
+                    "next_offset": 4, "first_offset": 1, "last_offset": 7, "missed": 2,
+                }))
+            }),
+        ],
+    );
+    host.run(&["stream", "list"]).prints("STREAM  GROUPS\ns       g, h\n");
+    host.run(&["stream", "list", "s", "g", "--json"]).prints(
+        "{\"items\":[{\"id\":\"k\",\"data\":{\"n\":1},\"version\":7}],\"cursor\":null,\"sequence\":7}\n",
+    );
+    host.run(&["stream", "get", "s", "g", "k"]).prints("{\"n\":1}\n");
+    host.run(&["stream", "get", "s", "g", "none"]).fails(3, &["holds no item `none`", "stream list s g"]);
+    host.run(&["stream", "set", "s", "g", "k", "-5"]).prints("{\"old_value\":null,\"new_value\":-5}\n");
+    host.run(&["stream", "append", "s", "g", "5"]).prints("{\"offset\":8}\n");
+    host.run(&["stream", "read", "s", "g", "--from", "3", "--json"]).prints(
+        "{\"entries\":[{\"offset\":3,\"type\":\"append\",\"data\":\"x\"}],\"next_offset\":4,\"first_offset\":1,\
+         \"last_offset\":7,\"missed\":2}\n",
+    );
+}
+
+#[test]
+fn a_tail_writes_entries_until_it_has_enough() {
+    let host = Host::start();
+    host.worker
+        .register(Function::stream("stream::tail", |_, _, _, out| {
+            for item in [
+                json!({"type": "tailing", "next_offset": 1}),
+                json!({"offset": 1, "type": "append", "data": {"n": 1}}),
+                json!({"offset": 2, "type": "append", "data": 2}),
+            ] {
+                out.send(ringway::Message::json(&item)?)?;
+            }
+            // It goes on for as long as somebody listens.
+            while out
+                .send(ringway::Message::json(&json!({"offset": 3, "type": "append", "data": 3}))?)
+                .is_ok()
+            {}
+            Ok(ringway::Message::empty())
+        }))
+        .unwrap();
+    host.run(&["stream", "tail", "s", "--count", "2"]).prints("1 append {\"n\":1}\n2 append 2\n");
+    host.run(&["stream", "tail", "s", "--count", "1", "--json"])
+        .prints("{\"offset\":1,\"type\":\"append\",\"data\":{\"n\":1}}\n");
+}

@@ -11,6 +11,7 @@ use ringway_worker_cron as cron;
 use ringway_worker_pubsub as pubsub;
 use ringway_worker_queue as queue;
 use ringway_worker_state as state;
+use ringway_worker_stream as stream;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -28,6 +29,10 @@ pub(crate) fn rows() -> Vec<Row> {
             .live(&["history_max", "value_bytes_max", "delivery_timeout_ms"], Configuration::reconfigure),
         Row::of::<state::Config, state::State, _>("state", state::State::start)
             .iii("iii-state", &[III_ADAPTER])
+            .fixed(),
+        // The socket for browsers is none of its.
+        Row::of::<stream::Config, stream::Stream, _>("stream", stream::Stream::start)
+            .iii("iii-stream", &[III_ADAPTER, ("port", None), ("host", None), ("auth_function", None)])
             .fixed(),
         Row::of::<queue::Config, queue::Queue, _>("queue", queue::Queue::start)
             .iii("iii-queue", &[III_ADAPTER])

@@ -22,8 +22,8 @@ pub const EXPRESSION_BYTES_MAX: usize = 4096;
 /// the library descends on the stack.
 pub const EXPRESSION_SIGNS_MAX: usize = 256;
 
-/// Where an event keeps the item that expressions speak of.
-const ITEMS: [&str; 2] = ["new_value", "data"];
+/// Where an event keeps the item that expressions speak of, as JSON pointers.
+const ITEMS: [&str; 3] = ["/new_value", "/data", "/event/data"];
 
 /// How long a condition's function may take to answer one that waits without a thread.
 const FUNCTION_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
@@ -179,7 +179,7 @@ fn variable<'a>(payload: &'a Value, name: &str) -> &'a Value {
     static NOTHING: Value = Value::Null;
     let field = payload.get(name);
     let whole = || (name == "event").then_some(payload);
-    let of_item = || ITEMS.iter().find_map(|item| payload.get(item)?.get(name));
+    let of_item = || ITEMS.iter().find_map(|item| payload.pointer(item)?.get(name));
     field.or_else(whole).or_else(of_item).unwrap_or(&NOTHING)
 }
 
@@ -232,6 +232,8 @@ mod tests {
             assert_eq!(holds(source, &payload), Ok(expected), "{source}");
         }
         assert_eq!(holds("topic == 'a'", &json!({ "data": { "topic": "a" } })), Ok(true));
+        let of_stream = json!({ "groupId": "g", "event": { "type": "create", "data": { "n": 7 } } });
+        assert_eq!(holds("n == 7 && event.type == 'create' && groupId == 'g'", &of_stream), Ok(true));
         assert_eq!(holds("status == 'x'", &json!(7)), Ok(false));
     }
 

@@ -2,6 +2,9 @@
 //! So scopes and keys may hold any text, entries of a scope lie together, and both sort by their bytes. Used by whatever
 //! reads or writes the store. It must not know what is kept under a key.
 
+use ringway_worker_kit::names;
+pub(crate) use ringway_worker_kit::names::behind;
+
 use crate::limits::KEY_BYTES_MAX;
 
 /// A key that cannot be used, in words.
@@ -10,24 +13,14 @@ pub(crate) type KeyError = String;
 /// What every key of a scope begins with.
 pub(crate) fn of_scope(scope: &str) -> Vec<u8> {
     let mut joined = Vec::with_capacity(scope.len() + 2);
-    push_scope(&mut joined, scope);
+    names::push(&mut joined, scope);
     joined
-}
-
-fn push_scope(joined: &mut Vec<u8>, scope: &str) {
-    for byte in scope.bytes() {
-        joined.push(byte);
-        if byte == 0 {
-            joined.push(u8::MAX);
-        }
-    }
-    joined.extend_from_slice(&[0, 0]);
 }
 
 /// Joins scope and key.
 pub(crate) fn join(scope: &str, key: &str) -> Result<Vec<u8>, KeyError> {
     let mut joined = Vec::with_capacity(scope.len() + key.len() + 2);
-    push_scope(&mut joined, scope);
+    names::push(&mut joined, scope);
     joined.extend_from_slice(key.as_bytes());
     if joined.len() > KEY_BYTES_MAX {
         let found = scope.len() + key.len();
@@ -41,35 +34,8 @@ pub(crate) fn join(scope: &str, key: &str) -> Result<Vec<u8>, KeyError> {
 
 /// Takes scope and key apart; `None` if this was not joined here.
 pub(crate) fn split(joined: &[u8]) -> Option<(String, &str)> {
-    let mut scope = Vec::new();
-    let mut rest = joined;
-    loop {
-        let (byte, after) = rest.split_first()?;
-        rest = after;
-        if *byte == 0 {
-            let (mark, after) = rest.split_first()?;
-            rest = after;
-            match *mark {
-                0 => break,
-                u8::MAX => {}
-                _ => return None,
-            }
-        }
-        scope.push(*byte);
-    }
-    Some((String::from_utf8(scope).ok()?, std::str::from_utf8(rest).ok()?))
-}
-
-/// The first key behind those with this beginning, which always exists for the beginning that a scope gives.
-pub(crate) fn behind(prefix: &[u8]) -> Vec<u8> {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if last < u8::MAX {
-            end.push(last + 1);
-            break;
-        }
-    }
-    end
+    let (scope, key) = names::take(joined)?;
+    Some((scope, std::str::from_utf8(key).ok()?))
 }
 
 #[cfg(test)]

@@ -25,7 +25,6 @@ mod reader;
 mod record;
 mod requests;
 mod tables;
-mod text;
 mod trigger;
 mod watch;
 

@@ -6,8 +6,7 @@ pub(crate) const KEY_BYTES_MAX: usize = 2040;
 /// The largest `value_bytes_max`: a change with its old and its new value must fit into one entry of the outbox.
 pub const VALUE_BYTES_MAX: u64 = 7 << 20;
 
-/// Levels of arrays and objects in a value. Deeper text can be checked, but not read by most parsers.
-pub(crate) const DEPTH_MAX: usize = 120;
+pub(crate) use ringway_worker_kit::text::DEPTH_MAX;
 
 /// Entries of a page of `state::scan`.
 pub const PAGE_ENTRIES_MAX: usize = 1000;

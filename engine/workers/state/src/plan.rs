@@ -120,7 +120,7 @@ fn check_value(record: &Record, limits: Limits) -> Result<(), WriteError> {
     if found > max {
         return Err(WriteError::TooLarge { found, max });
     }
-    if record.form() == Form::Json && !crate::text::is_shallow(record.payload()) {
+    if record.form() == Form::Json && !ringway_worker_kit::text::is_shallow(record.payload()) {
         return Err(WriteError::TooDeep);
     }
     Ok(())
