@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum StoreError {
     /// A condition of the batch did not hold; nothing of the batch was written.
-    #[error("precondition {number} of the batch does not hold: the key is at revision {found:?}")]
+    #[error("precondition {number} of the batch does not hold: the key is {}", at_revision(*found))]
     Precondition {
         /// Which condition, from 0.
         number: usize,
@@ -50,7 +50,7 @@ pub enum StoreError {
         reason: String,
     },
     /// Both copies of an entry are damaged.
-    #[error("the entry {key:?} of table {table} is damaged in both copies: {reason}")]
+    #[error("the entry `{}` of the table `{table}` is damaged in both copies: {reason}", key.escape_ascii())]
     Corrupt {
         /// The table.
         table: String,
@@ -128,6 +128,18 @@ pub enum OpenError {
         /// What was found.
         reason: String,
     },
+    /// A backup goes to a file.
+    #[error("{path} is no regular file: name another file for the backup")]
+    Target {
+        /// What was named.
+        path: PathBuf,
+    },
+    /// There is nothing to open.
+    #[error("there is no store in {folder}: name the data folder of an engine that has run")]
+    NoStore {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// A restore goes into an empty folder only.
     #[error("{folder} is not empty: restore into a folder that is new or empty")]
     NotEmpty {
@@ -150,6 +162,10 @@ impl OpenError {
             _ => Self::Io { path: path.to_owned(), source },
         }
     }
+}
+
+fn at_revision(found: Option<u64>) -> String {
+    found.map_or_else(|| "absent".to_owned(), |revision| format!("at revision {revision}"))
 }
 
 /// Whether there was no room, by device, quota or file size.
