@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 /// Where a backup goes.
 #[derive(Debug, Deserialize, JsonSchema)]
 struct BackupRequest {
-    /// A file, by its whole path; one of that name is replaced when the new one is whole.
+    /// A file, by its whole path; one of that name is replaced when the new one is whole. Only the engine's user can read
+    /// it.
     path: PathBuf,
 }
 
@@ -61,7 +62,7 @@ impl Keeper {
             Ok(BackupAnswer { path: request.path, revision: taken.revision, entries: taken.entries })
         };
         let verify = move |_: &ringway::Context, _: Nothing| {
-            Ok(VerifyAnswer { damage: look.verify().iter().map(|damage| format!("{damage:?}")).collect() })
+            Ok(VerifyAnswer { damage: look.verify().iter().map(ToString::to_string).collect() })
         };
         started.worker.register_all(vec![
             Function::json("store::backup", back_up)

@@ -68,7 +68,7 @@ impl Workers {
         let (store, report) =
             opened.map_err(|source| StartError::Store { folder: folder.to_owned(), source })?;
         for damage in &report.damage {
-            tracing::error!(?damage, folder = %folder.display(), "something in the store was damaged");
+            tracing::error!(%damage, folder = %folder.display(), "something in the store was damaged");
         }
         let store = Arc::new(store);
         // From here on dropping it ends what was started.
