@@ -8,13 +8,17 @@ use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand
 use clap_complete::Shell;
 
 use crate::commands::{
-    backup, config, cron, demo, doctor, functions, logs, queue, shm, state, top, traces, trigger, up, workers,
+    backup, config, cron, demo, doctor, functions, logs, queue, shm, state, top, traces, trigger, up,
+    workers,
 };
 
 /// Call functions of any process on this host, and see what they do.
 #[derive(Debug, Parser)]
 #[command(name = "ringway", version, propagate_version = true, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 done, 1 error, 2 wrong usage, 3 not found, 4 refused, 124 timeout.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 error, 2 wrong usage, 3 not found, 4 refused, 124 timeout; 130 or 143 where a \
+                        second signal stopped `up` at once."
+)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) place: Place,

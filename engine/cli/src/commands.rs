@@ -61,7 +61,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::State(command) => state::run(place, &command),
         Command::Queue(command) => queue::run(place, &command),
         Command::Cron(command) => cron::run(place, &command),
-        Command::Config(command) => config::run(&command),
+        Command::Config(command) => config::run(place, &command),
         Command::Backup(command) => backup::run(place, &command),
         Command::Doctor(arguments) => doctor::run(place, &arguments),
         Command::Bench(arguments) => bench::run(&arguments),

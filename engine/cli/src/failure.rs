@@ -17,12 +17,14 @@ pub(crate) struct Failure {
     message: String,
     hints: Vec<String>,
     exit: u8,
+    /// The code of whatever was called, if it gave one.
+    code: Option<String>,
 }
 
 impl Failure {
     /// Something went wrong.
     pub(crate) fn error(message: impl Display) -> Self {
-        Self { message: message.to_string(), hints: Vec::new(), exit: limits::EXIT_ERROR }
+        Self { message: message.to_string(), hints: Vec::new(), exit: limits::EXIT_ERROR, code: None }
     }
 
     /// Something went wrong that has an exit code of its own.
@@ -42,7 +44,7 @@ impl Failure {
 
     /// Nothing to say: the reader of the output has gone, as in `ringway functions | head -1`.
     fn silent() -> Self {
-        Self { message: String::new(), hints: Vec::new(), exit: 0 }
+        Self { message: String::new(), hints: Vec::new(), exit: 0, code: None }
     }
 
     /// Adds what to do about it.
@@ -57,6 +59,11 @@ impl Failure {
             Some(name) => self.hint(format_args!("did you mean `{name}`?")),
             None => self,
         }
+    }
+
+    /// Whether what was called gave this code.
+    pub(crate) fn has_code(&self, code: &str) -> bool {
+        self.code.as_deref() == Some(code)
     }
 
     /// What went wrong, without what to do about it.
@@ -88,7 +95,8 @@ impl Failure {
 
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
-        Self { exit: error.code.exit_code(), ..Self::error(&error) }
+        let code = error.user_code.clone();
+        Self { exit: error.code.exit_code(), code, ..Self::error(&error) }
     }
 }
 
