@@ -8,7 +8,7 @@ use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand
 use clap_complete::Shell;
 
 use crate::commands::{
-    backup, config, cron, demo, doctor, functions, logs, queue, shm, state, top, traces, trigger, up,
+    backup, config, cron, demo, doctor, errors, functions, logs, queue, shm, state, top, traces, trigger, up,
     workers,
 };
 
@@ -94,6 +94,8 @@ pub(crate) enum Command {
     /// Check ringway.yaml, or write its schema
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Say what an error code means and what to try
+    Errors(errors::ErrorsArguments),
     /// Take, check and restore backups of everything durable
     #[command(subcommand)]
     Backup(backup::BackupCommand),
