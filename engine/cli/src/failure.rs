@@ -1,5 +1,5 @@
 //! How a command fails: what is said on standard error, and the exit code. Made from the errors of everything that
-//! commands use; it must not know the commands.
+//! commands use; of the commands it knows only which codes have a page.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -9,6 +9,7 @@ use ringway::CallError;
 use ringway_engine::{ServiceError, StartError};
 use ringway_protocol::limits;
 
+use crate::commands::errors;
 use crate::output::{Paint, Terminal};
 
 /// A command that did not do what it should.
@@ -96,7 +97,11 @@ impl Failure {
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
         let code = error.user_code.clone();
-        Self { exit: error.code.exit_code(), code, ..Self::error(&error) }
+        let failure = Self { exit: error.code.exit_code(), code, ..Self::error(&error) };
+        match failure.code.clone().filter(|code| errors::has_page(code)) {
+            Some(code) => failure.hint(format_args!("`ringway errors {code}` says what to try")),
+            None => failure,
+        }
     }
 }
 

@@ -43,6 +43,11 @@ pub(crate) fn run(arguments: &ErrorsArguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Whether a code has a page of its own.
+pub(crate) fn has_page(code: &str) -> bool {
+    PAGES.iter().any(|(known, _)| *known == code)
+}
+
 /// The page of a code, as it is written or in other letters: `NOT_FOUND` means what `not_found` means.
 fn page(wanted: &str) -> Option<(&'static str, &'static str)> {
     let exact = PAGES.iter().find(|(code, _)| *code == wanted);

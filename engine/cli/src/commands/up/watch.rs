@@ -56,12 +56,18 @@ impl Watch {
             let _removed = self.watcher.unwatch(gone);
         }
         self.folders.retain(|folder| folders.contains(folder));
+        let mut outcome = Ok(());
         for folder in folders {
             // Watching it a second time does nothing, and is needed where another has taken its name.
-            self.watcher.watch(&folder, RecursiveMode::NonRecursive)?;
-            self.folders.insert(folder);
+            match self.watcher.watch(&folder, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    self.folders.insert(folder);
+                }
+                // A link that leads nowhere just now: the others say when it leads somewhere again.
+                Err(error) => outcome = Err(error),
+            }
         }
-        Ok(())
+        outcome
     }
 }
 
