@@ -8,14 +8,17 @@ use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand
 use clap_complete::Shell;
 
 use crate::commands::{
-    backup, config, cron, demo, doctor, functions, logs, queue, shm, state, stream, top, traces, trigger, up,
-    workers,
+    backup, config, cron, demo, doctor, errors, functions, logs, queue, shm, state, stream, top, traces,
+    trigger, up, workers,
 };
 
 /// Call functions of any process on this host, and see what they do.
 #[derive(Debug, Parser)]
 #[command(name = "ringway", version, propagate_version = true, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 done, 1 error, 2 wrong usage, 3 not found, 4 refused, 124 timeout.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 error, 2 wrong usage, 3 not found, 4 refused, 124 timeout; 130 or 143 where a \
+                        second signal stopped `up` at once."
+)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) place: Place,
@@ -94,6 +97,8 @@ pub(crate) enum Command {
     /// Check ringway.yaml, or write its schema
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Say what an error code means and what to try
+    Errors(errors::ErrorsArguments),
     /// Take, check and restore backups of everything durable
     #[command(subcommand)]
     Backup(backup::BackupCommand),

@@ -25,6 +25,8 @@ pub(crate) mod cron;
 
 pub(crate) mod config;
 
+pub(crate) mod errors;
+
 pub(crate) mod backup;
 
 pub(crate) mod doctor;
@@ -63,7 +65,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Stream(command) => stream::run(place, &command),
         Command::Queue(command) => queue::run(place, &command),
         Command::Cron(command) => cron::run(place, &command),
-        Command::Config(command) => config::run(&command),
+        Command::Config(command) => config::run(place, &command),
+        Command::Errors(arguments) => errors::run(&arguments),
         Command::Backup(command) => backup::run(place, &command),
         Command::Doctor(arguments) => doctor::run(place, &arguments),
         Command::Bench(arguments) => bench::run(&arguments),

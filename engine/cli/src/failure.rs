@@ -1,5 +1,5 @@
 //! How a command fails: what is said on standard error, and the exit code. Made from the errors of everything that
-//! commands use; it must not know the commands.
+//! commands use; of the commands it knows only which codes have a page.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -9,6 +9,7 @@ use ringway::CallError;
 use ringway_engine::{ServiceError, StartError};
 use ringway_protocol::limits;
 
+use crate::commands::errors;
 use crate::output::{Paint, Terminal};
 
 /// A command that did not do what it should.
@@ -17,12 +18,14 @@ pub(crate) struct Failure {
     message: String,
     hints: Vec<String>,
     exit: u8,
+    /// The code of whatever was called, if it gave one.
+    code: Option<String>,
 }
 
 impl Failure {
     /// Something went wrong.
     pub(crate) fn error(message: impl Display) -> Self {
-        Self { message: message.to_string(), hints: Vec::new(), exit: limits::EXIT_ERROR }
+        Self { message: message.to_string(), hints: Vec::new(), exit: limits::EXIT_ERROR, code: None }
     }
 
     /// Something went wrong that has an exit code of its own.
@@ -42,7 +45,7 @@ impl Failure {
 
     /// Nothing to say: the reader of the output has gone, as in `ringway functions | head -1`.
     fn silent() -> Self {
-        Self { message: String::new(), hints: Vec::new(), exit: 0 }
+        Self { message: String::new(), hints: Vec::new(), exit: 0, code: None }
     }
 
     /// Adds what to do about it.
@@ -57,6 +60,11 @@ impl Failure {
             Some(name) => self.hint(format_args!("did you mean `{name}`?")),
             None => self,
         }
+    }
+
+    /// Whether what was called gave this code.
+    pub(crate) fn has_code(&self, code: &str) -> bool {
+        self.code.as_deref() == Some(code)
     }
 
     /// What went wrong, without what to do about it.
@@ -88,7 +96,12 @@ impl Failure {
 
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
-        Self { exit: error.code.exit_code(), ..Self::error(&error) }
+        let code = error.user_code.clone();
+        let failure = Self { exit: error.code.exit_code(), code, ..Self::error(&error) };
+        match failure.code.clone().filter(|code| errors::has_page(code)) {
+            Some(code) => failure.hint(format_args!("`ringway errors {code}` says what to try")),
+            None => failure,
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! The `ringway` command: runs an engine, calls functions from a shell, and shows what is there and what happened.
 //!
 //! Results go to standard output and nothing else does; notes, progress and errors go to standard error. Exit codes:
-//! 0 done, 1 error, 2 wrong usage, 3 not found, 4 refused, 124 timeout. It knows the engine only as any worker does, by
+//! 0 done, 1 error, 2 wrong usage, 3 not found, 4 refused, 124 timeout, 128 and a signal's number where a second signal
+//! stopped an engine at once. It knows the engine only as any worker does, by
 //! attaching and calling the `engine::` functions; `up` alone starts one.
 //!
 //! - `arguments`: what can be typed;

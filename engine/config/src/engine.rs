@@ -7,6 +7,9 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::problem::Fault;
+use crate::tree::Node;
+
 /// What the engine itself is told. What is left out is as the engine has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -19,6 +22,7 @@ pub struct EngineSettings {
     pub data_folder: Option<PathBuf>,
     /// How long workers may finish what they have begun when the engine stops, in milliseconds. Default: 5000. Changes
     /// while the engine runs.
+    #[schemars(range(max = 86_400_000))]
     pub drain_ms: u64,
     /// Whether traces and logs are exported as the standard `OTEL_…` variables say. Default: true.
     pub export_telemetry: bool,
@@ -54,6 +58,9 @@ impl Default for EngineSettings {
     }
 }
 
+/// The zone that needs no word.
+const ZONE_DEFAULT: &str = "default";
+
 /// Keys of `engine` that are applied while it runs.
 pub(crate) const LIVE: &[&str] = &["drain_ms", "rules"];
 
@@ -62,7 +69,7 @@ pub(crate) const LIVE: &[&str] = &["drain_ms", "rules"];
 #[serde(deny_unknown_fields)]
 pub struct Zone {
     /// The zone's name, 1 to 128 bytes, not `default`.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1, max = 128))]
     pub name: String,
     /// A path in a folder that is there, or an abstract name after `@`.
     #[schemars(length(min = 1))]
@@ -78,8 +85,8 @@ pub struct Zone {
 pub struct User {
     /// The user's id.
     pub uid: u32,
-    /// The zone in which their processes are.
-    #[schemars(length(min = 1))]
+    /// The zone in which their processes are, not `default`.
+    #[schemars(length(min = 1, max = 128))]
     pub zone: String,
 }
 
@@ -110,6 +117,82 @@ pub struct Rule {
     /// The zone of the function's worker. Default: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_zone: Option<String>,
+}
+
+impl Rule {
+    /// Whether it is for the same calls as another, whatever either does with them.
+    fn fits_as(&self, other: &Self) -> bool {
+        let calls = |rule: &Self| {
+            let part = |text: &Option<String>| text.clone().unwrap_or_else(|| "*".to_owned());
+            [part(&rule.from_zone), part(&rule.caller), part(&rule.to_zone), rule.function.clone()]
+        };
+        calls(self) == calls(other)
+    }
+}
+
+/// Finds the rules that never decide anything, since one before each is for the same calls: the places of both, from 0.
+#[must_use]
+pub fn idle_rules(rules: &[Rule]) -> Vec<(usize, usize)> {
+    let earlier = |at: usize| rules[..at].iter().position(|earlier| earlier.fits_as(&rules[at]));
+    (0..rules.len()).filter_map(|at| Some((at, earlier(at)?))).collect()
+}
+
+/// Something that a part contradicts: another part, or what is known without the file.
+pub(crate) struct Contradiction {
+    /// Where it is, as a JSON pointer.
+    pointer: String,
+    message: String,
+    /// What stands against it, as a JSON pointer.
+    against: Option<String>,
+}
+
+impl Contradiction {
+    /// As a fault of the file that this node was read from.
+    pub(crate) fn at(self, node: &Node) -> Fault {
+        let fault = Fault::new(node.place_of(&self.pointer), self.message);
+        match self.against.map(|pointer| node.place_of(&pointer)) {
+            Some(at) => fault
+                .hint(format!("the other one stands at {}:{}; leave one of them out", at.line, at.column)),
+            None => fault,
+        }
+    }
+}
+
+/// What no type says: rules that never decide anything, addresses and users that are taken twice, zones of a name that
+/// means something else.
+pub(crate) fn contradictions(settings: &EngineSettings) -> Vec<Contradiction> {
+    let mut found: Vec<Contradiction> = Vec::new();
+    let mut add = |pointer: String, message: &str, against: Option<String>| {
+        found.push(Contradiction { pointer, message: message.to_owned(), against });
+    };
+    for (rule, earlier) in idle_rules(&settings.rules) {
+        let text = "this rule never decides anything, since one before it is for the same calls";
+        add(format!("/rules/{rule}"), text, Some(format!("/rules/{earlier}")));
+    }
+    let (zones, users) = (&settings.zones, &settings.users);
+    let own = "`default` is the zone of the engine's own user, wanted another name";
+    for (at, zone) in zones.iter().enumerate() {
+        if zone.name == ZONE_DEFAULT {
+            add(format!("/zones/{at}/name"), own, None);
+        }
+        if settings.address.as_ref() == Some(&zone.address) {
+            let text = "this address is the engine's own already";
+            add(format!("/zones/{at}/address"), text, Some("/address".to_owned()));
+        } else if let Some(first) = zones[..at].iter().position(|other| other.address == zone.address) {
+            let text = "another zone is at this address already";
+            add(format!("/zones/{at}/address"), text, Some(format!("/zones/{first}/address")));
+        }
+    }
+    for (at, user) in users.iter().enumerate() {
+        if user.zone == ZONE_DEFAULT {
+            add(format!("/users/{at}/zone"), own, None);
+        }
+        if let Some(first) = users[..at].iter().position(|other| other.uid == user.uid) {
+            let text = "this user is in a zone already";
+            add(format!("/users/{at}/uid"), text, Some(format!("/users/{first}/uid")));
+        }
+    }
+    found
 }
 
 /// Limits on every worker.

@@ -8,6 +8,7 @@
 //! - [`Section`]: one worker's part of it;
 //! - [`EngineSettings`]: the part under `engine`;
 //! - [`Problem`]: what is wrong, and where;
+//! - `source`: the bytes of a file, within the limit;
 //! - `tree`, `scalar`, `variables`: YAML with the place of everything, `${VAR:-default}` put in;
 //! - `typed`: the tree as serde sees it.
 
@@ -17,6 +18,7 @@ pub mod limits;
 pub mod problem;
 
 mod scalar;
+mod source;
 mod tree;
 mod variables;
 

@@ -11,3 +11,6 @@ pub const NODES_MAX: usize = 100_000;
 
 /// Bytes of all texts together after variables and aliases were put in.
 pub const TEXT_BYTES_MAX: usize = 16 << 20;
+
+/// Variables within the defaults of one another.
+pub const NESTED_MAX: usize = 8;

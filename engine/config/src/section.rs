@@ -54,8 +54,26 @@ impl Section {
         Self { name, iii_name: None, iii_keys: &[], live: &[], check: Arc::new(check), schema }
     }
 
+    /// Holds the settings against what their types and schema cannot say, as the worker itself does when it starts.
+    #[must_use]
+    pub fn checked<C, E>(mut self, check: fn(&C) -> Result<(), E>) -> Self
+    where
+        C: Send + Sync + 'static,
+        E: fmt::Display + 'static,
+    {
+        let read = self.check;
+        self.check = Arc::new(move |node: &Node| {
+            let (value, parsed) = read(node)?;
+            match parsed.downcast_ref::<C>().map(check) {
+                Some(Err(error)) => Err(vec![Fault::new(node.at, error.to_string())]),
+                _ => Ok((value, parsed)),
+            }
+        });
+        self
+    }
+
     /// What iii calls this worker, and its keys that are called otherwise here (`Some`) or have no meaning here (`None`):
-    /// these are left out with a warning.
+    /// these are left out with a warning. A key within a key is written after a dot; `*` stands for any one key.
     #[must_use]
     pub fn iii(mut self, name: &'static str, keys: &'static [(&'static str, Option<&'static str>)]) -> Self {
         (self.iii_name, self.iii_keys) = (Some(name), keys);
@@ -95,25 +113,45 @@ impl Section {
         (self.schema)(generator)
     }
 
-    /// Turns iii's keys into ours; what has no meaning here is told.
+    /// Turns iii's keys into ours; what has no meaning here is told, unless it is nothing anyway.
     pub(crate) fn translate(&self, node: Node, warnings: &mut Vec<Fault>) -> Node {
+        self.translate_below(&[], node, warnings)
+    }
+
+    fn translate_below(&self, above: &[String], node: Node, warnings: &mut Vec<Fault>) -> Node {
         let Kind::Map(entries) = node.kind else { return node };
         let mut kept: Vec<Entry> = Vec::new();
         for mut entry in entries {
-            match self.iii_keys.iter().find(|(iii, _)| *iii == entry.key) {
-                None => kept.push(entry),
-                Some((_, Some(ours))) => {
+            let path = [above, std::slice::from_ref(&entry.key)].concat();
+            let known = self.iii_keys.iter().find(|(pattern, _)| fits(pattern, &path));
+            let Some((_, meaning)) = known else {
+                entry.value = self.translate_below(&path, entry.value, warnings);
+                kept.push(entry);
+                continue;
+            };
+            match meaning {
+                // What iii leaves out so is as by default here too.
+                _ if entry.value.is_null() => {}
+                Some(ours) => {
                     entry.key = (*ours).to_owned();
                     kept.push(entry);
                 }
-                Some((iii, None)) => {
-                    let text = format!("`{iii}` of `{}` means nothing here and is left out", self.name);
+                None => {
+                    let text =
+                        format!("`{}` of `{}` means nothing here and is left out", path.join("."), self.name);
                     warnings.push(Fault::new(entry.key_at, text));
                 }
             }
         }
         Node { at: node.at, kind: Kind::Map(kept) }
     }
+}
+
+/// Whether a path is of this pattern, in which `*` stands for any one key.
+fn fits(pattern: &str, path: &[String]) -> bool {
+    let wanted: Vec<&str> = pattern.split('.').collect();
+    wanted.len() == path.len()
+        && wanted.iter().zip(path).all(|(wanted, found)| *wanted == "*" || wanted == found)
 }
 
 /// Holds a value against the schema of its type, and returns it as JSON with defaults put in; each fault has the place of

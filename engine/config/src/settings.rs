@@ -4,7 +4,6 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,12 +11,11 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use crate::engine::{self, EngineSettings};
-use crate::limits::FILE_BYTES_MAX;
 use crate::problem::{Fault, Position, Problem, Problems, known};
 use crate::section::{self, Section};
 use crate::tree::{Entry, Kind, Node};
 use crate::variables::Variables;
-use crate::{tree, typed};
+use crate::{source, tree, typed};
 
 /// The file that is read when none is named, if it is there.
 pub const FILE_NAME: &str = "ringway.yaml";
@@ -95,26 +93,26 @@ impl Settings {
     /// Everything that is wrong with it, each thing with its place.
     pub fn read(path: &Path, sections: &[Section], variables: &Variables) -> Result<Self, Problems> {
         let name = path.display().to_string();
-        let whole = |message: String, hint: Option<&str>| {
-            let hint = hint.map(str::to_owned);
-            Problems(vec![Problem { file: name.clone(), at: None, message, hint }])
-        };
-        let cannot = |error: std::io::Error| whole(format!("this file cannot be read: {error}"), None);
-        let mut bytes = Vec::new();
-        let file = std::fs::File::open(path).map_err(cannot)?;
-        file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(cannot)?;
-        if bytes.len() > FILE_BYTES_MAX {
-            let hint = "nobody wrote this by hand; is it the file that was meant?";
-            return Err(whole(format!("wanted at most {FILE_BYTES_MAX} bytes, found more"), Some(hint)));
-        }
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let line = 1 + error.as_bytes()[..error.utf8_error().valid_up_to()]
-                .iter()
-                .filter(|&&b| b == b'\n')
-                .count();
-            whole(format!("line {line} is no UTF-8"), Some("save the file as UTF-8"))
-        })?;
-        let mut settings = Self::parse(&name, &text, sections, variables)?;
+        Self::of_file(path, &source::read(path, &name)?, sections, variables)
+    }
+
+    /// Reads a file that changed. One that is empty, or no regular file, is an error here: an editor that saves by cutting
+    /// the file off first, or a volume that is being changed, says nothing with it.
+    ///
+    /// # Errors
+    /// As [`Settings::read`].
+    pub fn read_again(path: &Path, sections: &[Section], variables: &Variables) -> Result<Self, Problems> {
+        let name = path.display().to_string();
+        Self::of_file(path, &source::read_changed(path, &name)?, sections, variables)
+    }
+
+    fn of_file(
+        path: &Path,
+        text: &str,
+        sections: &[Section],
+        variables: &Variables,
+    ) -> Result<Self, Problems> {
+        let mut settings = Self::parse(&path.display().to_string(), text, sections, variables)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         settings.folder = Some(folder.unwrap_or_else(|| Path::new(".")).to_owned());
         Ok(settings)
@@ -175,12 +173,6 @@ impl Settings {
         self.workers.get(name)?.parsed.as_ref()?.downcast_ref::<C>().cloned()
     }
 
-    /// Whether a worker is to run.
-    #[must_use]
-    pub fn runs(&self, name: &str) -> bool {
-        self.workers.get(name).is_some_and(|worker| worker.parsed.is_some())
-    }
-
     /// What differs in another file, in the order of the paths. Defaults that are written out differ from nothing.
     #[must_use]
     pub fn changes(&self, new: &Self, sections: &[Section]) -> Vec<Change> {
@@ -218,10 +210,17 @@ impl Settings {
         let definitions = generator.take_definitions(true);
         let item = json!({
             "type": "object",
-            "properties": { "name": { "enum": names }, "config": {} },
+            "properties": { "name": { "enum": names }, "config": {}, "image": { "type": "null" } },
             "required": ["name"],
             "additionalProperties": false,
         });
+        let foreign = json!({
+            "type": "object",
+            "properties": { "name": { "type": "string" }, "config": {}, "image": { "type": "string" } },
+            "required": ["name", "image"],
+            "additionalProperties": false,
+        });
+        let list = json!({ "type": "array", "items": { "anyOf": [item, foreign] } });
         json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "title": FILE_NAME,
@@ -233,9 +232,10 @@ impl Settings {
                     "description": "A section for each worker; or iii's list of names and configs.",
                     "anyOf": [
                         { "type": ["object", "null"], "properties": workers, "additionalProperties": false },
-                        { "type": "array", "items": item },
+                        list.clone(),
                     ],
                 },
+                "modules": list,
             },
             "additionalProperties": false,
             "$defs": definitions,
@@ -284,6 +284,8 @@ impl Reading<'_> {
                     Err(faults) => self.faults.extend(faults),
                 },
                 "workers" => self.take_workers(value),
+                // iii's older name of its list.
+                "modules" if matches!(value.kind, Kind::List(_)) => self.take_workers(value),
                 _ => self.faults.push(
                     Fault::new(key_at, format!("unknown key `{key}`"))
                         .hint(known(&key, ["engine", "workers"].into_iter())),
@@ -319,16 +321,18 @@ impl Reading<'_> {
             let fault = Fault::new(at, format!("wanted `name` and `config` of a worker, found {word}"));
             return self.faults.push(fault);
         };
-        let (mut name, mut config) = (None, Node::null(at));
+        let (mut name, mut config, mut image) = (None, Node::null(at), false);
         for Entry { key, key_at, value } in entries {
-            match (key.as_str(), &value.kind) {
-                ("name", Kind::Scalar(crate::scalar::Scalar::Text(text))) => {
-                    name = Some((text.clone(), value.at));
-                }
-                ("name", _) => {
-                    self.faults.push(Fault::new(value.at, format!("wanted a name, found {}", value.word())));
-                }
-                ("config", _) => config = value,
+            match key.as_str() {
+                "name" => match value.as_text() {
+                    Some(text) => name = Some((text.to_owned(), value.at)),
+                    None => {
+                        let text = format!("wanted a name, found {}", value.word());
+                        return self.faults.push(Fault::new(value.at, text));
+                    }
+                },
+                "config" => config = value,
+                "image" => image = !value.is_null(),
                 _ => self.faults.push(
                     Fault::new(key_at, format!("unknown key `{key}` of a worker"))
                         .hint(known(&key, ["name", "config"].into_iter())),
@@ -336,6 +340,12 @@ impl Reading<'_> {
             }
         }
         match name {
+            Some((name, name_at)) if image => {
+                let text = format!(
+                    "`{name}` is run from an image, which Ringway does not do, and is left out; start it beside the engine"
+                );
+                self.warnings.push(Fault::new(name_at, text));
+            }
             Some((name, name_at)) => self.take_worker(&name, name_at, config, true),
             None => self.faults.push(Fault::new(at, "a worker has no `name`")),
         }
@@ -365,14 +375,22 @@ impl Reading<'_> {
         let mut workers = BTreeMap::new();
         for section in self.sections {
             let node = self.found.remove(section.name()).unwrap_or(Node::null(Position::START));
-            let node = match &node.kind {
-                Kind::Scalar(crate::scalar::Scalar::Bool(false)) => {
+            let node = match node.as_bool() {
+                Some(false) => {
                     workers.insert(section.name(), Worker { parsed: None, value: Value::Null });
                     continue;
                 }
-                Kind::Scalar(crate::scalar::Scalar::Bool(true)) => Node::null(node.at),
-                _ => node,
+                Some(true) => Node::null(node.at),
+                None => node,
             };
+            if !node.is_null() && !matches!(node.kind, Kind::Map(_)) {
+                let name = section.name();
+                let found = node.as_text().map_or_else(|| node.word().to_owned(), |text| format!("`{text}`"));
+                let text = format!("wanted the section of `{name}`, or true or false, found {found}");
+                self.faults
+                    .push(Fault::new(node.at, text).hint("`false`, without quotes, keeps it from running"));
+                continue;
+            }
             match section.read(&node) {
                 Ok((value, parsed)) => {
                     workers.insert(section.name(), Worker { parsed: Some(parsed), value });
@@ -387,12 +405,14 @@ impl Reading<'_> {
 fn read_engine(node: &Node) -> Result<EngineSettings, Vec<Fault>> {
     let read: EngineSettings = typed::read(node).map_err(|fault| vec![fault])?;
     section::within(&read, node)?;
-    let faults: Vec<Fault> = read
+    let mut faults: Vec<Fault> =
+        engine::contradictions(&read).into_iter().map(|found| found.at(node)).collect();
+    let of_store = read
         .store
         .faults()
         .into_iter()
-        .map(|(key, message)| Fault::new(node.place_of(&format!("/store/{key}")), message))
-        .collect();
+        .map(|(key, message)| Fault::new(node.place_of(&format!("/store/{key}")), message));
+    faults.extend(of_store);
     if faults.is_empty() { Ok(read) } else { Err(faults) }
 }
 

@@ -47,6 +47,24 @@ impl Node {
         matches!(self.kind, Kind::Scalar(Scalar::Null) | Kind::Variable { means: Scalar::Null, .. })
     }
 
+    /// True or false, also where a variable says so.
+    pub(crate) fn as_bool(&self) -> Option<bool> {
+        match &self.kind {
+            Kind::Scalar(Scalar::Bool(value)) | Kind::Variable { means: Scalar::Bool(value), .. } => {
+                Some(*value)
+            }
+            _ => None,
+        }
+    }
+
+    /// A text, also one that a variable holds, whatever it would mean elsewhere.
+    pub(crate) fn as_text(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Scalar(Scalar::Text(text)) | Kind::Variable { text, .. } => Some(text),
+            _ => None,
+        }
+    }
+
     /// What it is, in a word for people.
     pub(crate) fn word(&self) -> &'static str {
         match &self.kind {
@@ -285,6 +303,9 @@ impl<'a> Builder<'a> {
                 format!("wanted `${{NAME}}` or `${{NAME:-DEFAULT}}`, found `${{{found}`"),
             )
             .hint("write `$${` where no variable is meant"),
+            Unexpanded::TooMuch { limit, before } => {
+                Fault::new(inside(before), format!("{limit}, which is the limit"))
+            }
         }
     }
 

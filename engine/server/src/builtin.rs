@@ -21,6 +21,7 @@ mod triggers;
 mod workers;
 
 use changes::Changes;
+pub(crate) use status::activity;
 
 /// The engine's worker and the thread that tells of changes.
 #[derive(Debug)]

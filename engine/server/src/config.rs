@@ -144,13 +144,26 @@ impl EngineBuilder {
         Engine::start(self)
     }
 
+    /// Finds what keeps the engine from starting, as far as that can be known without a start.
+    ///
+    /// # Errors
+    /// [`StartError::Zone`] and [`StartError::NoDirectory`], as [`EngineBuilder::start`] would return them.
+    pub fn check(&self) -> Result<(), StartError> {
+        self.check_zones()?;
+        self.check_directories(&self.control_address())
+    }
+
+    pub(crate) fn control_address(&self) -> ControlAddress {
+        ringway::address::control_address(self.address.as_deref(), self.project.as_deref())
+    }
+
     pub(crate) fn zones(&self, own_uid: u32) -> Zones {
         self.users.iter().fold(Zones::new(own_uid), |zones, (uid, zone)| zones.with_user(*uid, zone))
     }
 
     /// Finds a control socket that was named and whose directory is not there. The directory of the usual place is made when
     /// it is missing; anywhere else that could hide a misspelt path.
-    pub(crate) fn check_directories(&self, main: &ControlAddress) -> Result<(), StartError> {
+    fn check_directories(&self, main: &ControlAddress) -> Result<(), StartError> {
         let zones = self.zone_sockets.iter().map(|socket| ControlAddress::explicit(&socket.address));
         for address in std::iter::once(main.clone()).chain(zones) {
             let missing = wanted_directory(&address).filter(|directory| !directory.is_dir());
@@ -162,7 +175,7 @@ impl EngineBuilder {
     }
 
     /// Finds a zone name that would mix other processes with the engine's own user's.
-    pub(crate) fn check_zones(&self) -> Result<(), StartError> {
+    fn check_zones(&self) -> Result<(), StartError> {
         let names = self.zone_sockets.iter().map(|socket| &socket.zone);
         let mut names = names.chain(self.users.iter().map(|(_, zone)| zone));
         let fits = |zone: &str| {

@@ -10,15 +10,16 @@ use std::time::{Duration, Instant};
 
 use mio::{Poll, Waker};
 use parking_lot::Mutex;
+use ringway::Worker;
 use ringway_engine_core::{Config, Core, Event, Policy};
 use ringway_ipc::packet::BindError;
 use ringway_ipc::sys::process;
-use ringway_protocol::CallError;
 use ringway_protocol::ids::WorkerId;
+use ringway_protocol::{CallError, ErrorCode};
 use ringway_telemetry::otlp::{ConfigError, ExportConfig};
 use ringway_telemetry::{Collector, Exporter};
 
-use crate::builtin::Builtin;
+use crate::builtin::{self, Builtin};
 use crate::config::{EngineBuilder, Otlp};
 use crate::control::{Control, Listeners, WAKER};
 use crate::counters::CountersReport;
@@ -83,6 +84,8 @@ pub struct Engine {
     address: String,
     threads: Mutex<Vec<JoinHandle<()>>>,
     hurry: AtomicBool,
+    /// Whether workers were told that it stops.
+    announced: AtomicBool,
     builtin: Mutex<Option<Builtin>>,
 }
 
@@ -94,12 +97,9 @@ impl Engine {
     }
 
     pub(crate) fn start(builder: EngineBuilder) -> Result<Self, StartError> {
-        builder.check_zones()?;
+        builder.check()?;
         let failed = |step| move |source| StartError::System { step, source };
-        let address =
-            ringway::address::control_address(builder.address.as_deref(), builder.project.as_deref());
-        builder.check_directories(&address)?;
-        let address = address.as_str().to_owned();
+        let address = builder.control_address().as_str().to_owned();
         let listeners = Listeners::bind(&address, &builder)?;
         let exporter = match builder.otlp {
             Otlp::Environment => start_export()?,
@@ -120,6 +120,7 @@ impl Engine {
             address,
             threads: Mutex::new(vec![telemetry_thread]),
             hurry: AtomicBool::new(false),
+            announced: AtomicBool::new(false),
             builtin: Mutex::new(None),
         };
         let control = Control::new(poll, Arc::clone(&shared), telemetry, commands, listeners)
@@ -163,6 +164,47 @@ impl Engine {
         self.shared.tell(Command::Event(Box::new(Event::PolicyChanged { policy })));
     }
 
+    /// Begins to stop: accepts nobody any more, tells all workers, and waits until those of other processes have ended the
+    /// calls that they work on, at most `drain`. Everything still answers meanwhile, so that what they have begun can be
+    /// finished. Blocks. Returns whether all have ended.
+    pub fn drain_workers(&self, drain: Duration) -> bool {
+        let drain = drain.min(limits::DRAIN_MAX);
+        let until = Instant::now() + drain;
+        self.announce(drain);
+        // A handle of its own: a call to a worker that does not answer must not hold the lock.
+        let Some(own) = self.builtin.lock().as_ref().map(|builtin| builtin.worker.clone()) else {
+            return true;
+        };
+        loop {
+            if !self.foreign_workers().into_iter().any(|worker| is_busy(&own, worker)) {
+                return true;
+            }
+            let left = until.saturating_duration_since(Instant::now()).min(DRAIN_STEP);
+            if left.is_zero() || self.hurry.load(Ordering::Relaxed) {
+                return false;
+            }
+            std::thread::sleep(left);
+        }
+    }
+
+    /// The workers of other processes.
+    fn foreign_workers(&self) -> Vec<WorkerId> {
+        let own = std::process::id();
+        let core = self.shared.core.read();
+        core.workers().filter(|(_, worker)| worker.credentials.pid != own).map(|(id, _)| id).collect()
+    }
+
+    /// Accepts nobody any more and tells all workers, once.
+    fn announce(&self, drain: Duration) {
+        if self.announced.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        self.shared.tell(Command::CloseListeners);
+        let drain_ms = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX);
+        let reason = "the engine was told to stop".to_owned();
+        self.shared.tell(Command::Event(Box::new(Event::Stopping { reason, drain_ms })));
+    }
+
     /// Stops: accepts nobody any more, tells all workers, lets the engine's own worker finish its calls for at most
     /// `drain`, sends off what is to be exported, and ends all threads. Channels between workers stay open. Blocks. A second
     /// call does nothing.
@@ -171,11 +213,9 @@ impl Engine {
         if threads.is_empty() {
             return;
         }
+        let drain = drain.min(limits::DRAIN_MAX);
         let begun = Instant::now();
-        self.shared.tell(Command::CloseListeners);
-        let drain_ms = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX);
-        let reason = "the engine was told to stop".to_owned();
-        self.shared.tell(Command::Event(Box::new(Event::Stopping { reason, drain_ms })));
+        self.announce(drain);
         if let Some(builtin) = self.builtin.lock().take() {
             self.drain(&builtin, begun + drain);
             builtin.stop();
@@ -205,7 +245,7 @@ impl Engine {
         }
     }
 
-    /// Cuts a [`Self::shutdown`] that is under way short.
+    /// Cuts a [`Self::shutdown`] or [`Self::drain_workers`] that is under way short.
     pub fn stop_now(&self) {
         self.hurry.store(true, Ordering::Relaxed);
     }
@@ -214,6 +254,14 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.shutdown(Duration::ZERO);
+    }
+}
+
+/// Whether a worker works on calls. One that is too busy to say so does; one that has gone does not.
+fn is_busy(own: &Worker, worker: WorkerId) -> bool {
+    match builtin::activity(own, worker) {
+        Ok(calls) => calls > 0,
+        Err(error) => error.code == ErrorCode::DeadlineExceeded,
     }
 }
 

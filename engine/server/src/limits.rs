@@ -46,3 +46,6 @@ pub const TELL_TIME_MAX: Duration = Duration::from_secs(5);
 pub const ACTIVITY_TIME_MAX: Duration = Duration::from_secs(1);
 
 const _: () = assert!(QUEUED_BYTES_MAX > ringway_protocol::limits::CONTROL_JSON_BYTES_MAX as usize);
+
+/// The longest that stopping may wait for calls to end, whatever is asked for.
+pub const DRAIN_MAX: Duration = Duration::from_secs(24 * 60 * 60);

@@ -2,7 +2,7 @@
 //! its own ideas about these uses none of it.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -35,17 +35,20 @@ pub fn raise_file_limit() -> io::Result<()> {
 /// # Errors
 /// [`ServiceError`]; the engine is stopped.
 pub fn run_until_signal(engine: &Engine, drain: Duration) -> Result<(), ServiceError> {
-    run_until_signal_then(engine, || drain)
+    run_until_signal_then(engine, || drain, || (), |_| engine.stop_now())
 }
 
-/// As [`run_until_signal`], for a program that has things to end before the engine, such as workers of its own: `first`
-/// ends them and says how long the others may take.
+/// As [`run_until_signal`], for a program that has things to end before the engine, such as workers of its own. After the
+/// first signal `drain` says how long all of it may take; workers of other processes end the calls that they work on; then
+/// `end` ends what is the program's own; then the engine stops. At a second signal `again` is called with it.
 ///
 /// # Errors
 /// As [`run_until_signal`].
 pub fn run_until_signal_then(
     engine: &Engine,
-    first: impl FnOnce() -> Duration + Send,
+    drain: impl FnOnce() -> Duration + Send,
+    end: impl FnOnce() + Send,
+    again: impl FnOnce(i32),
 ) -> Result<(), ServiceError> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(ServiceError::Signals)?;
     notify(&[sd_notify::NotifyState::Ready]);
@@ -55,12 +58,17 @@ pub fn run_until_signal_then(
     let handle = signals.handle();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            engine.shutdown(first());
+            let (drain, begun) = (drain(), Instant::now());
+            if !engine.drain_workers(drain) {
+                tracing::warn!("workers still run calls while their time is up");
+            }
+            end();
+            engine.shutdown(drain.saturating_sub(begun.elapsed()));
             handle.close();
         });
         if let Some(second) = signals.forever().next() {
             tracing::warn!(signal = second, "stopping at once");
-            engine.stop_now();
+            again(second);
         }
     });
     Ok(())

@@ -4,21 +4,22 @@
 //! `RWBACKUP`, version (4), revision (8); then per entry lengths of key (4) and value (4), revision (8), seal (8), key,
 //! value; then four bytes of ones, the number of entries (8), and a checksum of everything before (8). Little-endian.
 
-use std::fs::{self, File};
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::path::Path;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::embedded::{Embedded, FORMAT, Options};
 use crate::error::OpenError;
-use crate::files;
 use crate::index::Facts;
 use crate::memory::Version;
 use crate::pair::Pair;
 use crate::store::Store;
-use crate::{keys, limits};
+use crate::{files, keys, limits};
 
 const MAGIC: &[u8; 8] = b"RWBACKUP";
 const VERSION: u32 = 1;
@@ -65,17 +66,57 @@ impl<T: Read> Summed<T> {
     }
 }
 
-/// Writes everything as of now to a file, which appears when it is whole and on disk. Replaces a file of that name.
+/// Writes everything as of now to a file, which appears when it is whole and on disk. Replaces a file of that name. Only
+/// its own user can read it.
 ///
 /// # Errors
-/// `Io` and `DiskFull` for the target, [`OpenError::Store`] if an entry cannot be read.
+/// [`OpenError::Target`] if the path is something else than a file; `Io` and `DiskFull` for the target,
+/// [`OpenError::Store`] if an entry cannot be read. Then nothing is replaced.
 pub fn backup(store: &dyn Store, path: &Path) -> Result<Backup, OpenError> {
     let folder =
         path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let io = |source| OpenError::io(folder, path, source);
-    let new = path.with_extension("new");
+    if path.file_name().is_none() || fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return Err(OpenError::Target { path: path.to_owned() });
+    }
+    let (new, file) = create_beside(path).map_err(io)?;
+    let taken = write(store, file, &io).and_then(|taken| {
+        fs::rename(&new, path).map_err(io)?;
+        Ok(taken)
+    });
+    match taken {
+        Ok(taken) => {
+            File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
+            Ok(taken)
+        }
+        Err(error) => {
+            // What went wrong before is what matters.
+            let _left = fs::remove_file(&new);
+            Err(error)
+        }
+    }
+}
+
+/// Makes a file of a new name in the folder of another, so that two backups at once do not write into one.
+fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
+    let name = path.file_name().unwrap_or_default();
+    let process = std::process::id();
+    for number in 0_u32.. {
+        let mut new = OsString::from(".");
+        new.push(name);
+        new.push(format!(".{process}-{number}.new"));
+        let new = path.with_file_name(new);
+        match OpenOptions::new().write(true).create_new(true).mode(files::OWN_FILE).open(&new) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return Ok((new, made?)),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+fn write(store: &dyn Store, file: File, io: &impl Fn(io::Error) -> OpenError) -> Result<Backup, OpenError> {
     let at = store.snapshot()?;
-    let mut file = Summed { inner: BufWriter::new(File::create(&new).map_err(io)?), sum: Xxh3::new() };
+    let mut file = Summed { inner: BufWriter::new(file), sum: Xxh3::new() };
     file.put(MAGIC).map_err(io)?;
     file.put(&VERSION.to_le_bytes()).map_err(io)?;
     file.put(&at.revision().to_le_bytes()).map_err(io)?;
@@ -104,8 +145,6 @@ pub fn backup(store: &dyn Store, path: &Path) -> Result<Backup, OpenError> {
     file.inner.write_all(&sum.to_le_bytes()).map_err(io)?;
     let file = file.inner.into_inner().map_err(|error| io(error.into_error()))?;
     file.sync_all().map_err(io)?;
-    fs::rename(&new, path).map_err(io)?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
     Ok(Backup { revision: at.revision(), entries })
 }
 

@@ -27,6 +27,9 @@ use crate::{keys, limits};
 /// The format that this version writes and reads.
 pub(crate) const FORMAT: u32 = 1;
 
+/// The file that names the format; it is written last when a store is made.
+const FORMAT_NAME: &str = "FORMAT";
+
 /// How a store uses its machine. The defaults suit an engine.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -114,7 +117,9 @@ impl Embedded {
         let files = Arc::clone(&options.files);
         files::make_folder(&*files, folder).map_err(|source| OpenError::io(folder, folder, source))?;
         let lock = Lock::take(folder)?;
-        let mut report = OpenReport::default();
+        // Looked at before anything is made in it. A file that comes or goes meanwhile is nobody's harm.
+        let open_to_others = files::open_to_others(folder).unwrap_or_default();
+        let mut report = OpenReport { open_to_others, ..OpenReport::default() };
         let (pair, facts) = open_index(folder, &options, &mut report)?;
         let after = facts[0].revision.min(facts[1].revision);
         let released = Arc::new(AtomicU64::new(after));
@@ -162,6 +167,20 @@ impl Embedded {
             }
         };
         Ok((Self { core, paths, threads: Mutex::new(vec![committer, mover]), _lock: lock }, report))
+    }
+
+    /// As [`Embedded::open`], where there is a store already; makes nothing where there is none.
+    ///
+    /// # Errors
+    /// [`OpenError::NoStore`], else as [`Embedded::open`].
+    pub fn open_existing(folder: &Path, options: Options) -> Result<(Self, OpenReport), OpenError> {
+        let format = folder.join(FORMAT_NAME);
+        let is_there = format.exists()
+            || options.files.list(folder).is_ok_and(|paths| paths.iter().any(|path| is_segment(path)));
+        if !is_there {
+            return Err(OpenError::NoStore { folder: folder.to_owned() });
+        }
+        Self::open(folder, options)
     }
 
     /// Ends: writes what waits, moves memory to the index, lets the folder go.
@@ -255,7 +274,7 @@ fn open_index(
 ) -> Result<(Pair, [Facts; 2]), OpenError> {
     let files = &*options.files;
     let io = |source| OpenError::io(folder, folder, source);
-    let format_path = folder.join("FORMAT");
+    let format_path = folder.join(FORMAT_NAME);
     let mut write_format = true;
     let mut fresh = false;
     match read_format(files, &format_path).map_err(io)? {
@@ -271,7 +290,7 @@ fn open_index(
         // It is written last when a store is made. Without it and without a log, nothing was ever committed.
         Format::Missing => {
             let paths = files.list(folder).map_err(io)?;
-            fresh = !paths.iter().any(|path| path.extension().is_some_and(|ending| ending == "seg"));
+            fresh = !paths.iter().any(|path| is_segment(path));
             if !fresh {
                 report.damage.push(Damage::FileMissing { path: format_path.clone() });
             }
@@ -303,6 +322,11 @@ fn open_index(
         files::write_all(files, folder, &format_path, &format_line(FORMAT)).map_err(io)?;
     }
     Ok((pair, facts))
+}
+
+/// Whether a file is a part of the log.
+fn is_segment(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending == "seg")
 }
 
 /// Keeps a copy of a file for a person to look at.

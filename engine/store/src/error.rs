@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum StoreError {
     /// A condition of the batch did not hold; nothing of the batch was written.
-    #[error("precondition {number} of the batch does not hold: the key is at revision {found:?}")]
+    #[error("precondition {number} of the batch does not hold: the key is {}", at_revision(*found))]
     Precondition {
         /// Which condition, from 0.
         number: usize,
@@ -69,8 +69,8 @@ pub enum StoreError {
     },
     /// Both copies of an entry are damaged.
     #[error(
-        "the entry {key:?} of table {table} is damaged in both copies: {reason}; restore a backup, other entries are not \
-         affected"
+        "the entry `{}` of the table `{table}` is damaged in both copies: {reason}; restore a backup, other entries are not \
+         affected", key.escape_ascii()
     )]
     Corrupt {
         /// The table.
@@ -82,8 +82,8 @@ pub enum StoreError {
     },
     /// The disk did not let an entry be read, in neither copy. Nothing is known to be damaged.
     #[error(
-        "the disk does not let the entry {key:?} of table {table} be read: {reason}; nothing says that it is damaged: look \
-         after the disk, then restart the engine"
+        "the disk does not let the entry `{}` of the table `{table}` be read: {reason}; nothing says that it is damaged: \
+         look after the disk, then restart the engine", key.escape_ascii()
     )]
     Io {
         /// The table.
@@ -171,6 +171,18 @@ pub enum OpenError {
         /// What was found.
         reason: String,
     },
+    /// A backup goes to a file.
+    #[error("{path} is no regular file: name another file for the backup")]
+    Target {
+        /// What was named.
+        path: PathBuf,
+    },
+    /// There is nothing to open.
+    #[error("there is no store in {folder}: name the data folder of an engine that has run")]
+    NoStore {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// A restore goes into an empty folder only.
     #[error("{folder} is not empty: restore into a folder that is new or empty")]
     NotEmpty {
@@ -193,6 +205,10 @@ impl OpenError {
             _ => Self::Io { path: path.to_owned(), source },
         }
     }
+}
+
+fn at_revision(found: Option<u64>) -> String {
+    found.map_or_else(|| "absent".to_owned(), |revision| format!("at revision {revision}"))
 }
 
 /// Whether there was no room, by device, quota or file size.

@@ -4,9 +4,18 @@
 use std::fmt::Debug;
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// Rights of a file that is made: its own user's alone.
+pub(crate) const OWN_FILE: u32 = 0o600;
+
+/// Rights of a folder that is made.
+const OWN_FOLDER: u32 = 0o700;
+
+/// Rights of everybody else.
+const OF_OTHERS: u32 = 0o077;
 
 /// An open file. Offsets are absolute; there is no position.
 pub trait File: Debug + Send + Sync {
@@ -116,7 +125,9 @@ impl File for fs::File {
 
 impl Files for Disk {
     fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(fs::OpenOptions::new().read(true).write(true).create(create).truncate(false).open(path)?))
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(true).create(create).truncate(false).mode(OWN_FILE);
+        Ok(Arc::new(options.open(path)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -144,16 +155,34 @@ impl Files for Disk {
     }
 }
 
-/// Makes a folder, and those above it that are not there. When this returns, their names are on disk.
+/// Makes a folder, and those above it that are not there, for its own user alone; one that is there is left as it is. When
+/// this returns, their names are on disk.
 pub(crate) fn make_folder(files: &dyn Files, folder: &Path) -> io::Result<()> {
     let missing: Vec<&Path> =
         folder.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
     for folder in missing.into_iter().rev() {
-        fs::create_dir_all(folder)?;
+        fs::DirBuilder::new().recursive(true).mode(OWN_FOLDER).create(folder)?;
         let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
         files.sync_folder(above.unwrap_or_else(|| Path::new(".")))?;
     }
     Ok(())
+}
+
+/// The folder, if others may look into it, and the files in it that they may read or write.
+pub(crate) fn open_to_others(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let open = |path: &Path| Ok::<_, io::Error>(fs::metadata(path)?.mode() & OF_OTHERS != 0);
+    if !open(folder)? {
+        return Ok(Vec::new());
+    }
+    let mut found = vec![folder.to_owned()];
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if open(&path)? {
+            found.push(path);
+        }
+    }
+    found[1..].sort();
+    Ok(found)
 }
 
 /// Reads a whole file.

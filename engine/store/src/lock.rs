@@ -3,9 +3,11 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use crate::error::OpenError;
+use crate::files;
 
 /// Held while a store is open.
 #[derive(Debug)]
@@ -18,8 +20,9 @@ impl Lock {
     pub(crate) fn take(folder: &Path) -> Result<Self, OpenError> {
         let path = folder.join("LOCK");
         let io = |source| OpenError::io(folder, &path, source);
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(files::OWN_FILE);
+        let mut file = options.open(&path).map_err(io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

@@ -1,6 +1,7 @@
 //! What was found when a store was opened or verified. Filled by `embedded`, read by whoever tells the operator.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 /// One thing that was found damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +53,51 @@ pub enum Damage {
     },
 }
 
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |path: &Path| path.display().to_string();
+        match self {
+            Self::FileReplaced { set_aside, reason } => {
+                let aside = shown(set_aside);
+                write!(
+                    f,
+                    "a file of the store was damaged ({reason}) and made anew, nothing is lost; the damaged one is {aside}"
+                )
+            }
+            Self::FileLost { set_aside, reason } => {
+                let aside = shown(set_aside);
+                write!(
+                    f,
+                    "a file of the store was damaged ({reason}) and had no whole twin: what it alone held is lost; the \
+                     damaged one is {aside}, a backup may have what it held"
+                )
+            }
+            Self::FileMissing { path } => {
+                write!(f, "{} was missing and was made anew from its twin", shown(path))
+            }
+            Self::CommitsLost { first, last, set_aside } => {
+                let aside: Vec<_> = set_aside.iter().map(|path| shown(path)).collect();
+                write!(
+                    f,
+                    "the commits {first} to {last} are damaged in the log and lost, those after them are not; the damaged \
+                     part is {}",
+                    aside.join(", ")
+                )
+            }
+            Self::Entry { table, key, reason } => {
+                let key = key.escape_ascii();
+                write!(
+                    f,
+                    "the entry `{key}` of the table `{table}` is damaged in one copy ({reason}), the other one serves it"
+                )
+            }
+            Self::Unreadable { path, reason } => {
+                write!(f, "{} cannot be read to its end: {reason}", shown(path))
+            }
+        }
+    }
+}
+
 /// What happened when the store was opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OpenReport {
@@ -66,4 +112,32 @@ pub struct OpenReport {
     pub checked: bool,
     /// What was found damaged, and what was done about it.
     pub damage: Vec<Damage>,
+    /// The folder, if other users may look into it, and then the files in it that they may read. What the store makes is
+    /// for its own user alone; what was there before is left as it is.
+    pub open_to_others: Vec<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_is_told_in_words() {
+        let check = |damage: Damage, expected: &[&str]| {
+            let found = damage.to_string();
+            for expected in expected {
+                assert!(found.contains(expected), "`{expected}` is not in {found}");
+            }
+            assert!(!found.contains(['{', '[']), "{found}");
+        };
+        let path = || PathBuf::from("/x/y");
+        let reason = || "its checksum does not fit it".to_owned();
+        check(Damage::FileReplaced { set_aside: path(), reason: reason() }, &["nothing is lost", "/x/y"]);
+        check(Damage::FileLost { set_aside: path(), reason: reason() }, &["lost", "backup", "/x/y"]);
+        check(Damage::FileMissing { path: path() }, &["/x/y was missing"]);
+        check(Damage::CommitsLost { first: 3, last: 7, set_aside: vec![path()] }, &["3 to 7", "/x/y"]);
+        let key = b"a\x00\xffb".to_vec();
+        check(Damage::Entry { table: "t".to_owned(), key, reason: reason() }, &["`a\\x00\\xffb`", "`t`"]);
+        check(Damage::Unreadable { path: path(), reason: reason() }, &["/x/y", "checksum"]);
+    }
 }

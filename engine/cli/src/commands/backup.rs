@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use ringway::{CallOptions, ErrorCode};
 use ringway_store::backup::{self, Backup};
-use ringway_store::{Embedded, Options};
+use ringway_store::{Embedded, OpenError, Options};
 use serde_json::{Value, json};
 
 use crate::arguments::Place;
@@ -24,7 +24,7 @@ const WRITE_TIME_MAX: Duration = Duration::from_secs(3600);
 pub(crate) enum BackupCommand {
     /// Write everything as of now to a file: what a running engine has, or a folder that no engine uses
     Create {
-        /// The file; one of that name is replaced when the new one is whole
+        /// The file; one of that name is replaced when the new one is whole. Only its owner can read it
         file: PathBuf,
         /// The folder of an engine that does not run
         #[arg(long, value_name = "FOLDER")]
@@ -60,9 +60,13 @@ pub(crate) fn run(place: &Place, command: &BackupCommand) -> Result<ExitCode, Fa
             if !folder.is_dir() {
                 return Err(Failure::not_found(format_args!("there is no folder {}", folder.display())));
             }
-            let (store, report) = Embedded::open(folder, Options::default()).map_err(Failure::error)?;
+            let opened = Embedded::open_existing(folder, Options::default());
+            let (store, report) = opened.map_err(|error| match error {
+                OpenError::NoStore { .. } => Failure::not_found(error),
+                _ => Failure::error(error),
+            })?;
             for damage in &report.damage {
-                output::note(&format!("warning: something in the store was damaged: {damage:?}"));
+                output::note(&format!("warning: {damage}"));
             }
             tell("holds", file, backup::backup(&store, file).map_err(Failure::error)?, *json)?;
         }
@@ -106,6 +110,6 @@ fn tell(what: &str, path: &Path, found: Backup, as_json: bool) -> Result<(), Fai
     if as_json {
         return output::json(&json!({ "path": path, "revision": revision, "entries": entries }));
     }
-    let count = several(usize::try_from(entries).unwrap_or(usize::MAX), "entry").replace("entrys", "entries");
+    let count = several(usize::try_from(entries).unwrap_or(usize::MAX), "entry");
     output::text(&format!("{} {what} {count} as of revision {revision}\n", path.display()))
 }

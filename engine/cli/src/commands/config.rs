@@ -6,9 +6,12 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use ringway_config::settings::FILE_NAME;
 use ringway_config::{Problem, Settings, Variables};
+use ringway_engine::StartError;
 use ringway_workers::sections;
 use serde_json::{Value, json};
 
+use super::up;
+use crate::arguments::Place;
 use crate::failure::Failure;
 use crate::output;
 
@@ -31,9 +34,9 @@ pub(crate) enum ConfigCommand {
     },
 }
 
-pub(crate) fn run(command: &ConfigCommand) -> Result<ExitCode, Failure> {
+pub(crate) fn run(place: &Place, command: &ConfigCommand) -> Result<ExitCode, Failure> {
     match command {
-        ConfigCommand::Check { file, json } => check(file, *json),
+        ConfigCommand::Check { file, json } => check(place, file, *json),
         ConfigCommand::Schema { .. } => {
             output::json(&Settings::schema(&sections()))?;
             Ok(ExitCode::SUCCESS)
@@ -41,9 +44,9 @@ pub(crate) fn run(command: &ConfigCommand) -> Result<ExitCode, Failure> {
     }
 }
 
-fn check(file: &Path, as_json: bool) -> Result<ExitCode, Failure> {
+fn check(place: &Place, file: &Path, as_json: bool) -> Result<ExitCode, Failure> {
     let (problems, warnings) = match Settings::read(file, &sections(), &Variables::process()) {
-        Ok(settings) => (Vec::new(), settings.warnings),
+        Ok(settings) => (machine(place, file, &settings), settings.warnings),
         Err(problems) => (problems.0, Vec::new()),
     };
     let good = problems.is_empty();
@@ -63,6 +66,17 @@ fn check(file: &Path, as_json: bool) -> Result<ExitCode, Failure> {
     }
     output::text(&format!("{} is good\n", file.display()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the file wants and this machine, or the engine, does not give.
+fn machine(place: &Place, file: &Path, settings: &Settings) -> Vec<Problem> {
+    let problem = |error: StartError| Problem {
+        file: file.display().to_string(),
+        at: None,
+        message: error.to_string(),
+        hint: None,
+    };
+    up::check(place, settings).map_err(problem).err().into_iter().collect()
 }
 
 fn as_value(problem: &Problem) -> Value {

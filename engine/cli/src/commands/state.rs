@@ -14,6 +14,9 @@ use crate::output::{self, Terminal};
 
 const WORKER: &str = "state";
 
+/// How often others may change a key between a look at it and its deletion.
+const ATTEMPTS_MAX: u32 = 100;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum StateCommand {
     /// Write the value of a key to standard output, as JSON; exit with 3 if there is none
@@ -89,8 +92,8 @@ pub(crate) struct ScanArguments {
 
 pub(crate) fn run(place: &Place, command: &StateCommand) -> Result<ExitCode, Failure> {
     match command {
-        StateCommand::Get(key) => held(place, "state::get", key)?,
-        StateCommand::Delete(key) => held(place, "state::delete", key)?,
+        StateCommand::Get(key) => output::json(&held(place, key)?.0)?,
+        StateCommand::Delete(key) => delete(place, key)?,
         StateCommand::Set { key: KeyArguments { scope, key, .. }, value } => {
             let request = json!({ "scope": scope, "key": key, "value": typed_value(value)? });
             output::json(&ask(place, WORKER, "state::set", &request)?)?;
@@ -113,15 +116,35 @@ pub(crate) fn run(place: &Place, command: &StateCommand) -> Result<ExitCode, Fai
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a key holds, or held.
-fn held(place: &Place, function: &str, arguments: &KeyArguments) -> Result<(), Failure> {
+/// What a key holds, and since which revision. A key may hold null; one that holds nothing has none.
+fn held(place: &Place, arguments: &KeyArguments) -> Result<(Value, u64), Failure> {
     let KeyArguments { scope, key, .. } = arguments;
-    let answer = ask(place, WORKER, function, &json!({ "scope": scope, "key": key }))?;
-    if answer.is_null() {
-        let failure = Failure::not_found(format_args!("the scope `{scope}` holds no key `{key}`"));
-        return Err(failure.hint(format_args!("`ringway state scan {scope}` lists its keys")));
+    let request = json!({ "scope": scope, "key": key, "with_revision": true });
+    let mut answer = ask(place, WORKER, "state::get", &request)?;
+    match answer.get("revision").and_then(Value::as_u64) {
+        None | Some(0) => {
+            let failure = Failure::not_found(format_args!("the scope `{scope}` holds no key `{key}`"));
+            Err(failure.hint(format_args!("`ringway state scan {scope}` lists its keys")))
+        }
+        Some(revision) => Ok((answer["value"].take(), revision)),
     }
-    output::json(&answer)
+}
+
+/// Deletes what was seen to be there, so that what is written is what was deleted.
+fn delete(place: &Place, arguments: &KeyArguments) -> Result<(), Failure> {
+    let KeyArguments { scope, key, .. } = arguments;
+    let mut attempts = 0;
+    loop {
+        let (value, revision) = held(place, arguments)?;
+        let request = json!({ "scope": scope, "key": key, "if_revision": revision });
+        attempts += 1;
+        match ask(place, WORKER, "state::delete", &request) {
+            // Somebody changed it in between.
+            Err(failure) if failure.has_code("REVISION_MISMATCH") && attempts < ATTEMPTS_MAX => {}
+            Err(failure) => return Err(failure),
+            Ok(_) => return output::json(&value),
+        }
+    }
 }
 
 fn scan(place: &Place, arguments: &ScanArguments) -> Result<(), Failure> {

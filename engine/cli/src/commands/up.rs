@@ -2,28 +2,35 @@
 //!
 //! - `policy`: the file that says who may call what;
 //! - `settings`: what `ringway.yaml` says, and where everything durable is;
-//! - `reload`: what happens when that file changes.
+//! - `watch`: when that file has changed;
+//! - `reload`: what happens then.
 
 mod policy;
 mod reload;
 mod settings;
+mod watch;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use ringway_config::Settings;
-use ringway_engine::{Engine, Otlp, StartError, ZoneSocket, raise_file_limit, run_until_signal_then};
+use ringway_config::engine::Zone;
+use ringway_config::{EngineSettings, Settings};
+use ringway_engine::{Engine, EngineBuilder, StartError, raise_file_limit, run_until_signal_then};
+
 use ringway_workers::Workers;
 use tracing_subscriber::EnvFilter;
 
 use self::policy::PolicyFile;
-use self::reload::Reload;
+use self::reload::{Followed, Reload};
 use crate::arguments::{Place, duration};
 use crate::failure::Failure;
 use crate::output::words::several;
 use crate::output::{self, Paint, Terminal};
+
+/// Exit code of an engine that a second signal stopped at once, to which the signal's number is added.
+const EXIT_SIGNAL: i32 = 128;
 
 /// The variable that says what the engine logs, in the words of tracing's `EnvFilter`.
 const LOG_VARIABLE: &str = "RINGWAY_LOG";
@@ -33,7 +40,7 @@ pub(crate) struct UpArguments {
     /// A further control socket, whose workers are in a zone of their own: they are reached through the engine, which
     /// copies and checks every call
     #[arg(long = "zone", value_name = "NAME=ADDRESS", value_parser = zone_socket)]
-    zones: Vec<ZoneSocket>,
+    zones: Vec<Zone>,
     /// Zones, users, and rules on who may call what: a TOML file, described in docs/policy.md
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
@@ -55,10 +62,10 @@ pub(crate) struct UpArguments {
     no_otlp: bool,
 }
 
-fn zone_socket(text: &str) -> Result<ZoneSocket, String> {
+fn zone_socket(text: &str) -> Result<Zone, String> {
     match text.split_once('=') {
         Some((zone, address)) if !zone.is_empty() && !address.is_empty() => {
-            Ok(ZoneSocket::new(zone, address))
+            Ok(Zone { name: zone.to_owned(), address: address.to_owned(), users: Vec::new() })
         }
         _ => Err(format!("wanted NAME=ADDRESS, such as sandbox=/run/sandbox.sock, found `{text}`")),
     }
@@ -66,22 +73,54 @@ fn zone_socket(text: &str) -> Result<ZoneSocket, String> {
 
 pub(crate) fn run(place: &Place, arguments: &UpArguments) -> Result<ExitCode, Failure> {
     start_logging();
-    let (file, settings) = settings::read(arguments.config.as_deref())?;
+    let file = settings::file(arguments.config.as_deref());
+    // Watched before it is read, so that no change is missed and nothing is read twice.
+    let followed = file.as_deref().map(Followed::start);
+    let settings = settings::read(file.as_deref())?;
     let place = &settings::place(place, &settings);
     let policy = arguments.policy.as_deref().map(PolicyFile::read).transpose()?.unwrap_or_default();
-    let sockets: Vec<(String, String)> = policy
-        .sockets()
-        .chain(settings.engine.zones.iter().map(|zone| (zone.name.as_str(), zone.address.as_str())))
-        .chain(arguments.zones.iter().map(|zone| (zone.zone.as_str(), zone.address.as_str())))
-        .map(|(zone, address)| (zone.to_owned(), address.to_owned()))
-        .collect();
-    let rules = policy.rules().to_vec();
+    let mut joined = policy.with(&settings.engine)?;
+    joined.zones.extend_from_slice(&arguments.zones);
+    joined.export_telemetry &= !arguments.no_otlp;
     if let Err(error) = raise_file_limit() {
         tracing::warn!(%error, "cannot raise the limit on open files; many workers may not fit");
     }
-    let engine = start(place, arguments, policy, &settings)?;
+    let engine = start(settings::builder(place, &joined))?;
     // Workers end before their engine, whatever goes wrong from here on.
     let workers = start_workers(place, arguments, &engine, &settings)?;
+    say_what_runs(place, arguments, &engine, &joined, &policy);
+    if let Some(workers) = &workers {
+        output::note(&format!("  everything durable is in {}", workers.place()));
+    }
+    let reload = Reload::new(followed, settings, policy, &engine, workers.as_ref());
+    reload.run_while(|| {
+        let drain = || arguments.drain.unwrap_or_else(|| reload.drain());
+        run_until_signal_then(&engine, drain, || workers.iter().for_each(Workers::shut_down), stop_at_once)
+    })?;
+    output::note("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Ends the process as a second signal wants it. What was acknowledged is on disk, and the lock of the store goes with the
+/// process.
+#[expect(clippy::exit, reason = "threads that wait for calls to end are not to be waited for")]
+fn stop_at_once(signal: i32) {
+    output::note("stopped at once, by a second signal");
+    std::process::exit(EXIT_SIGNAL + signal);
+}
+
+/// Finds what would keep `ringway up` from starting with a file, beyond what is wrong with the file itself.
+pub(super) fn check(place: &Place, settings: &Settings) -> Result<(), StartError> {
+    settings::builder(&settings::place(place, settings), &settings.engine).check()
+}
+
+fn say_what_runs(
+    place: &Place,
+    arguments: &UpArguments,
+    engine: &Engine,
+    joined: &EngineSettings,
+    policy: &PolicyFile,
+) {
     let terminal = Terminal::of_stderr();
     let address = engine.address();
     output::note(&format!(
@@ -89,29 +128,14 @@ pub(crate) fn run(place: &Place, arguments: &UpArguments) -> Result<ExitCode, Fa
         env!("CARGO_PKG_VERSION"),
         terminal.paint(Paint::Bold, address)
     ));
-    for (zone, address) in &sockets {
-        output::note(&format!("  zone {zone} attaches at {address}"));
+    for Zone { name, address, .. } in &joined.zones {
+        output::note(&format!("  zone {name} attaches at {address}"));
     }
     if let Some(path) = &arguments.policy {
-        output::note(&format!(
-            "  {} on who may call what, from {}",
-            several(rules.len(), "rule"),
-            path.display()
-        ));
+        let rules = several(policy.rule_count(), "rule");
+        output::note(&format!("  {rules} on who may call what, from {}", path.display()));
     }
     output::note(&connect_words(place, address));
-    if let Some(workers) = &workers {
-        output::note(&format!("  everything durable is in {}", workers.place()));
-    }
-    let reload = Reload::new(file, settings, rules, &engine, workers.as_ref());
-    reload.run_while(|| {
-        run_until_signal_then(&engine, || {
-            workers.iter().for_each(Workers::shut_down);
-            arguments.drain.unwrap_or_else(|| reload.drain())
-        })
-    })?;
-    output::note("stopped");
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Starts the built-in workers.
@@ -127,32 +151,23 @@ fn start_workers(
     let kept = settings::kept(place, arguments.data.as_deref(), settings)?;
     let started = Workers::start(engine.address(), &kept.folder, &kept.settings);
     let workers = started.map_err(|error| Failure::error(error).hint(kept.hint))?;
-    for damage in &workers.report().damage {
-        output::note(&format!("warning: something in {} was damaged: {damage:?}", workers.place()));
+    let found = workers.report();
+    for damage in &found.damage {
+        output::note(&format!("warning: {damage}"));
+    }
+    for path in &found.open_to_others {
+        output::note(&format!("warning: {}", open_to_others(path)));
     }
     Ok(Some(workers))
 }
 
-fn start(
-    place: &Place,
-    arguments: &UpArguments,
-    policy: PolicyFile,
-    settings: &Settings,
-) -> Result<Engine, Failure> {
-    let mut builder = settings::apply(policy.apply(Engine::builder(), &settings.engine)?, &settings.engine);
-    // Without an address the engine looks where workers look.
-    if let Some(address) = &place.address {
-        builder = builder.address(address);
-    }
-    if let Some(project) = &place.project {
-        builder = builder.project(project);
-    }
-    if arguments.no_otlp {
-        builder = builder.otlp(Otlp::Off);
-    }
-    for zone in &arguments.zones {
-        builder = builder.zone_socket(zone.clone());
-    }
+/// What to do about a path of the store that other users can open.
+fn open_to_others(path: &Path) -> String {
+    let (found, path) = (if path.is_dir() { "look into" } else { "read" }, path.display());
+    format!("other users may {found} {path}: `chmod go= {path}` ends that")
+}
+
+fn start(builder: EngineBuilder) -> Result<Engine, Failure> {
     builder.start().map_err(|error| {
         let is_taken = matches!(error, StartError::Bind(_));
         let failure = Failure::from(error);
@@ -198,7 +213,8 @@ mod tests {
 
     #[test]
     fn zones_are_named_with_an_address() {
-        assert_eq!(zone_socket("box=@box"), Ok(ZoneSocket::new("box", "@box")));
+        let zone = Zone { name: "box".to_owned(), address: "@box".to_owned(), users: Vec::new() };
+        assert_eq!(zone_socket("box=@box"), Ok(zone));
         for wrong in ["box", "=@box", "box=", ""] {
             assert!(zone_socket(wrong).unwrap_err().contains("NAME=ADDRESS"), "{wrong}");
         }
@@ -219,17 +235,10 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("ringway-up-{}", std::process::id()));
         let address = folder.join("x/y.sock").to_string_lossy().into_owned();
         let place = Place { address: Some(address.clone()), ..Place::default() };
-        let settings = Settings::defaults(&ringway_workers::sections()).unwrap();
-        let arguments = |zones| UpArguments {
-            zones,
-            policy: None,
-            config: None,
-            data: None,
-            no_workers: true,
-            drain: None,
-            no_otlp: true,
+        let start = |place: &Place, zones: Vec<Zone>| {
+            let settings = EngineSettings { zones, export_telemetry: false, ..EngineSettings::default() };
+            start(settings::builder(place, &settings))
         };
-        let start = |place: &Place, zones| start(place, &arguments(zones), PolicyFile::default(), &settings);
         let failure = start(&place, Vec::new()).unwrap_err().text();
         let directory = folder.join("x");
         for part in [&*address, &*directory.to_string_lossy(), "make it", "another address"] {
@@ -237,7 +246,7 @@ mod tests {
         }
         let place =
             Place { address: Some(format!("@ringway-up-{}", std::process::id())), ..Place::default() };
-        let zones = vec![ZoneSocket::new("box", &address)];
+        let zones = vec![zone_socket(&format!("box={address}")).unwrap()];
         assert!(start(&place, zones).is_err());
         assert!(!folder.exists(), "nothing was made");
     }

@@ -80,7 +80,11 @@ pub(crate) fn time_of_day(unix_ns: u64) -> String {
 
 /// Says how many of something there are.
 pub(crate) fn several(count: usize, one: &str) -> String {
-    if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
+    match (count, one.strip_suffix('y')) {
+        (1, _) => format!("1 {one}"),
+        (count, Some(stem)) => format!("{count} {stem}ies"),
+        (count, None) => format!("{count} {one}s"),
+    }
 }
 
 /// Returns the time, unix milliseconds.
@@ -125,6 +129,8 @@ mod tests {
         check(time_of_day(1_700_000_000_123_000_000), "22:13:20.123");
         check(several(1, "span"), "1 span");
         check(several(0, "span"), "0 spans");
+        check(several(1, "entry"), "1 entry");
+        check(several(2, "entry"), "2 entries");
     }
 
     #[test]

@@ -6,8 +6,7 @@ use serde_json::{Value, json};
 
 use crate::host::Host;
 
-/// Answers with the request among others, so that a test sees what was asked.
-/// A function's id, and what it answers.
+/// A function's id, and what it answers: with the request among others, so that a test sees what was asked.
 type Answer = (&'static str, fn(&Value) -> Result<Value, Failure>);
 
 fn offer(worker: &Worker, answers: &[Answer]) {
@@ -27,9 +26,17 @@ fn state_is_read_and_written() {
         &host.worker,
         &[
             ("state::get", |asked| {
-                Ok(if asked == &json!({"scope": "s", "key": "k"}) { json!({"a": 1}) } else { Value::Null })
+                Ok(match asked["key"].as_str() {
+                    _ if asked["with_revision"] != true => Value::Null,
+                    Some("k") => json!({"value": {"a": 1}, "revision": 7}),
+                    Some("nothing") => json!({"value": null, "revision": 8}),
+                    _ => json!({"value": null, "revision": 0}),
+                })
             }),
-            ("state::delete", |asked| Ok(if asked["key"] == "k" { json!(1) } else { Value::Null })),
+            ("state::delete", |asked| match asked["if_revision"].as_u64() {
+                Some(7 | 8) => Ok(Value::Null),
+                _ => Err(Failure::with_code("REVISION_MISMATCH", "somebody was faster")),
+            }),
             ("state::set", |asked| match &asked["value"] {
                 Value::String(text) if text == "bad" => {
                     Err(Failure::with_code("SET_ERROR", "the disk is full; make room"))
@@ -48,12 +55,15 @@ fn state_is_read_and_written() {
     );
     host.run(&["state", "get", "s", "k"]).prints("{\"a\":1}\n");
     host.run(&["state", "get", "s", "none"]).fails(3, &["holds no key `none`", "state scan s"]);
+    // A key may hold null, which is not nothing.
+    host.run(&["state", "get", "s", "nothing"]).prints("null\n");
+    host.run(&["state", "delete", "s", "nothing"]).prints("null\n");
     host.run(&["state", "set", "s", "k", "5"]).prints("{\"old_value\":null,\"new_value\":5}\n");
     host.run(&["state", "set", "s", "k", "-5"]).prints("{\"old_value\":null,\"new_value\":-5}\n");
     host.run(&["state", "set", "s", "k", "word", "--json"])
         .prints("{\"old_value\":null,\"new_value\":\"word\"}\n");
     host.run(&["state", "set", "s", "k", "bad"]).fails(1, &["SET_ERROR", "the disk is full; make room"]);
-    host.run(&["state", "delete", "s", "k"]).prints("1\n");
+    host.run(&["state", "delete", "s", "k"]).prints("{\"a\":1}\n");
     host.run(&["state", "delete", "s", "x"]).fails(3, &["holds no key `x`"]);
     host.run(&["state", "list", "s"]).prints("{\"a\":1}\n\"x\"\n");
     host.run(&["state", "list", "s", "--json"]).prints("[{\"a\":1},\"x\"]\n");

@@ -2,8 +2,10 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use crate::host::{Ran, address, ringway};
+use crate::settings::Up;
 
 /// Ends a child that a failed test leaves.
 pub(crate) struct Killed(pub(crate) Child);
@@ -46,6 +48,75 @@ fn one_engine_runs_at_an_address_until_a_signal() {
     words.read_to_string(&mut rest).unwrap();
     assert!(rest.contains(&format!("RINGWAY_SOCKET={address}")) && rest.ends_with("stopped\n"), "{rest}");
     assert!(!std::path::Path::new(address).exists());
+}
+
+/// Waits until an engine takes nobody in any more, which is the first thing it does when it stops.
+fn wait_for_closed_doors(address: &str) {
+    let probe = || ringway::Worker::builder("probe").address(address).without_reconnect().connect();
+    while probe().is_ok() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn workers_finish_while_everything_still_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut up = Up::start(&["--data", "data", "--drain", "1h"], folder.path());
+    let address = up.address.clone();
+    let connect = |name: &str| ringway::Worker::builder(name).address(&address).connect().unwrap();
+    let (worker, client) = (connect("worker"), connect("client"));
+    let (begun, begins) = std::sync::mpsc::channel();
+    let (own, doors) = (worker.clone(), address.clone());
+    let finish = move |_: &ringway::Context, (): ()| {
+        begun.send(()).unwrap();
+        wait_for_closed_doors(&doors);
+        let request = serde_json::json!({"scope": "s", "key": "k", "value": "kept"});
+        Ok(own.trigger_json("state::set", &request)?)
+    };
+    worker.register(ringway::Function::json("slow::finish", finish).pooled()).unwrap();
+    let call = std::thread::spawn(move || {
+        client.wait_for("slow::finish", Duration::from_secs(30)).unwrap();
+        client.trigger_json("slow::finish", &serde_json::Value::Null)
+    });
+    begins.recv().unwrap();
+    up.signal("-TERM");
+    let answer = call.join().unwrap().unwrap();
+    assert_eq!(answer["new_value"], "kept");
+    up.hear("stopped");
+    assert!(up.engine.0.wait().unwrap().success());
+    let up = Up::start(&["--data", "data"], folder.path());
+    up.run(&["state", "get", "s", "k"]).prints("\"kept\"\n");
+    up.stop();
+}
+
+#[test]
+fn a_second_signal_ends_an_engine_at_once() {
+    for (signal, code) in [("-TERM", 143), ("-INT", 130)] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut up = Up::start(&["--data", "data", "--drain", "1h"], folder.path());
+        let connect = |name: &str| ringway::Worker::builder(name).address(&up.address).connect().unwrap();
+        let (worker, client) = (connect("worker"), connect("client"));
+        let (begun, begins) = std::sync::mpsc::channel();
+        let stay = move |context: &ringway::Context, (): ()| {
+            begun.send(()).unwrap();
+            while !context.is_cancelled() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Ok(())
+        };
+        worker.register(ringway::Function::json("slow::stay", stay).pooled()).unwrap();
+        client.wait_for("slow::stay", Duration::from_secs(30)).unwrap();
+        let caller = client.clone();
+        let call = std::thread::spawn(move || caller.trigger_json("slow::stay", &serde_json::Value::Null));
+        begins.recv().unwrap();
+        up.signal("-TERM");
+        wait_for_closed_doors(&up.address);
+        up.signal(signal);
+        up.hear("stopped at once");
+        assert_eq!(up.engine.0.wait().unwrap().code(), Some(code));
+        client.shut_down();
+        assert!(call.join().unwrap().is_err());
+    }
 }
 
 #[test]

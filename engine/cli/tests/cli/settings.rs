@@ -1,7 +1,7 @@
 //! `ringway.yaml` and backups, with the executable: what is refused, what `up` does with the file, what happens when it
 //! changes, and what is there after a restart.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{ChildStderr, Command, Stdio};
 
@@ -12,48 +12,49 @@ use crate::host::{Ran, address, ringway};
 use crate::running::Killed;
 
 /// An engine in a process of its own, and what it says.
-struct Up {
-    engine: Killed,
+pub(crate) struct Up {
+    pub(crate) engine: Killed,
     words: BufReader<ChildStderr>,
-    address: String,
+    pub(crate) address: String,
+    /// What it said until it ran.
+    started: String,
 }
 
 impl Up {
-    fn start(arguments: &[&str], folder: &Path) -> Self {
+    pub(crate) fn start(arguments: &[&str], folder: &Path) -> Self {
         let address = address();
         let mut command = ringway();
         command.current_dir(folder).args(["--address", &address, "up"]).args(arguments);
         let mut engine = Killed(command.stderr(Stdio::piped()).spawn().unwrap());
         let words = BufReader::new(engine.0.stderr.take().unwrap());
-        let mut up = Self { engine, words, address };
-        up.hear("runs at");
+        let mut up = Self { engine, words, address, started: String::new() };
+        up.started = up.hear("runs at");
         up
     }
 
-    /// Waits for a line with these words; whatever else is said before it is part of the failure.
+    /// Waits for a line with these words, and returns all that was said up to it.
     #[track_caller]
-    fn hear(&mut self, words: &str) -> String {
+    pub(crate) fn hear(&mut self, words: &str) -> String {
         let mut heard = String::new();
         loop {
-            let mut line = String::new();
-            assert_ne!(self.words.read_line(&mut line).unwrap(), 0, "`{words}` was not said in\n{heard}");
-            if line.contains(words) {
-                return line;
+            let begin = heard.len();
+            assert_ne!(self.words.read_line(&mut heard).unwrap(), 0, "`{words}` was not said in\n{heard}");
+            if heard[begin..].contains(words) {
+                return heard;
             }
-            heard.push_str(&line);
         }
     }
 
-    fn run(&self, arguments: &[&str]) -> Ran {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         Ran::of(ringway().args(["--address", &self.address]).args(arguments))
     }
 
-    fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let pid = self.engine.0.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
-    fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         self.signal("-TERM");
         self.hear("stopped");
         assert!(self.engine.0.wait().unwrap().success());
@@ -95,6 +96,147 @@ fn a_file_is_checked_with_place_and_suggestion() {
     std::fs::write(&file, "engin: 1\n").unwrap();
     let up = Ran::of(ringway().current_dir(folder.path()).args(["--address", &address(), "up"]));
     up.fails(2, &["ringway.yaml:1:1", "did you mean `engine`?", "config check"]);
+}
+
+#[test]
+fn whatever_an_engine_refuses_is_found_without_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |text: &str, place: &str| {
+        std::fs::write(folder.path().join("ringway.yaml"), text).unwrap();
+        let checked = Ran::of(ringway().current_dir(folder.path()).args(["config", "check"]));
+        checked.fails(1, &[place]);
+        let up = Ran::of(ringway().current_dir(folder.path()).args(["--address", &address(), "up"]));
+        assert!(up.code.is_some_and(|code| code > 0) && up.err.contains(place), "{up:?}");
+    };
+    let rule = "{action: deny, function: x}";
+    refused(&format!("engine:\n  rules: [{rule}, {rule}]\n"), "ringway.yaml:2:40: this rule never decides");
+    refused("workers:\n  queue:\n    delivery_threads: 0\n", "ringway.yaml:3:23: this is out of bounds");
+    refused(
+        "workers:\n  queue:\n    queue_configs:\n      mail: {concurrency: 0}\n",
+        "ringway.yaml:4:27: this is out of bounds",
+    );
+    refused(
+        "workers:\n  queue:\n    queue_configs:\n      mail: {type: fifo, fairness: {key_field: a}}\n",
+        "ringway.yaml:3:5: queue `mail`: wanted `fairness` in a standard queue only",
+    );
+    refused("workers:\n  state:\n    value_bytes_max: 7340033\n", "ringway.yaml:3:22: this is out of bounds");
+    refused("workers:\n  state: {ops_max: 0}\n", "ringway.yaml:2:20: this is out of bounds");
+    refused("workers:\n  cron: {timezone: Mars/Olympus}\n", "`Mars/Olympus`");
+    refused("engine:\n  zones: [{name: default, address: '@x'}]\n", "ringway.yaml:2:18: `default`");
+    refused("engine:\n  zones: [{name: z, address: /nowhere/at/all.sock}]\n", "/nowhere/at");
+}
+
+#[test]
+fn a_file_that_is_cut_off_first_changes_nothing_until_it_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ringway.yaml");
+    let rules = "rules: [{action: deny, caller: ringway-cli, function: 'configuration::list'}]";
+    std::fs::write(&file, format!("engine: {{{rules}}}\n")).unwrap();
+    let mut up = Up::start(&[], folder.path());
+    let listing = ["trigger", "configuration::list"];
+    up.run(&listing).fails(4, &["forbidden"]);
+    let mut writer = std::fs::File::create(&file).unwrap();
+    up.signal("-HUP");
+    let told = up.hear("the engine goes on as before");
+    assert!(told.contains("this file is empty") && !told.contains("in force"), "{told}");
+    up.run(&listing).fails(4, &["forbidden"]);
+    // Half of it would do without rules.
+    writer.write_all(b"engine:\n  drain_ms: 1000\n").unwrap();
+    writer.write_all(format!("  {rules}\n").as_bytes()).unwrap();
+    drop(writer);
+    let told = up.hear("now in force");
+    assert!(told.contains("engine.drain_ms") && !told.contains("engine.rules"), "{told}");
+    up.run(&listing).fails(4, &["forbidden"]);
+    up.stop();
+}
+
+#[test]
+fn a_file_is_read_once_at_a_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("settings");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let target = pipe.clone();
+    // Whoever read it a second time would wait for a writer that never comes.
+    let writer = std::thread::spawn(move || std::fs::write(target, "workers: {state: false}\n").unwrap());
+    let mut up = Up::start(&["--config", pipe.to_str().unwrap()], folder.path());
+    writer.join().unwrap();
+    up.run(&["state", "groups"]).fails(3, &["state::list_groups"]);
+    up.signal("-HUP");
+    assert!(up.hear("goes on as before").contains("wanted a regular file"));
+    up.stop();
+}
+
+#[test]
+fn a_configuration_that_is_mounted_is_followed() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let version = |name: &str, text: &str| {
+        std::fs::create_dir(path(name)).unwrap();
+        std::fs::write(path(name).join("ringway.yaml"), text).unwrap();
+    };
+    version("..one", "engine: {drain_ms: 1000}\n");
+    symlink("..one", path("..data")).unwrap();
+    symlink("..data/ringway.yaml", path("ringway.yaml")).unwrap();
+    let mut up = Up::start(&[], folder.path());
+    for (name, drain_ms) in [("..two", 2000), ("..three", 3000)] {
+        version(name, &format!("engine: {{drain_ms: {drain_ms}}}\n"));
+        symlink(name, path("..data_new")).unwrap();
+        std::fs::rename(path("..data_new"), path("..data")).unwrap();
+        up.hear("now in force: engine.drain_ms");
+    }
+    up.stop();
+}
+
+#[test]
+fn what_is_kept_is_for_its_own_user_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (data, backup) = (folder.path().join("data"), folder.path().join("backup"));
+    let rights = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let up = Up::start(&["--data", "data"], folder.path());
+    assert!(!up.started.contains("other users"), "{}", up.started);
+    up.run(&["backup", "create", backup.to_str().unwrap()]);
+    up.stop();
+    assert_eq!((rights(&data), rights(&backup)), (0o700, 0o600));
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let up = Up::start(&["--data", "data"], folder.path());
+    assert!(up.started.contains("other users may look into data: `chmod go= data`"), "{}", up.started);
+    up.stop();
+}
+
+#[test]
+fn null_is_a_value() {
+    let folder = tempfile::tempdir().unwrap();
+    let up = Up::start(&["--data", "data"], folder.path());
+    up.run(&["state", "get", "s", "k"]).fails(3, &["holds no key `k`"]);
+    up.run(&["state", "set", "s", "k", "null"]).json();
+    up.run(&["state", "get", "s", "k"]).prints("null\n");
+    up.run(&["state", "delete", "s", "k"]).prints("null\n");
+    up.run(&["state", "delete", "s", "k"]).fails(3, &["holds no key `k`"]);
+    up.stop();
+}
+
+#[test]
+fn a_backup_of_nothing_replaces_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (empty, good) = (folder.path().join("empty"), folder.path().join("good"));
+    std::fs::create_dir(&empty).unwrap();
+    std::fs::write(&good, "an older one").unwrap();
+    let create = ["backup", "create", good.to_str().unwrap(), "--data", empty.to_str().unwrap()];
+    Ran::of(ringway().args(create)).fails(3, &["there is no store in", "empty"]);
+    assert_eq!(std::fs::read_to_string(&good).unwrap(), "an older one");
+    assert_eq!(std::fs::read_dir(&empty).unwrap().count(), 0);
+}
+
+#[test]
+fn codes_are_explained_without_an_engine() {
+    let told = Ran::of(ringway().args(["errors", "worker_gone"]));
+    assert!(told.code == Some(0) && told.out.contains("## What to try"), "{told:?}");
+    assert_eq!(Ran::of(ringway().args(["errors", "QUEUE_FULL", "--json"])).json()["code"], "QUEUE_FULL");
+    let all = Ran::of(ringway().args(["errors", "--json"])).json();
+    assert!(all.as_array().unwrap().iter().any(|page| page["code"] == "SET_ERROR"), "{all}");
+    Ran::of(ringway().args(["errors", "worker_gon"])).fails(3, &["did you mean `worker_gone`?"]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::*;
+use crate::limits::FILE_BYTES_MAX;
 
 /// A worker's settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -37,7 +38,11 @@ impl Default for Post {
 fn sections() -> Vec<Section> {
     vec![
         Section::of::<Post>("post")
-            .iii("iii-post", &[("adapter", None), ("max_letters", Some("letters_max"))])
+            .iii("iii-post", &[("adapter", None), ("max_letters", Some("letters_max")), ("boxes.old", None)])
+            .checked(|post: &Post| match (post.speed, post.letters_max) {
+                (Speed::Express, 50..) => Err("wanted fewer than 50 letters by express"),
+                _ => Ok(()),
+            })
             .live(&["letters_max"]),
         Section::of::<EngineSettings>("other"),
     ]
@@ -64,7 +69,6 @@ fn a_file_is_read() {
         stamp: Some("12".to_owned()),
     };
     assert_eq!(settings.worker::<Post>("post"), Some(expected));
-    assert!(settings.runs("post") && !settings.runs("other"));
     assert_eq!(settings.worker::<EngineSettings>("other"), None);
 }
 
@@ -113,9 +117,62 @@ fn what_is_wrong_is_said_with_place_and_suggestion() {
     check("workers:\n  post:\n    letters_max: ${BAD}\n", &[":3:18: wanted u32, found string \"many\""]);
     check("workers:\n  post:\n    boxes: {a: 1, b: 70000}\n", &[":3:22: wanted u16, found integer `70000`"]);
     check("workers:\n  post:\n    stamp: ${NOWHERE}\n", &[":3:12: the variable `NOWHERE` is not set"]);
+    check(
+        "workers:\n  post:\n    letters_max: 50\n    speed: express\n",
+        &[":3:5: wanted fewer than 50 letters by express"],
+    );
+    check(
+        "workers:\n  post: ${STAMP}\n",
+        &[":2:9: wanted the section of `post`, or true or false, found `12`"],
+    );
+    check("workers:\n  post: \"false\"\n", &["found `false`; `false`, without quotes"]);
     check("workers: 3\n", &[":1:10: wanted a map of workers"]);
     check("- a\n", &[":1:1: wanted a map"]);
     check("[", &["ringway.yaml:", "no YAML"]);
+}
+
+#[test]
+fn what_contradicts_itself_is_said_with_both_places() {
+    let check = |text: &str, expected: &[&str]| {
+        let found = read(text).unwrap_err().to_string();
+        assert_eq!(found.lines().count(), expected.len(), "{found}");
+        for (line, expected) in found.lines().zip(expected) {
+            assert!(line.contains(expected), "`{expected}` is not in\n{line}");
+        }
+    };
+    let rule = "{action: deny, function: 'a::*', caller: b}";
+    check(
+        &format!(
+            "engine:\n  rules:\n    - {rule}\n    - {{action: allow, function: 'a::*'}}\n    - {rule}\n"
+        ),
+        &[
+            ":5:7: this rule never decides anything, since one before it is for the same calls; the other one stands at 3:7",
+        ],
+    );
+    check(
+        "engine:\n  address: '@a'\n  zones:\n    - {name: default, address: '@a'}\n    - {name: z, address: '@b'}\n    \
+         - {name: y, address: '@b'}\n",
+        &[
+            ":4:14: `default`",
+            ":4:32: this address is the engine's own",
+            ":6:26: another zone is at this address",
+        ],
+    );
+    check(
+        "engine:\n  users:\n    - {uid: 7, zone: a}\n    - {uid: 7, zone: default}\n",
+        &[":4:13: this user is in a zone already", ":4:22: `default`"],
+    );
+    check("engine:\n  drain_ms: 86400001\n", &[":2:13: this is out of bounds"]);
+}
+
+#[test]
+fn a_variable_decides_whether_a_worker_runs() {
+    let runs = |text: &str| read(text).unwrap().worker::<Post>("post").is_some();
+    assert!(!runs("workers:\n  post: ${NOWHERE:-false}\n"));
+    assert!(!runs("workers:\n  post: ${NOWHERE:-${ALSO_NOWHERE:-false}}\n"));
+    assert!(runs("workers:\n  post: ${NOWHERE:-true}\n"));
+    assert!(runs("workers:\n  post: ${NOWHERE:-}\n"));
+    assert!(!runs("workers:\n  - name: ${NOWHERE:-post}\n    config: ${NOWHERE:-false}\n"));
 }
 
 #[test]
@@ -142,7 +199,23 @@ fn the_shape_of_iii_is_read() {
     assert!(wrong("workers: [{name: iii-psot}]").contains("did you mean `iii-post`"));
     assert!(wrong("workers: [{name: iii-post}, {name: post}]").contains("second time"));
     assert!(wrong("workers: [{config: {}}]").contains("no `name`"));
-    assert!(wrong("workers: [{name: post, image: x}]").contains("unknown key `image`"));
+    assert!(wrong("workers: [{name: post, imge: x}]").contains("unknown key `imge`"));
+    let settings =
+        read("modules:\n  - {name: somebodys-own, image: 'a/b:1'}\n  - {name: post, image: null}\n").unwrap();
+    assert!(
+        settings.warnings[0]
+            .to_string()
+            .starts_with("ringway.yaml:2:12: `somebodys-own` is run from an image")
+    );
+    assert!(settings.worker::<Post>("post").is_some() && settings.warnings.len() == 1);
+    assert!(wrong("modules: {post: {}}").contains("unknown key `modules`"));
+    // Keys within keys, and what iii leaves out by null.
+    let settings = read(
+        "workers:\n  - name: iii-post\n    config:\n      max_letters: null\n      boxes: {a: 1, old: 2}\n",
+    );
+    let settings = settings.unwrap();
+    assert_eq!(settings.worker::<Post>("post").unwrap().boxes, BTreeMap::from([("a".to_owned(), 1)]));
+    assert!(settings.warnings[0].to_string().contains("`boxes.old` of `post`"), "{:?}", settings.warnings);
     // Only there: elsewhere our own names hold.
     assert!(wrong("workers: {iii-http: {}}").contains("no built-in worker"));
 }
@@ -197,6 +270,25 @@ fn files_that_are_none_are_refused() {
     assert!(wrong(&path).contains("at most"));
 }
 
+#[test]
+fn a_file_that_changed_is_read_only_where_it_says_something() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ringway.yaml");
+    let read = |path: &Path| Settings::read_again(path, &sections(), &Variables::default());
+    let wrong = |path: &Path| read(path).unwrap_err().to_string();
+    for empty in ["", "\n  \n", "\u{feff}"] {
+        std::fs::write(&path, empty).unwrap();
+        assert!(wrong(&path).contains("is empty"), "{empty:?}");
+        assert!(Settings::read(&path, &sections(), &Variables::default()).is_ok(), "{empty:?}");
+    }
+    assert!(wrong(folder.path()).contains("wanted a regular file"));
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert!(wrong(&pipe).contains("wanted a regular file"));
+    std::fs::write(&path, "# all as by default\n").unwrap();
+    assert!(read(&path).is_ok());
+}
+
 fn fits(validator: &jsonschema::Validator, text: &str) -> bool {
     validator.is_valid(&typed::read(&tree::parse(text, &Variables::default()).unwrap()).unwrap())
 }
@@ -208,6 +300,7 @@ fn the_schema_takes_what_is_read_and_refuses_what_is_not() {
     for good in [
         "engine: {project: a}\nworkers: {post: {letters_max: 3}, other: false}",
         "workers: [{name: iii-post}]",
+        "modules: [{name: somebodys-own, image: x}]",
         "a: &x 1",
     ] {
         let read = read(good).is_ok();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ringway::{Function, Worker, WorkerId};
+use ringway::{CallError, Function, Worker, WorkerId};
 use ringway_protocol::naming;
 use ringway_telemetry::TraceStore;
 use serde_json::{Value, json};
@@ -99,13 +99,16 @@ pub(super) fn metrics(shared: &Arc<Shared>) -> Function {
 /// Adds how many calls a worker works on at this moment, as it says itself; nothing where it does not.
 pub(super) fn add_activity(own: &Worker, worker: &mut Value) {
     let Some(id) = serde_json::from_value::<WorkerId>(worker["id"].clone()).ok() else { return };
-    match own.inspect_within(id, limits::ACTIVITY_TIME_MAX) {
-        Ok(held) => {
-            let channels = held["channels"].as_array().into_iter().flatten();
-            let calls = channels.filter(|channel| channel["role"] == "callee");
-            worker["active_invocations"] =
-                calls.filter_map(|channel| channel["in_flight"].as_u64()).sum::<u64>().into();
-        }
+    match activity(own, id) {
+        Ok(calls) => worker["active_invocations"] = calls.into(),
         Err(error) => tracing::debug!(worker = %id, %error, "a worker does not say what it works on"),
     }
+}
+
+/// How many calls a worker works on at this moment, as it says itself.
+pub(crate) fn activity(own: &Worker, id: WorkerId) -> Result<u64, CallError> {
+    let held = own.inspect_within(id, limits::ACTIVITY_TIME_MAX)?;
+    let channels = held["channels"].as_array().into_iter().flatten();
+    let calls = channels.filter(|channel| channel["role"] == "callee");
+    Ok(calls.filter_map(|channel| channel["in_flight"].as_u64()).sum())
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use ringway_store::{Batch, Durability, OpenError, Scan, Store, backup};
+use ringway_store::{Batch, Durability, Embedded, OpenError, Scan, Store, backup};
 
 use crate::tools::{dice, open, small};
 
@@ -73,4 +73,91 @@ fn a_backup_that_is_not_whole_is_refused() {
     let target = folder.path().join("target");
     assert!(matches!(backup::restore(&path, &target, &small()), Err(OpenError::Backup { .. })));
     assert!(!target.exists(), "something was made from a backup that is not whole");
+}
+
+#[test]
+fn what_is_made_is_for_its_own_user_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let rights = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let set = |path: &std::path::Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let data = folder.path().join("above").join("store");
+    let (store, report) = open(&data);
+    assert_eq!(report.open_to_others, Vec::<std::path::PathBuf>::new());
+    store.commit(Batch::new().put("t", b"k", vec![1; 20]), Durability::Durable).unwrap();
+    let path = folder.path().join("backup");
+    fs::write(&path, "old").unwrap();
+    set(&path, 0o644);
+    backup::backup(&store, &path).unwrap();
+    assert_eq!(rights(&path), 0o600);
+    store.close().unwrap();
+    let restored = folder.path().join("restored");
+    backup::restore(&path, &restored, &small()).unwrap();
+    for folder in [&data, &restored] {
+        assert_eq!(rights(folder), 0o700, "{}", folder.display());
+        let files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(files.len() >= 5, "{files:?}");
+        for file in files {
+            assert_eq!(rights(&file), 0o600, "{}", file.display());
+        }
+    }
+    // Wider rights that were there are told and left.
+    set(&data, 0o755);
+    let format = data.join("FORMAT");
+    set(&format, 0o640);
+    let (_store, report) = open(&data);
+    assert_eq!(report.open_to_others, [data.clone(), format.clone()]);
+    assert_eq!((rights(&data), rights(&format)), (0o755, 0o640));
+}
+
+#[test]
+fn a_backup_replaces_nothing_but_the_file_that_was_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = open(&folder.path().join("store"));
+    store.commit(Batch::new().put("t", b"k", vec![1; 20]), Durability::Durable).unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("a.new"), "somebody's").unwrap();
+    fs::write(path(".a.x.new"), "somebody's").unwrap();
+    // Two at once, whose names differ in their endings only.
+    let names = ["a.x", "a.y"];
+    let taken: Vec<_> = std::thread::scope(|scope| {
+        let take = |name: &'static str| {
+            let (store, path) = (&store, path(name));
+            scope.spawn(move || (0..20).map(|_| backup::backup(store, &path).unwrap()).next_back().unwrap())
+        };
+        let started = names.map(take);
+        started.into_iter().map(|taker| taker.join().unwrap()).collect()
+    });
+    for (name, taken) in names.into_iter().zip(taken) {
+        assert_eq!(backup::check(&path(name)).unwrap(), taken);
+    }
+    assert_eq!(fs::read_to_string(path("a.new")).unwrap(), "somebody's");
+    // What cannot be a backup is refused, and nothing is left of the try.
+    fs::create_dir(path("folder")).unwrap();
+    let before = fs::read_dir(folder.path()).unwrap().count();
+    for target in [path("folder"), path(".."), "/dev/null".into()] {
+        let error = backup::backup(&store, &target).unwrap_err();
+        assert!(matches!(error, OpenError::Target { .. }), "{}: {error}", target.display());
+    }
+    assert!(backup::backup(&store, &path("nowhere/x")).is_err());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), before);
+}
+
+#[test]
+fn a_folder_without_a_store_stays_without_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing");
+    for folder in [folder.path(), &missing] {
+        let error = Embedded::open_existing(folder, small()).unwrap_err();
+        assert!(matches!(error, OpenError::NoStore { .. }), "{error}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "something was made");
+    let (store, _) = open(&missing);
+    store.commit(Batch::new().put("t", b"k", vec![1]), Durability::Durable).unwrap();
+    store.close().unwrap();
+    fs::remove_file(missing.join("FORMAT")).unwrap();
+    let (store, report) = Embedded::open_existing(&missing, small()).unwrap();
+    assert!(!report.damage.is_empty() && store.get("t", b"k").unwrap().is_some(), "{report:?}");
 }

@@ -13,7 +13,8 @@ use crate::kept::Kept;
 /// Where a backup goes.
 #[derive(Debug, Deserialize, JsonSchema)]
 struct BackupRequest {
-    /// A file, by its whole path; one of that name is replaced when the new one is whole.
+    /// A file, by its whole path; one of that name is replaced when the new one is whole. Only the engine's user can read
+    /// it.
     path: PathBuf,
 }
 
@@ -64,7 +65,7 @@ impl Keeper {
         let verify = move |_: &ringway::Context, _: Nothing| {
             let damage =
                 look.verify().map_err(|error| Failure::with_code("VERIFY_ERROR", error.to_string()))?;
-            Ok(VerifyAnswer { damage: damage.iter().map(|damage| format!("{damage:?}")).collect() })
+            Ok(VerifyAnswer { damage: damage.iter().map(ToString::to_string).collect() })
         };
         started.worker.register_all(vec![
             Function::json("store::backup", back_up)

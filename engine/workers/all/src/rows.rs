@@ -28,17 +28,30 @@ pub(crate) fn rows() -> Vec<Row> {
             .iii("configuration", &[III_ADAPTER, ("ttl_seconds", None)])
             .live(&["history_max", "value_bytes_max", "delivery_timeout_ms"], Configuration::reconfigure),
         Row::of::<state::Config, state::State, _>("state", state::State::start)
-            .iii("iii-state", &[III_ADAPTER])
+            .iii(
+                "iii-state",
+                &[III_ADAPTER, ("max_value_bytes", Some("value_bytes_max")), ("save_interval_ms", None)],
+            )
+            .checked(state::Config::check)
             .fixed(),
         // The socket for browsers is none of its.
         Row::of::<stream::Config, stream::Stream, _>("stream", stream::Stream::start)
             .iii("iii-stream", &[III_ADAPTER, ("port", None), ("host", None), ("auth_function", None)])
             .fixed(),
         Row::of::<queue::Config, queue::Queue, _>("queue", queue::Queue::start)
-            .iii("iii-queue", &[III_ADAPTER])
+            .iii(
+                "iii-queue",
+                &[
+                    III_ADAPTER,
+                    ("queue_configs.*.max_priority", None),
+                    ("queue_configs.*.priority_field", None),
+                ],
+            )
+            .checked(queue::Config::check)
             .fixed(),
         Row::of::<cron::Config, cron::Cron, _>("cron", cron::Cron::start)
             .iii("iii-cron", &[III_ADAPTER])
+            .checked(cron::Config::check)
             .fixed(),
         Row::of::<pubsub::Config, pubsub::PubSub, _>("pubsub", |address, _, config| {
             pubsub::PubSub::start(address, config)
@@ -113,6 +126,12 @@ impl<C: Clone + Send + Sync + 'static, W: Send + Sync + 'static> Typed<C, W> {
     /// What iii calls it, and its keys that are called otherwise or mean nothing here.
     fn iii(mut self, name: &'static str, keys: &'static [(&'static str, Option<&'static str>)]) -> Self {
         self.section = self.section.iii(name, keys);
+        self
+    }
+
+    /// What the worker holds its settings against when it starts, so that a file is refused before anything is started.
+    fn checked<E: fmt::Display + 'static>(mut self, check: fn(&C) -> Result<(), E>) -> Self {
+        self.section = self.section.checked(check);
         self
     }
 

@@ -57,7 +57,7 @@ impl Workers {
     pub fn start(address: &str, folder: &Path, settings: &Settings) -> Result<Self, StartError> {
         let (store, report, place) = Kept::open(folder, settings)?;
         for damage in &report.damage {
-            tracing::error!(?damage, %place, "something in the store was damaged");
+            tracing::error!(%damage, %place, "something in the store was damaged");
         }
         // From here on dropping it ends what was started.
         let workers = Self {

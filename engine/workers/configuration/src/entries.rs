@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::check;
 use crate::config::Config;
-use crate::store::{Cause, Entry, STORE_ERROR, Shelf, Stored, Version};
+use crate::store::{Cause, Entry, STORE_ERROR, Shelf, Version};
 use crate::trigger::{Event, Events, Happened};
 
 /// Changes of one entry may come between reading and writing it; after so many the caller is asked to come again.
@@ -54,12 +54,9 @@ struct Next {
 
 impl Entries {
     /// An entry that must be there.
-    pub(crate) fn entry(&self, id: &str, code: &str) -> Result<Stored, Failure> {
+    pub(crate) fn entry(&self, id: &str) -> Result<Entry, Failure> {
         check::id(id)?;
-        self.shelf.get(id)?.ok_or_else(|| {
-            let text = format!("there is no configuration `{id}`: register it, or see `configuration::list`");
-            Failure::with_code(code, text)
-        })
+        self.shelf.get(id)?.entry().cloned().ok_or_else(|| not_found(id))
     }
 
     /// Registers: what was stored stays unless a value is given. One that changes nothing is no change.
@@ -127,11 +124,13 @@ impl Entries {
     /// Removes an entry with its versions.
     pub(crate) async fn delete(&self, id: &str) -> Result<Entry, Failure> {
         for _ in 0..ATTEMPTS_MAX {
-            let before = self.entry(id, "NOT_FOUND")?;
-            let batch = self.shelf.removal(&before)?;
-            let event = Event { happened: Happened::Deleted, old: Some(before.entry.clone()), new: None };
+            check::id(id)?;
+            let before = self.shelf.get(id)?;
+            let entry = before.entry().ok_or_else(|| not_found(id))?;
+            let batch = self.shelf.removal(&before, entry)?;
+            let event = Event { happened: Happened::Deleted, old: Some(entry.clone()), new: None };
             if self.commit(batch, event).await? {
-                return Ok(before.entry);
+                return Ok(entry.clone());
             }
         }
         Err(contended(id))
@@ -144,12 +143,12 @@ impl Entries {
     ) -> Result<Changed, Failure> {
         for _ in 0..ATTEMPTS_MAX {
             let before = self.shelf.get(id)?;
-            let old = before.as_ref().map(|before| before.entry.clone());
+            let old = before.entry().cloned();
             let Next { mut entry, cause, of } = decide(old.as_ref())?;
             if let Some(old) = old.as_ref().filter(|old| **old == entry) {
                 return Ok(Changed { old: Some(old.clone()), entry });
             }
-            entry.version = old.as_ref().map_or(1, |old| old.version + 1);
+            entry.version = before.next_version();
             let version = Version {
                 version: entry.version,
                 at_ms: self.clock.now_ms(),
@@ -158,7 +157,7 @@ impl Entries {
                 value: entry.value.clone(),
             };
             let history_max = self.config.load().history_max;
-            let batch = self.shelf.change(before.as_ref(), &entry, &version, history_max)?;
+            let batch = self.shelf.change(&before, &entry, &version, history_max)?;
             let happened = match cause {
                 Cause::Registered => Happened::Registered,
                 Cause::Set | Cause::RolledBack => Happened::Updated,
@@ -204,6 +203,11 @@ impl Entries {
         }
         check::value(id, validator, &check::expand(id, value)?)
     }
+}
+
+fn not_found(id: &str) -> Failure {
+    let text = format!("there is no configuration `{id}`: register it, or see `configuration::list`");
+    Failure::with_code("NOT_FOUND", text)
 }
 
 fn not_registered(id: &str) -> Failure {

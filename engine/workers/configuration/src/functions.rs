@@ -49,7 +49,7 @@ struct Whole {
     value: Value,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<Value>,
-    /// Rises by one with every change.
+    /// Rises by one with every change, also where the entry was deleted in between.
     version: u64,
 }
 
@@ -262,7 +262,7 @@ async fn roll_back(entries: Arc<Entries>, request: RollBack) -> HandlerResult<Re
 }
 
 async fn get(entries: Arc<Entries>, request: Get) -> HandlerResult<Got> {
-    let entry = entries.entry(&request.id, "NOT_FOUND")?.entry;
+    let entry = entries.entry(&request.id)?;
     if request.raw {
         return Ok(Got { id: entry.id, value: entry.value, version: entry.version });
     }
@@ -291,11 +291,11 @@ async fn list(entries: Arc<Entries>, _: All) -> HandlerResult<List> {
 }
 
 async fn schema(entries: Arc<Entries>, request: One) -> HandlerResult<View> {
-    Ok(view(entries.entry(&request.id, "NOT_FOUND")?.entry))
+    Ok(view(entries.entry(&request.id)?))
 }
 
 async fn history(entries: Arc<Entries>, request: History) -> HandlerResult<Versions> {
-    let entry = entries.entry(&request.id, "NOT_FOUND")?.entry;
+    let entry = entries.entry(&request.id)?;
     let limit = request.limit.clamp(1, 1000) as usize;
     let versions = entries.shelf.history(&request.id, request.before.unwrap_or(u64::MAX), limit)?;
     let versions = versions.into_iter().map(|version| VersionView {

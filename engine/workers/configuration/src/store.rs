@@ -1,8 +1,9 @@
-//! How configurations lie in the store. Two tables; every value begins with a byte that names its format, the rest is JSON.
-//! It must not know what a change means.
+//! How configurations lie in the store. Three tables; every value begins with a byte that names its format, the rest is
+//! JSON. It must not know what a change means.
 //!
 //! - `configuration`: id → the current entry;
-//! - `configuration-history`: id, 0, version (8 bytes, big-endian) → what that version was.
+//! - `configuration-history`: id, 0, version (8 bytes, big-endian) → what that version was;
+//! - `configuration-deleted`: id → the last version of an entry that was deleted, so that no version is given out twice.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use serde_json::Value;
 
 const ENTRIES: &str = "configuration";
 const HISTORY: &str = "configuration-history";
+const DELETED: &str = "configuration-deleted";
 
 /// The format that this version writes.
 const FORMAT: u8 = 1;
@@ -33,7 +35,7 @@ pub(crate) struct Entry {
     pub(crate) schema: Value,
     pub(crate) metadata: Option<Value>,
     pub(crate) value: Value,
-    /// Rises by one with every change.
+    /// Rises by one with every change, also where the entry was deleted in between.
     pub(crate) version: u64,
 }
 
@@ -61,11 +63,44 @@ pub(crate) struct Version {
     pub(crate) value: Value,
 }
 
-/// An entry and the revision of the commit that wrote it.
+/// What is known of an id.
 #[derive(Debug, Clone)]
-pub(crate) struct Stored {
-    pub(crate) entry: Entry,
-    pub(crate) revision: u64,
+pub(crate) enum Stored {
+    /// An entry, and the revision of the commit that wrote it.
+    Entry { entry: Entry, revision: u64 },
+    /// There was one; its last version, and the revision of the commit that deleted it.
+    Deleted { version: u64, revision: u64 },
+    /// There never was one.
+    Never,
+}
+
+impl Stored {
+    pub(crate) fn entry(&self) -> Option<&Entry> {
+        match self {
+            Self::Entry { entry, .. } => Some(entry),
+            Self::Deleted { .. } | Self::Never => None,
+        }
+    }
+
+    /// The version of the next change.
+    pub(crate) fn next_version(&self) -> u64 {
+        1 + match self {
+            Self::Entry { entry: Entry { version, .. }, .. } | Self::Deleted { version, .. } => *version,
+            Self::Never => 0,
+        }
+    }
+
+    /// A batch on condition that all of this still holds.
+    fn expected(&self, id: &str) -> Batch {
+        let (batch, id) = (Batch::new(), id.as_bytes());
+        match self {
+            Self::Entry { revision, .. } => batch.expect_revision(ENTRIES, id, *revision),
+            Self::Deleted { revision, .. } => {
+                batch.expect_absent(ENTRIES, id).expect_revision(DELETED, id, *revision)
+            }
+            Self::Never => batch.expect_absent(ENTRIES, id).expect_absent(DELETED, id),
+        }
+    }
 }
 
 fn encode(value: &impl Serialize) -> Result<Vec<u8>, Failure> {
@@ -106,15 +141,18 @@ impl Shelf {
         self.0.snapshot().map_err(|error| store_failure(STORE_ERROR, &error))
     }
 
-    pub(crate) fn get(&self, id: &str) -> Result<Option<Stored>, Failure> {
-        let found = self.snapshot()?.get(ENTRIES, id.as_bytes());
-        let found = found.map_err(|error| store_failure(STORE_ERROR, &error))?;
-        found
-            .map(|value| {
-                let entry = decode(&format!("the configuration `{id}`"), &value.bytes)?;
-                Ok(Stored { entry, revision: value.revision })
-            })
-            .transpose()
+    pub(crate) fn get(&self, id: &str) -> Result<Stored, Failure> {
+        let snapshot = self.snapshot()?;
+        let read = |table: &str| {
+            snapshot.get(table, id.as_bytes()).map_err(|error| store_failure(STORE_ERROR, &error))
+        };
+        if let Some(value) = read(ENTRIES)? {
+            let entry = decode(&format!("the configuration `{id}`"), &value.bytes)?;
+            return Ok(Stored::Entry { entry, revision: value.revision });
+        }
+        let Some(value) = read(DELETED)? else { return Ok(Stored::Never) };
+        let version = decode(&format!("the last version of the configuration `{id}`"), &value.bytes)?;
+        Ok(Stored::Deleted { version, revision: value.revision })
     }
 
     /// All entries in the order of their ids; those that cannot be read as their id and why.
@@ -146,21 +184,17 @@ impl Shelf {
     /// The change from what was read to a new entry, with its version and without those that are too old.
     pub(crate) fn change(
         &self,
-        before: Option<&Stored>,
+        before: &Stored,
         entry: &Entry,
         version: &Version,
         history_max: u32,
     ) -> Result<Batch, Failure> {
         let id = entry.id.as_bytes();
-        let batch = match before {
-            Some(before) => Batch::new().expect_revision(ENTRIES, id, before.revision),
-            None => Batch::new().expect_absent(ENTRIES, id),
-        };
-        let mut batch = batch.put(ENTRIES, id, encode(entry)?).put(
-            HISTORY,
-            &history_key(&entry.id, entry.version),
-            encode(version)?,
-        );
+        let batch = before.expected(&entry.id).put(ENTRIES, id, encode(entry)?);
+        let mut batch = batch.put(HISTORY, &history_key(&entry.id, entry.version), encode(version)?);
+        if let Stored::Deleted { .. } = before {
+            batch = batch.delete(DELETED, id);
+        }
         let oldest = (entry.version + 1).saturating_sub(u64::from(history_max.max(1)));
         let (from, to) = (history_key(&entry.id, 0), history_key(&entry.id, oldest));
         let scan = Scan::table(HISTORY).range(Bound::Included(&from), Bound::Excluded(&to));
@@ -171,10 +205,10 @@ impl Shelf {
         Ok(batch)
     }
 
-    /// Removes an entry and its versions.
-    pub(crate) fn removal(&self, before: &Stored) -> Result<Batch, Failure> {
-        let id = before.entry.id.as_str();
-        let batch = Batch::new().expect_revision(ENTRIES, id.as_bytes(), before.revision);
+    /// Removes an entry and its versions; how far they had come is kept.
+    pub(crate) fn removal(&self, before: &Stored, entry: &Entry) -> Result<Batch, Failure> {
+        let id = entry.id.as_str();
+        let batch = before.expected(id).put(DELETED, id.as_bytes(), encode(&entry.version)?);
         let mut batch = batch.delete(ENTRIES, id.as_bytes());
         let (from, to) = (history_key(id, 0), history_key(id, u64::MAX));
         let scan = Scan::table(HISTORY).range(Bound::Included(&from), Bound::Included(&to));

@@ -1,10 +1,12 @@
 //! What can be set: for the worker in `ringway.yaml`, for a job in its trigger. It must not know how any of it is done.
 
+use jiff::tz::TimeZone;
 use ringway::{CallError, ErrorCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::StartError;
 use crate::schedule::Schedule;
 
 /// The most slots that a job may catch up on.
@@ -23,6 +25,7 @@ pub struct Config {
     /// becomes of them. Default: 5000.
     pub late_ms_max: u64,
     /// Threads on which calls of functions are begun and ended; none is held while a function runs. Default: 4.
+    #[schemars(range(min = 1, max = 1024))]
     pub threads: usize,
     /// How long functions that run may take to end when the worker is shut down, in milliseconds. Default: 2000.
     pub shutdown_ms_max: u64,
@@ -38,6 +41,19 @@ impl Default for Config {
             threads: 4,
             shutdown_ms_max: 2000,
             forget_days: 90,
+        }
+    }
+}
+
+impl Config {
+    /// Finds what keeps the worker from starting.
+    ///
+    /// # Errors
+    /// [`StartError::Zone`].
+    pub fn check(&self) -> Result<(), StartError> {
+        match TimeZone::get(&self.timezone) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(StartError::Zone(self.timezone.clone())),
         }
     }
 }

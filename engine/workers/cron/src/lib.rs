@@ -29,7 +29,6 @@ mod scheduler;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use jiff::tz::TimeZone;
 use ringway::protocol::control::TriggerTypeSpec;
 use ringway::{CallError, Worker};
 use ringway_store::{Store, StoreError};
@@ -94,7 +93,7 @@ impl Cron {
         config: Config,
         clock: Clock,
     ) -> Result<Self, StartError> {
-        TimeZone::get(&config.timezone).map_err(|_| StartError::Zone(config.timezone.clone()))?;
+        config.check()?;
         let crew = Crew::start("ringway-cron", config.threads)?;
         let zone = config.timezone.clone();
         let (bindings, provider) = Bindings::provider(move |value| Bound::parse(value, &zone));

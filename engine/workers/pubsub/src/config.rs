@@ -21,6 +21,7 @@ pub struct Config {
     /// How long a subscriber's function may take, in milliseconds. Default: 30000.
     pub timeout_ms: u64,
     /// Threads on which calls of functions are begun and ended; none is held while a function runs. Default: 4.
+    #[schemars(range(min = 1, max = 1024))]
     pub threads: usize,
 }
 

@@ -14,6 +14,7 @@ pub struct Config {
     /// either, the defaults below.
     pub queue_configs: BTreeMap<String, QueueSettings>,
     /// Threads that read messages and wait for replies. A reply that is awaited holds no thread. Default 2, at least 1.
+    #[schemars(range(min = 1))]
     pub delivery_threads: usize,
     /// How long the receipt of a message that has ended is kept, in milliseconds; 0 for not at all. Default 3,600,000, an
     /// hour.
@@ -34,7 +35,10 @@ impl Config {
     }
 
     /// Finds the first setting that cannot be obeyed.
-    pub(crate) fn check(&self) -> Result<(), SettingsError> {
+    ///
+    /// # Errors
+    /// Which one, what was wanted and what was found.
+    pub fn check(&self) -> Result<(), SettingsError> {
         if self.delivery_threads == 0 {
             return Err(SettingsError("wanted `delivery_threads` of at least 1, found 0".into()));
         }
@@ -80,6 +84,7 @@ pub struct QueueSettings {
     /// attempts. Default 3.
     pub max_retries: u32,
     /// Calls under way at once. Default 10, at least 1.
+    #[schemars(range(min = 1))]
     pub concurrency: usize,
     /// Whether order is kept. Default `standard`.
     #[serde(rename = "type")]
@@ -94,6 +99,7 @@ pub struct QueueSettings {
     /// The longest wait between attempts, in milliseconds. Default 3,600,000, an hour.
     pub backoff_ms_max: u64,
     /// How much of each wait is left to chance, from 0 (none) to 1 (all of it). Default 0.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub backoff_jitter: f64,
     /// Codes of errors that no further attempt can mend: the message becomes a dead letter at once. Default none.
     pub fatal_codes: Vec<String>,
@@ -107,6 +113,7 @@ pub struct QueueSettings {
     /// with the code `EXPIRED`. Default 0.
     pub ttl_ms: u64,
     /// Attempts that may begin within a second, fractions allowed; 0 for no limit. Default 0.
+    #[schemars(range(min = 0.0, max = 1e6))]
     pub rate_per_second: f64,
     /// For `standard`: what shares the queue fairly. Default none.
     pub fairness: Option<Fairness>,
@@ -173,6 +180,7 @@ pub struct Fairness {
     #[serde(default)]
     pub concurrency: usize,
     /// Attempts for one key that may begin within a second; 0 for no limit of its own. Default 0.
+    #[schemars(range(min = 0.0, max = 1e6))]
     #[serde(default)]
     pub rate_per_second: f64,
     /// Shares of single keys; 1 where none is named. A key of weight 2 has twice the turns while both have messages.

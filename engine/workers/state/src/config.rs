@@ -14,25 +14,33 @@ use crate::limits::VALUE_BYTES_MAX;
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Bytes of a value, JSON text or raw, at most 7 MiB. Default: 1,048,576.
+    #[schemars(range(min = 1, max = 7_340_032))]
     pub value_bytes_max: u64,
     /// Operations of one `state::update` or `state::transaction`. Default: 1,000.
+    #[schemars(range(min = 1))]
     pub ops_max: usize,
     /// What applies to single scopes, by name. Default: none, every scope is durable.
     pub scopes: BTreeMap<String, ScopeConfig>,
     /// Bytes of a reply of `state::list`; a larger scope is read with `state::scan`. Default: 67,108,864.
+    #[schemars(range(min = 1))]
     pub list_bytes_max: usize,
     /// Bytes after which a page of `state::scan` ends early. Default: 8,388,608.
+    #[schemars(range(min = 1))]
     pub page_bytes_max: usize,
     /// Changes that `state::watch` can begin in the past with, and that a slow watcher may be behind, unless their bytes
     /// reach their limit first. Default: 8,192.
+    #[schemars(range(min = 1))]
     pub watch_entries_max: usize,
     /// Bytes of those changes, old and new values. Default: 33,554,432.
+    #[schemars(range(min = 1))]
     pub watch_bytes_max: usize,
     /// Whether changes make events for `state` triggers. Events from before are told all the same. Default: true.
     pub triggers_enabled: bool,
     /// Events that wait for their functions; beyond that, changes that would add one are refused. Default: 100,000.
+    #[schemars(range(min = 1))]
     pub outbox_entries_max: usize,
     /// Threads that call functions of triggers, started when needed; one trigger has half of them at most. Default: 32.
+    #[schemars(range(min = 1))]
     pub delivery_threads: usize,
     /// Milliseconds that a function of a trigger may take before it is called again. Default: 60,000.
     pub delivery_timeout_ms: u64,
@@ -91,7 +99,11 @@ impl Config {
         self.scopes.get(scope).copied().unwrap_or_default().durability
     }
 
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// Finds the first setting that cannot be obeyed.
+    ///
+    /// # Errors
+    /// Which one, what was wanted and what was found.
+    pub fn check(&self) -> Result<(), String> {
         if self.value_bytes_max == 0 || self.value_bytes_max > VALUE_BYTES_MAX {
             let found = self.value_bytes_max;
             return Err(format!(

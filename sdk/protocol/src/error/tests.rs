@@ -1,5 +1,8 @@
 //! Checks that names, numbers, JSON and pages of the error codes agree.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use super::*;
 
 #[test]
@@ -15,21 +18,69 @@ fn names_numbers_and_json_agree() {
     assert!("Not_Found".parse::<ErrorCode>().is_err());
 }
 
+/// Texts in the sources of engine and built-in workers that look like codes and are none.
+const NO_CODES: &[&str] =
+    &["CARGO_PKG_VERSION", "RINGWAY_SIM_SEED", "RINGWAY_SIM_STEPS", "UTC", "attempts_failed"];
+
+/// The codes that the built-in workers and the engine give beside ours, as they stand in the sources.
+fn worker_codes() -> BTreeSet<String> {
+    let engine = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../engine");
+    let mut found = BTreeSet::new();
+    for folder in ["workers", "server/src", "core/src"] {
+        gather(&engine.join(folder), &mut found);
+    }
+    assert!(found.len() > 30, "the sources are not where they were: {found:?}");
+    found
+}
+
+fn gather(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.ends_with("tests") {
+            gather(&path, found);
+        }
+        if path.extension().is_none_or(|ending| ending != "rs") || path.ends_with("tests.rs") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let shipped = text.split("#[cfg(test)]").next().unwrap();
+        let lines = shipped.lines().filter(|line| !line.trim_start().starts_with("//"));
+        // Every second piece between quotes is a text; an escaped quote only makes pieces that are no codes.
+        let texts = lines.flat_map(|line| line.split('"').skip(1).step_by(2));
+        found.extend(texts.filter(|text| looks_like_a_code(text)).map(str::to_owned));
+    }
+}
+
+fn looks_like_a_code(text: &str) -> bool {
+    let of =
+        |allowed: fn(u8) -> bool| text.len() > 2 && text.bytes().all(|byte| byte == b'_' || allowed(byte));
+    let shouted = of(|byte| byte.is_ascii_uppercase());
+    let ended =
+        of(|byte| byte.is_ascii_lowercase()) && (text.ends_with("_error") || text.ends_with("_failed"));
+    (shouted || ended) && !text.starts_with('_') && !NO_CODES.contains(&text)
+}
+
 #[test]
 fn every_code_has_a_page_and_every_page_a_code() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/errors");
-    for code in ErrorCode::ALL {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/errors");
+    // What differs in its letters only is the same page: not every file system tells the two apart.
+    let ours: BTreeSet<String> = ErrorCode::ALL.iter().map(|code| code.as_str().to_owned()).collect();
+    let theirs = worker_codes().into_iter().filter(|code| !ours.contains(&code.to_lowercase()));
+    let codes: BTreeSet<String> = ours.iter().cloned().chain(theirs).collect();
+    let listed = std::fs::read_to_string(folder.join("README.md")).unwrap();
+    for code in &codes {
         let page = std::fs::read_to_string(folder.join(format!("{code}.md")))
             .unwrap_or_else(|error| panic!("docs/errors/{code}.md: {error}"));
         assert!(page.starts_with(&format!("# {code}\n")), "{code}.md opens with its code");
         for part in ["## What happened", "## What to try"] {
             assert!(page.contains(part), "{code}.md lacks `{part}`");
         }
+        assert!(listed.contains(&format!("[`{code}`]({code}.md)")), "README.md does not list {code}");
     }
     for entry in std::fs::read_dir(folder).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let stem = name.strip_suffix(".md").unwrap();
-        assert!(stem == "README" || stem.parse::<ErrorCode>().is_ok(), "{name} is the page of no code");
+        assert!(stem == "README" || codes.contains(stem), "{name} is the page of no code");
     }
 }
 

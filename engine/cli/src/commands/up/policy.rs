@@ -1,10 +1,11 @@
 //! The file behind `ringway up --policy`: who attaches in which zone, and who may call what. TOML; `docs/policy.md`
-//! describes it. Only what the file says; the engine's library decides what it means.
+//! describes it. Only what the file says, joined with what `ringway.yaml` says of the same; the engine's library decides
+//! what it means.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ringway_config::EngineSettings;
-use ringway_engine::{EngineBuilder, Policy, Rule, ZoneSocket};
+use ringway_config::engine::{Rule, User, Zone, idle_rules};
 use serde::Deserialize;
 
 use crate::failure::Failure;
@@ -25,22 +26,9 @@ pub(super) struct PolicyFile {
     /// Rules, in order.
     #[serde(default, rename = "rule")]
     rules: Vec<Rule>,
-}
-
-#[derive(Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Zone {
-    name: String,
-    address: String,
-    #[serde(default)]
-    users: Vec<u32>,
-}
-
-#[derive(Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct User {
-    uid: u32,
-    zone: String,
+    /// Where it was read.
+    #[serde(skip)]
+    path: PathBuf,
 }
 
 impl PolicyFile {
@@ -56,83 +44,55 @@ impl PolicyFile {
             )));
         }
         let text = std::fs::read_to_string(path).map_err(|error| unusable(&error))?;
-        Self::parse(&text).map_err(|problem| {
+        let read = Self::parse(&text).map_err(|problem| {
             unusable(&problem.trim_end()).hint("docs/policy.md describes the file, with an example")
-        })
+        })?;
+        Ok(Self { path: path.to_owned(), ..read })
     }
 
     /// Reads the text of a file. Errors name the line and show it.
     fn parse(text: &str) -> Result<Self, String> {
         let file: Self = toml::from_str(text).map_err(|error| error.to_string())?;
-        for (number, rule) in (1..).zip(&file.rules) {
-            if let Some((earlier, _)) =
-                (1..).zip(&file.rules).find(|(earlier, other)| earlier < &number && same(other, rule))
-            {
-                return Err(format!(
-                    "rule {number} never decides anything: rule {earlier} is for the same calls and comes first"
-                ));
-            }
+        match idle_rules(&file.rules).first() {
+            Some((rule, earlier)) => Err(format!(
+                "rule {} never decides anything: rule {} is for the same calls and comes first",
+                rule + 1,
+                earlier + 1
+            )),
+            None => Ok(file),
         }
-        Ok(file)
     }
 
-    /// Says the same to an engine that is about to start, and after it what `ringway.yaml` says.
-    pub(super) fn apply(
-        self,
-        mut builder: EngineBuilder,
-        settings: &EngineSettings,
-    ) -> Result<EngineBuilder, Failure> {
-        for Zone { name, address, users } in self.zones {
-            builder = builder.zone_socket(ZoneSocket { users, ..ZoneSocket::new(name, address) });
+    /// What this file and `ringway.yaml` say together; this one comes first.
+    pub(super) fn with(&self, settings: &EngineSettings) -> Result<EngineSettings, Failure> {
+        let mut joined = settings.clone();
+        joined.zones = [&*self.zones, &*settings.zones].concat();
+        joined.users = [&*self.users, &*settings.users].concat();
+        joined.rules = [&*self.rules, &*settings.rules].concat();
+        let own = self.rules.len();
+        match idle_rules(&joined.rules).into_iter().find(|(rule, earlier)| *rule >= own && *earlier < own) {
+            Some((rule, earlier)) => Err(Failure::usage(format_args!(
+                "rule {} under `engine.rules` never decides anything: rule {} of {} is for the same calls and comes first",
+                rule - own + 1,
+                earlier + 1,
+                self.path.display()
+            ))),
+            None => Ok(joined),
         }
-        for User { uid, zone } in self.users {
-            builder = builder.user_zone(uid, zone);
-        }
-        Ok(builder.policy(policy(&self.rules, settings)?))
     }
 
-    /// Lists the sockets, each as zone and address.
-    pub(super) fn sockets(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.zones.iter().map(|zone| (zone.name.as_str(), zone.address.as_str()))
+    /// How many rules it has.
+    pub(super) fn rule_count(&self) -> usize {
+        self.rules.len()
     }
-
-    /// The rules, in order.
-    pub(super) fn rules(&self) -> &[Rule] {
-        &self.rules
-    }
-}
-
-/// What the rules of a policy file and those of `ringway.yaml` say together; the file's come first.
-pub(super) fn policy(first: &[Rule], settings: &EngineSettings) -> Result<Policy, Failure> {
-    let mut rules = first.to_vec();
-    for rule in &settings.rules {
-        let rule: Rule = serde_json::from_value(serde_json::to_value(rule)?)?;
-        if rules.iter().any(|earlier| same(earlier, &rule)) {
-            let text = format!(
-                "a rule under `engine.rules` never decides anything, one before it is for the same calls: {rule:?}"
-            );
-            return Err(Failure::usage(text));
-        }
-        rules.push(rule);
-    }
-    Ok(Policy::new(rules))
-}
-
-/// Whether two rules are for the same calls, whatever they do with them.
-fn same(one: &Rule, other: &Rule) -> bool {
-    let calls = |rule: &Rule| {
-        (rule.from_zone.clone(), rule.caller.clone(), rule.to_zone.clone(), rule.function.clone())
-    };
-    calls(one) == calls(other)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
-    use ringway_engine::Action;
+    use ringway_config::engine::Action;
 
     use super::*;
+    use crate::commands::up::settings;
 
     #[test]
     fn the_example_of_the_document_is_read() {
@@ -150,7 +110,7 @@ mod tests {
         assert_eq!(file.users, [User { uid: 33, zone: "web".to_owned() }]);
         let actions: Vec<Action> = file.rules.iter().map(|rule| rule.action).collect();
         assert_eq!(actions, [Action::Deny, Action::Allow, Action::Allow]);
-        let policy = Policy::new(file.rules);
+        let policy = settings::policy(&file.rules);
         assert!(!policy.allows("default", "guest-7", "default", "admin::stop"));
         assert!(policy.allows("default", "shop", "default", "admin::stop"));
         assert!(policy.allows("sandbox", "reader", "default", "docs::search"));
@@ -178,6 +138,28 @@ mod tests {
     fn a_rule_that_decides_nothing_is_refused() {
         let text = "[[rule]]\naction = \"allow\"\nfunction = \"a::*\"\n\n[[rule]]\naction = \"deny\"\nfunction = \"a::*\"\n";
         assert!(PolicyFile::parse(text).unwrap_err().contains("rule 2 never decides anything: rule 1"));
+    }
+
+    #[test]
+    fn a_rule_of_the_settings_that_decides_nothing_is_refused() {
+        let text = "[[rule]]\naction = \"allow\"\nfunction = \"a::*\"\n";
+        let file = PolicyFile { path: PathBuf::from("p.toml"), ..PolicyFile::parse(text).unwrap() };
+        let rule = Rule {
+            action: Action::Deny,
+            function: "a::*".to_owned(),
+            from_zone: None,
+            caller: None,
+            to_zone: None,
+        };
+        let other = Rule { caller: Some("x".to_owned()), ..rule.clone() };
+        let settings = EngineSettings { rules: vec![other.clone(), rule], ..EngineSettings::default() };
+        let failure = file.with(&settings).unwrap_err().text();
+        assert!(
+            failure.contains("rule 2 under `engine.rules`") && failure.contains("rule 1 of p.toml"),
+            "{failure}"
+        );
+        let settings = EngineSettings { rules: vec![other], ..EngineSettings::default() };
+        assert_eq!(file.with(&settings).unwrap().rules.len(), 2);
     }
 
     #[test]

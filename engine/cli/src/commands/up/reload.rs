@@ -6,50 +6,81 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
-use notify::{RecursiveMode, Watcher};
 use parking_lot::Mutex;
 use ringway_config::{Settings, Variables};
-use ringway_engine::{Engine, Rule};
+use ringway_engine::Engine;
 use ringway_workers::{Workers, sections};
 use signal_hook::consts::SIGHUP;
 use signal_hook::iterator::Signals;
 
-use super::policy;
+use super::policy::PolicyFile;
+use super::watch::Watch;
 use crate::output;
 
 /// How long nothing may happen to a file before it is read: editors write in several steps.
 const QUIET: Duration = Duration::from_millis(200);
 
-/// Why the file is to be read again.
+/// What happened to the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum News {
+pub(super) enum News {
+    /// It is another one now, and whole.
     Changed,
+    /// Somebody writes it, and has not closed it yet.
+    Writing,
+    /// SIGHUP asks for it to be read.
     Asked,
+    /// The engine has stopped.
     End,
+}
+
+/// A file that is followed from before it is read, so that it is read once unless it changes.
+pub(super) struct Followed {
+    file: PathBuf,
+    /// It watches until it is dropped; none where that cannot be done.
+    watch: Mutex<Option<Watch>>,
+    news: Sender<News>,
+    come: Mutex<Receiver<News>>,
+}
+
+impl Followed {
+    pub(super) fn start(file: &Path) -> Self {
+        let (news, come) = mpsc::channel();
+        let watch = match Watch::start(file, news.clone()) {
+            Ok(watch) => Some(watch),
+            Err(error) => {
+                let file = file.display();
+                output::note(&format!(
+                    "warning: {file} is not watched for changes: {error}; SIGHUP has it read"
+                ));
+                None
+            }
+        };
+        Self { file: file.to_owned(), watch: Mutex::new(watch), news, come: Mutex::new(come) }
+    }
 }
 
 /// A running engine and the file that it follows.
 pub(super) struct Reload<'a> {
-    file: Option<PathBuf>,
+    file: Option<Followed>,
     /// What the engine was started with.
     started: Settings,
     /// What was read last and found good.
     last: Mutex<Settings>,
-    /// Rules that come before those of the file.
-    rules: Vec<Rule>,
+    /// What says more than the file does.
+    policy: PolicyFile,
     engine: &'a Engine,
     workers: Option<&'a Workers>,
 }
 
 impl<'a> Reload<'a> {
     pub(super) fn new(
-        file: Option<PathBuf>,
+        file: Option<Followed>,
         settings: Settings,
-        rules: Vec<Rule>,
+        policy: PolicyFile,
         engine: &'a Engine,
         workers: Option<&'a Workers>,
     ) -> Self {
-        Self { file, started: settings.clone(), last: Mutex::new(settings), rules, engine, workers }
+        Self { file, started: settings.clone(), last: Mutex::new(settings), policy, engine, workers }
     }
 
     /// How long workers may finish what they have begun, as the file says now.
@@ -59,24 +90,20 @@ impl<'a> Reload<'a> {
 
     /// Follows the file while `run` runs; without a file, SIGHUP is as the system has it.
     pub(super) fn run_while<R>(&self, run: impl FnOnce() -> R) -> R {
-        let Some(file) = &self.file else { return run() };
-        let (news, come) = mpsc::channel();
-        // It watches until it is dropped.
-        let watcher = watch(file, news.clone());
-        if let Err(error) = &watcher {
-            output::note(&format!(
-                "warning: {} is not watched for changes: {error}; SIGHUP has it read",
-                file.display()
-            ));
-        }
-        // It may have changed since it was read and before it was watched.
-        let _listened = news.send(News::Changed);
+        let Some(followed) = &self.file else { return run() };
         let signals = Signals::new([SIGHUP]);
         if let Err(error) = &signals {
             output::note(&format!("warning: SIGHUP is not heard: {error}"));
         }
         std::thread::scope(|scope| {
-            scope.spawn(move || self.follow(file, &come));
+            let news = followed.news.clone();
+            scope.spawn(|| {
+                follow(&followed.come.lock(), |asked| {
+                    if let Some(words) = self.read_again(followed, asked) {
+                        output::note(&words);
+                    }
+                });
+            });
             let handle = signals.map(|mut signals| {
                 let (handle, news) = (signals.handle(), news.clone());
                 scope.spawn(move || {
@@ -96,44 +123,28 @@ impl<'a> Reload<'a> {
         })
     }
 
-    fn follow(&self, file: &Path, come: &Receiver<News>) {
-        while let Ok(mut first) = come.recv() {
-            // Whatever comes close together is one change.
-            loop {
-                if first == News::End {
-                    return;
-                }
-                match come.recv_timeout(QUIET) {
-                    Ok(News::Changed) => {}
-                    Ok(next) => first = next,
-                    Err(RecvTimeoutError::Timeout) => break,
-                    Err(RecvTimeoutError::Disconnected) => return,
-                }
-            }
-            if let Some(words) = self.read_again(file, first == News::Asked) {
-                output::note(&words);
-            }
-        }
-    }
-
     /// Reads the file, puts into force what can be, and says what came of it; nothing where nothing differs and nobody
     /// asked.
-    fn read_again(&self, file: &Path, asked: bool) -> Option<String> {
-        let kept = "the engine goes on as before";
-        let new = match Settings::read(file, &sections(), &Variables::process()) {
+    fn read_again(&self, followed: &Followed, asked: bool) -> Option<String> {
+        let file = &followed.file;
+        if let Some(Err(error)) = followed.watch.lock().as_mut().map(Watch::follow) {
+            tracing::warn!(file = %file.display(), %error, "changes of this file may go unnoticed; SIGHUP has it read");
+        }
+        let unused = |why: &dyn std::fmt::Display| {
+            Some(format!("{why}\n  {} is not used; the engine goes on as before", file.display()))
+        };
+        let new = match Settings::read_again(file, &sections(), &Variables::process()) {
             Ok(new) => new,
-            Err(problems) => return Some(format!("{problems}\n  {} is not used; {kept}", file.display())),
+            Err(problems) => return unused(&problems),
         };
         let mut last = self.last.lock();
         let changes = last.changes(&new, &sections());
         if changes.is_empty() {
             return asked.then(|| format!("{} says nothing new", file.display()));
         }
-        match policy::policy(&self.rules, &new.engine) {
-            Ok(policy) => self.engine.set_policy(policy),
-            Err(failure) => {
-                return Some(format!("{}\n  {} is not used; {kept}", failure.message(), file.display()));
-            }
+        match self.policy.with(&new.engine) {
+            Ok(joined) => self.engine.set_policy(super::settings::policy(&joined.rules)),
+            Err(failure) => return unused(&failure.message()),
         }
         self.workers.iter().for_each(|workers| workers.apply(&new));
         *last = new;
@@ -153,20 +164,70 @@ impl<'a> Reload<'a> {
     }
 }
 
-/// Watches the folder of a file, since editors put another file in its place.
-fn watch(file: &Path, news: Sender<News>) -> notify::Result<impl Watcher + use<>> {
-    let file = std::path::absolute(file).map_err(notify::Error::io)?;
-    let name = file.file_name().map(ToOwned::to_owned);
-    let folder = file.parent().unwrap_or_else(|| Path::new("/")).to_owned();
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let concerns = event.map_or(true, |event| {
-            !event.kind.is_access() && event.paths.iter().any(|path| path.file_name() == name.as_deref())
-        });
-        if concerns {
-            // Nobody listens only at the end.
-            let _ended = news.send(News::Changed);
+/// Has the file read when it is whole and nothing has happened to it for a while, or somebody asks. What comes close
+/// together is one change.
+fn follow(come: &Receiver<News>, mut read: impl FnMut(bool)) {
+    // Whether there is something to read, and whether somebody asked for it.
+    let mut due: Option<bool> = None;
+    loop {
+        let news = match due {
+            None => come.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(_) => come.recv_timeout(QUIET),
+        };
+        match (news, due) {
+            (Ok(News::Changed), asked) => due = Some(asked == Some(true)),
+            // What it holds now is not what its writer means; its closing is told.
+            (Ok(News::Writing), Some(true)) => {}
+            (Ok(News::Writing), _) => due = None,
+            (Ok(News::Asked), _) => due = Some(true),
+            (Err(RecvTimeoutError::Timeout), Some(asked)) => {
+                due = None;
+                read(asked);
+            }
+            (Ok(News::End) | Err(_), _) => return,
         }
-    })?;
-    watcher.watch(&folder, RecursiveMode::NonRecursive)?;
-    Ok(watcher)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Far more than any reading takes to begin.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// Sends these news, some with quiet behind them, and expects the file to be read so often, asked for or not.
+    fn check(news: &[(News, bool)], expected: &[bool]) {
+        let (send, come) = mpsc::channel();
+        let (told, read) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let done = scope.spawn(move || {
+                for (news, quiet) in news {
+                    send.send(*news).unwrap();
+                    if *quiet {
+                        // Long enough for a reading that should not be.
+                        std::thread::sleep(QUIET * 3);
+                    }
+                }
+                let found: Vec<_> = expected.iter().map(|_| read.recv_timeout(PATIENCE).unwrap()).collect();
+                send.send(News::End).unwrap();
+                (found, read)
+            });
+            follow(&come, |asked| told.send(asked).unwrap());
+            let (found, read) = done.join().unwrap();
+            assert_eq!((&*found, read.try_iter().count()), (expected, 0), "{news:?}");
+        });
+    }
+
+    #[test]
+    fn a_file_is_read_when_it_is_whole() {
+        use News::{Asked, Changed, Writing};
+        check(&[], &[]);
+        // Nobody reads the half of a file.
+        check(&[(Writing, true), (Writing, true)], &[]);
+        check(&[(Writing, true), (Changed, true)], &[false]);
+        check(&[(Changed, false), (Writing, true)], &[]);
+        check(&[(Changed, false), (Changed, true), (Changed, true)], &[false, false]);
+        check(&[(Writing, false), (Asked, true)], &[true]);
+    }
 }

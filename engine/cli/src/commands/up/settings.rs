@@ -7,8 +7,8 @@ use ringway::address::{AddressOrigin, control_address};
 use ringway::protocol::control::Limits;
 use ringway_config::engine::StoreKind;
 use ringway_config::settings::FILE_NAME;
-use ringway_config::{EngineSettings, Settings, Variables};
-use ringway_engine::{EngineBuilder, Otlp, ZoneSocket};
+use ringway_config::{EngineSettings, Settings, Variables, engine};
+use ringway_engine::{Action, Engine, EngineBuilder, Otlp, Pattern, Policy, Rule, ZoneSocket};
 use ringway_telemetry::store::StoreLimits;
 use ringway_workers::sections;
 
@@ -16,13 +16,16 @@ use crate::arguments::Place;
 use crate::failure::Failure;
 use crate::output;
 
-/// Reads the file that is named, or the usual one if it is there; with its path. What is wrong with it is told before the
-/// error, so that all of it is seen at once.
-pub(super) fn read(named: Option<&Path>) -> Result<(Option<PathBuf>, Settings), Failure> {
+/// The file that is named, or the usual one if it is there.
+pub(super) fn file(named: Option<&Path>) -> Option<PathBuf> {
     let usual = Path::new(FILE_NAME);
-    let file = named.or_else(|| usual.is_file().then_some(usual));
+    named.or_else(|| usual.is_file().then_some(usual)).map(Path::to_owned)
+}
+
+/// Reads the file, or what holds without one. What is wrong with it is told as a whole.
+pub(super) fn read(file: Option<&Path>) -> Result<Settings, Failure> {
     let Some(file) = file else {
-        return Ok((None, Settings::defaults(&sections()).map_err(Failure::error)?));
+        return Settings::defaults(&sections()).map_err(Failure::error);
     };
     let settings = Settings::read(file, &sections(), &Variables::process()).map_err(|problems| {
         let hint =
@@ -32,7 +35,7 @@ pub(super) fn read(named: Option<&Path>) -> Result<(Option<PathBuf>, Settings), 
     for warning in &settings.warnings {
         output::note(&format!("warning: {warning}"));
     }
-    Ok((Some(file.to_owned()), settings))
+    Ok(settings)
 }
 
 /// Which engine is meant: what was typed goes before what the file says.
@@ -44,8 +47,16 @@ pub(super) fn place(typed: &Place, settings: &Settings) -> Place {
     Place { address: address.clone(), project: project.clone() }
 }
 
-/// Says to an engine what the file says of it, but for who may call what.
-pub(super) fn apply(mut builder: EngineBuilder, settings: &EngineSettings) -> EngineBuilder {
+/// An engine as these settings want it, at the place that is meant.
+pub(super) fn builder(place: &Place, settings: &EngineSettings) -> EngineBuilder {
+    let mut builder = Engine::builder();
+    // Without an address the engine looks where workers look.
+    if let Some(address) = &place.address {
+        builder = builder.address(address);
+    }
+    if let Some(project) = &place.project {
+        builder = builder.project(project);
+    }
     for zone in &settings.zones {
         let users = zone.users.clone();
         builder = builder.zone_socket(ZoneSocket { users, ..ZoneSocket::new(&zone.name, &zone.address) });
@@ -53,6 +64,7 @@ pub(super) fn apply(mut builder: EngineBuilder, settings: &EngineSettings) -> En
     for user in &settings.users {
         builder = builder.user_zone(user.uid, &user.zone);
     }
+    builder = builder.policy(policy(&settings.rules));
     let (found, usual) = (&settings.limits, Limits::default());
     builder = builder.limits(Limits {
         json_bytes_max: found.message_bytes_max.unwrap_or(usual.json_bytes_max),
@@ -105,7 +117,28 @@ pub(super) fn kept(place: &Place, typed: Option<&Path>, settings: &Settings) -> 
 
 /// The project of this engine, if it has one.
 fn project(place: &Place) -> Option<String> {
-    place.project.clone().or_else(|| std::env::var("RINGWAY_PROJECT").ok())
+    place
+        .project
+        .clone()
+        .or_else(|| std::env::var("RINGWAY_PROJECT").ok())
+        .filter(|project| !project.is_empty())
+}
+
+/// Rules as the engine takes them.
+pub(super) fn policy(rules: &[engine::Rule]) -> Policy {
+    let action = |action| match action {
+        engine::Action::Allow => Action::Allow,
+        engine::Action::Deny => Action::Deny,
+    };
+    let pattern = |text: &Option<String>| text.as_deref().map(Pattern::new).unwrap_or_default();
+    let rules = rules.iter().map(|rule| Rule {
+        action: action(rule.action),
+        function: Pattern::new(&rule.function),
+        from_zone: pattern(&rule.from_zone),
+        caller: pattern(&rule.caller),
+        to_zone: pattern(&rule.to_zone),
+    });
+    Policy::new(rules.collect())
 }
 
 /// Where everything durable is: what was typed, what the file says, or a folder of this engine's own among the user's.
@@ -125,16 +158,22 @@ fn data_folder(place: &Place, typed: Option<&Path>, settings: &Settings) -> Resu
     let project = project(place);
     let address = control_address(place.address.as_deref(), place.project.as_deref());
     let named = matches!(address.origin(), AddressOrigin::Explicit | AddressOrigin::SocketVariable);
-    let name =
-        if named { file_name(address.as_str()) } else { project.unwrap_or_else(|| "default".to_owned()) };
+    let name = match project {
+        _ if named => format!("at {}", plain(address.as_str())),
+        Some(project) => plain(&project),
+        None => "default".to_owned(),
+    };
     Ok(states.join("ringway").join(name))
 }
 
-/// An address as the name of a folder that no project has: engines at different addresses keep apart.
-fn file_name(address: &str) -> String {
-    let mut name = "at ".to_owned();
-    for byte in address.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte) {
+/// A text as one name in a folder, and different texts as different ones. No project's name has the blank that sets engines
+/// at an address of their own apart.
+fn plain(text: &str) -> String {
+    let mut name = String::new();
+    for byte in text.bytes() {
+        // One dot is this folder, and two the one above.
+        let dot = byte == b'.' && (name.is_empty() || name.ends_with('.'));
+        if byte.is_ascii_alphanumeric() || b"-_@".contains(&byte) || (byte == b'.' && !dot) {
             name.push(char::from(byte));
         } else {
             name.push_str(&format!("%{byte:02x}"));
@@ -176,8 +215,25 @@ mod tests {
     }
 
     #[test]
-    fn addresses_become_names_that_differ() {
-        assert_eq!(file_name("@a/b"), "at @a%2fb");
-        assert_ne!(file_name("@a%2fb"), file_name("@a/b"));
+    fn texts_become_names_that_differ() {
+        let check = |text: &str, expected: &str| assert_eq!(plain(text), expected);
+        check("shop", "shop");
+        check("@a/b", "@a%2fb");
+        check("@a%2fb", "@a%252fb");
+        check("..", "%2e%2e");
+        check("../../etc", "%2e%2e%2f%2e%2e%2fetc");
+        check("shop 1.2", "shop%201.2");
+        check("a/../b", "a%2f%2e%2e%2fb");
+        check("é", "%c3%a9");
+    }
+
+    #[test]
+    fn a_project_stays_in_the_folder_of_states() {
+        let place = Place { project: Some("../../elsewhere".to_owned()), ..Place::default() };
+        let settings = Settings::defaults(&sections()).unwrap();
+        let folder = data_folder(&place, None, &settings).unwrap();
+        assert!(folder.parent().unwrap().ends_with("ringway"), "{}", folder.display());
+        let above = |part: std::path::Component<'_>| part == std::path::Component::ParentDir;
+        assert!(!folder.components().any(above), "{}", folder.display());
     }
 }

@@ -56,6 +56,25 @@ fn workers_start_over_one_store_and_keep_what_they_acknowledged() {
 }
 
 #[test]
+fn a_file_that_was_written_for_iii_is_read() {
+    let read = settings(
+        "workers:\n  - name: iii-state\n    config: {adapter: {name: kv}, triggers_enabled: true, max_value_bytes: 5000, \
+         save_interval_ms: 5000}\n  - name: iii-queue\n    config:\n      queue_configs:\n        default: {}\n        \
+         payment: {max_retries: 3, concurrency: 10, type: fifo, message_group_field: id, backoff_ms: 1000, \
+         poll_interval_ms: 100, max_priority: null, priority_field: weight}\n  - name: iii-cron\n    config: {adapter: \
+         {name: kv, config: {lock_ttl_ms: 30000}}}\n  - name: iii-pubsub\n    config: {adapter: {name: local}}\n  - name: \
+         configuration\n    config: {adapter: {name: fs}, ttl_seconds: 0}\n  - name: iii-observability\n",
+    );
+    let state: ringway_worker_state::Config = read.worker("state").unwrap();
+    assert_eq!(state.value_bytes_max, 5000);
+    let warnings: Vec<String> = read.warnings.iter().map(ToString::to_string).collect();
+    for told in ["save_interval_ms", "priority_field", "ttl_seconds", "iii-observability"] {
+        assert!(warnings.iter().any(|warning| warning.contains(told)), "{told} is not in {warnings:?}");
+    }
+    assert!(!warnings.iter().any(|warning| warning.contains("max_priority")), "{warnings:?}");
+}
+
+#[test]
 fn a_worker_that_is_not_wanted_does_not_run() {
     let folder = tempfile::tempdir().unwrap();
     let (engine, _workers) = run(folder.path(), "workers: {configuration: false}");

@@ -215,6 +215,36 @@ fn all_that_was_acknowledged_is_there_after_a_restart() {
 }
 
 #[test]
+fn no_version_comes_a_second_time() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let place = Place::open(folder.path(), Config::default());
+        place.register("web", &json!({"port": 1}));
+        place.ok("set", json!({"id": "web", "value": {"port": 2}}));
+        place.ok("delete", json!({"id": "web"}));
+        assert_eq!(place.register("web", &json!({"port": 3}))["version"], 3);
+        // Whoever read the entry before it was deleted does not change the new one by mistake.
+        place.fails(
+            "set",
+            json!({"id": "web", "value": {"port": 9}, "expected_version": 1}),
+            "VERSION_MISMATCH",
+        );
+        place.fails(
+            "set",
+            json!({"id": "web", "value": {"port": 9}, "expected_version": 2}),
+            "VERSION_MISMATCH",
+        );
+        assert_eq!(place.ok("history", json!({"id": "web"}))["versions"].as_array().unwrap().len(), 1);
+        place.fails("rollback", json!({"id": "web", "version": 2}), "NOT_FOUND");
+        place.ok("delete", json!({"id": "web"}));
+        assert_eq!(place.ok("list", json!({}))["configurations"], json!([]));
+    }
+    let place = Place::open(folder.path(), Config::default());
+    assert_eq!(place.register("web", &json!({"port": 4}))["version"], 4);
+    assert_eq!(place.register("new", &json!({"port": 4}))["version"], 1);
+}
+
+#[test]
 fn triggers_tell_of_changes_in_their_order() {
     let folder = tempfile::tempdir().unwrap();
     let place = Place::open(folder.path(), Config::default());
