@@ -1,11 +1,11 @@
-//! What `ringway bench` measures, in groups: calls, payloads, streams, matrices, the catalog, idleness,
-//! what is durable. Used by
-//! [`crate::run()`]. Here is what all groups share; it must not know how results are shown.
+//! What `ringway bench` measures, in groups: calls, payloads, streams, matrices, the catalog, idleness, what is durable,
+//! many keys. Used by [`crate::run()`]. Here is what all groups share; it must not know how results are shown.
 
 mod calls;
 mod catalog;
 mod durable;
 mod idle;
+mod keys;
 mod matrix;
 mod series;
 mod stream;
@@ -26,6 +26,7 @@ use crate::stats::Clock;
 pub(crate) use catalog::catalog;
 pub(crate) use durable::durable;
 pub(crate) use idle::idle;
+pub(crate) use keys::keys;
 pub(crate) use matrix::matrix;
 pub(crate) use series::{Series, visit};
 pub(crate) use stream::stream;

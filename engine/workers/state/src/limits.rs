@@ -17,6 +17,10 @@ pub(crate) const PAGE_ENTRIES: usize = 100;
 /// Entries that one look at the store takes, for whatever reads many.
 pub(crate) const CHUNK: usize = 500;
 
+/// Bytes from which on a value is written into a block for its caller; smaller ones go through the message, which has room
+/// for 192 of them.
+pub(crate) const LOAN_BYTES_MIN: usize = 1024;
+
 /// How often a change is tried anew when others were faster.
 pub(crate) const TRIES_MAX: usize = 1000;
 

@@ -23,7 +23,9 @@ use crate::tables;
 pub(crate) fn recover(core: &Core) -> Result<(), StoreError> {
     let snapshot = core.store.snapshot()?;
     let mut told: HashSet<Vec<u8>> = HashSet::new();
-    each(&*snapshot, tables::TOLD, |entry| drop(told.insert(entry.key)))?;
+    each(&*snapshot, tables::TOLD, |entry| {
+        told.insert(entry.key);
+    })?;
     let (mut found, mut gone) = (Vec::new(), Vec::new());
     each(&*snapshot, tables::OUTBOX, |entry| {
         match (tables::number(&entry.key), Event::decode(&entry.value.bytes)) {

@@ -191,11 +191,13 @@ pub(crate) struct Nothing {}
 
 /// What `state::set` answers.
 #[derive(JsonSchema)]
+#[serde(untagged)]
 #[expect(dead_code, reason = "it is the shape of text that is written without it")]
-pub(crate) struct SetReply {
-    old_value: Value,
-    new_value: Value,
-    revision: u64,
+pub(crate) enum SetReply {
+    /// To JSON.
+    Json { old_value: Value, new_value: Value, revision: u64 },
+    /// To raw bytes, which need not come back: how many there are.
+    Bytes { bytes: u64, revision: u64 },
 }
 
 /// What `state::update` answers.
@@ -212,8 +214,19 @@ pub(crate) struct UpdateReply {
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "it is the shape of text that is written without it")]
 pub(crate) struct TransactionReply {
+    /// Of all that was written, which is one commit.
     revision: u64,
-    results: Vec<UpdateReply>,
+    /// One for each operation.
+    results: Vec<OperationReply>,
+}
+
+/// What one operation of a transaction did.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "it is the shape of text that is written without it")]
+pub(crate) struct OperationReply {
+    old_value: Value,
+    new_value: Value,
+    errors: Option<Vec<OpError>>,
 }
 
 /// What `state::list_groups` answers.

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
 
-use ringway::{Failure, Function, HandlerResult, Message, Request};
+use ringway::{Context, Failure, Function, HandlerResult, Message, Request};
 use serde_json::{Value, json};
 
 use super::write::value_message;
@@ -22,7 +22,7 @@ pub(super) fn all(core: &Weak<Core>) -> Vec<Function> {
     let own = || Weak::clone(core);
     let (getter, lister, grouper, scanner, informer) = (own(), own(), own(), own(), own());
     vec![
-        Function::raw("state::get", move |_, request| get(&*of(&getter)?, request))
+        Function::raw("state::get", move |context, request| get(&*of(&getter)?, context, request))
             .inline()
             .idempotent()
             .schema(schema::<Get<'_>>(), anything())
@@ -46,13 +46,13 @@ pub(super) fn all(core: &Weak<Core>) -> Vec<Function> {
     ]
 }
 
-fn get(core: &Core, request: &Request<'_>) -> HandlerResult<Message> {
+fn get(core: &Core, context: &Context, request: &Request<'_>) -> HandlerResult<Message> {
     expect_json(request.encoding())?;
     let get: Get<'_> = serde_json::from_slice(request.body()).map_err(|error| unfit(&error))?;
     let key = keys::join(&get.scope, &get.key).map_err(|text| Failure::with_code("GET_ERROR", text))?;
     let found = reader::get(core, &key).map_err(|error| error.into_failure("GET_ERROR"))?;
     if !get.with_revision {
-        return Ok(value_message(found.as_ref().map(|(record, _)| record)));
+        return Ok(value_message(context.worker(), found.as_ref().map(|(record, _)| record)));
     }
     let mut text = b"{\"value\":".to_vec();
     record::write_json(found.as_ref().map(|(record, _)| record), &mut text);

@@ -3,12 +3,13 @@
 
 use std::sync::Weak;
 
-use ringway::{Context, Encoding, Failure, Function, HandlerResult, Message};
+use ringway::{Context, Encoding, Failure, Function, HandlerResult, Message, Worker};
 use ringway_store::Durability;
 
 use super::{anything, expect_json, json_text, of, read_json, schema, unfit};
 use crate::core::{self, Answer, Core};
 use crate::keys;
+use crate::limits::LOAN_BYTES_MIN;
 use crate::plan::{Action, Done, Operation};
 use crate::record::{self, Form, Record};
 use crate::requests::{self, Delete, Set, SetReply, Transaction, TransactionReply, Update, UpdateReply};
@@ -87,18 +88,18 @@ fn limit_ops(core: &Core, found: usize) -> HandlerResult<()> {
 }
 
 /// A value in any of three ways: in the JSON, as attachment beside it, or as body with the JSON as metadata.
-fn read_set(context: &Context, message: &Message) -> HandlerResult<(Set, Option<Vec<u8>>)> {
+fn read_set<'a>(context: &Context, message: &'a Message) -> HandlerResult<(Set, Option<&'a [u8]>)> {
     if message.encoding() == Encoding::Bytes {
         let metadata = context.metadata().cloned().ok_or_else(|| {
             Failure::invalid("raw bytes need scope and key in the call's metadata, which has none")
         })?;
         let set: Set = serde_json::from_value(metadata).map_err(|error| unfit(&error))?;
-        return Ok((set, Some(message.body().to_vec())));
+        return Ok((set, Some(message.body())));
     }
     let set: Set = read_json(message.encoding(), message.body())?;
     match message.attachments() {
         [] => Ok((set, None)),
-        [attachment] => Ok((set, Some(attachment.payload().to_vec()))),
+        [attachment] => Ok((set, Some(attachment.payload()))),
         more => {
             Err(Failure::invalid(format!("{} attachments, at most one was wanted: the value", more.len())))
         }
@@ -107,15 +108,16 @@ fn read_set(context: &Context, message: &Message) -> HandlerResult<(Set, Option<
 
 async fn set(core: Weak<Core>, context: Context, message: Message) -> HandlerResult<Message> {
     let (set, bytes) = read_set(&context, &message)?;
-    drop(message);
     let expires_at_ms = expiry(&*of(&core)?, set.ttl_ms)?;
     let raw = bytes.is_some();
-    let record = match (&set.value, &bytes) {
+    let record = match (&set.value, bytes) {
         (Some(_), Some(_)) => return Err(Failure::invalid("`value` and raw bytes: only one was wanted")),
         (None, None) => return Err(Failure::invalid("the request has no `value`")),
         (Some(value), None) => Record::new(Form::Json, value.get().as_bytes(), expires_at_ms),
         (None, Some(bytes)) => Record::new(Form::Bytes, bytes, expires_at_ms),
     };
+    // The caller may have its block back while the disk works.
+    drop(message);
     let mut wanted = Wanted::new("SET_ERROR");
     wanted.add(&*of(&core)?, &set.scope, &set.key, Action::Set(record), set.if_revision)?;
     let answer = wanted.done(&core, &context).await?;
@@ -137,16 +139,22 @@ async fn delete(core: Weak<Core>, context: Context, message: Message) -> Handler
     let mut wanted = Wanted::new("DELETE_ERROR");
     wanted.add(&*of(&core)?, &delete.scope, &delete.key, Action::Delete, delete.if_revision)?;
     let answer = wanted.done(&core, &context).await?;
-    Ok(value_message(answer.done[0].old.as_ref()))
+    Ok(value_message(context.worker(), answer.done[0].old.as_ref()))
 }
 
-/// The value itself, or an empty message where there is none.
-pub(super) fn value_message(record: Option<&Record>) -> Message {
-    match record {
-        None => Message::empty(),
-        Some(record) if record.form() == Form::Bytes => Message::bytes(record.payload()),
-        Some(record) => json_text(record.payload()),
+/// The value itself, or an empty message where there is none. A large one is written where the caller will read it.
+pub(super) fn value_message(worker: &Worker, record: Option<&Record>) -> Message {
+    let Some(record) = record else { return Message::empty() };
+    let encoding = if record.form() == Form::Bytes { Encoding::Bytes } else { Encoding::Json };
+    let bytes = record.payload();
+    if bytes.len() >= LOAN_BYTES_MIN
+        && let Ok(mut loan) = worker.loan(bytes.len())
+    {
+        loan.copy_from_slice(bytes);
+        return Message::from_loan(encoding, loan);
     }
+    // Small, or no block is free: the way through the slot or the heap says why it fails, if it does.
+    Message::new(encoding, bytes)
 }
 
 async fn update(core: Weak<Core>, context: Context, message: Message) -> HandlerResult<Message> {

@@ -88,7 +88,8 @@ fn an_event_that_somebody_could_not_be_told_stays() {
 
 #[test]
 fn a_trigger_has_its_share_of_the_threads_and_keys_keep_their_order() {
-    let events = (0..6).map(|number| notice(number, ["k", "l", "m"][number as usize % 3], &["a"])).collect();
+    let keys = ["k", "l", "m"].into_iter().cycle();
+    let events = (0..6).zip(keys).map(|(number, key)| notice(number, key, &["a"])).collect();
     let mut lanes = of(events);
     lanes.push(notice(6, "k", &["b"]));
     let taken: Vec<Taken> = std::iter::from_fn(|| lanes.pop()).collect();
