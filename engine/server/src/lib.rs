@@ -33,4 +33,4 @@ pub use config::{EngineBuilder, Otlp, ZoneSocket};
 pub use counters::CountersReport;
 pub use engine::{Engine, StartError};
 pub use ringway_engine_core::{Action, Pattern, Policy, Rule};
-pub use service::{ServiceError, raise_file_limit, run_until_signal, run_until_signal_then};
+pub use service::{ServiceError, StopSignals, raise_file_limit, run_until_signal, run_until_signal_then};

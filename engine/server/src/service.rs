@@ -29,28 +29,42 @@ pub fn raise_file_limit() -> io::Result<()> {
     Ok(setrlimit(Resource::Nofile, Rlimit { current: found.maximum, maximum: found.maximum })?)
 }
 
+/// SIGTERM and SIGINT, caught from when this is made: one that comes while a program still starts ends it in order once it
+/// runs, and does not kill it in the middle.
+#[derive(Debug)]
+pub struct StopSignals(Signals);
+
+impl StopSignals {
+    /// Catches them from now on.
+    ///
+    /// # Errors
+    /// [`ServiceError`].
+    pub fn catch() -> Result<Self, ServiceError> {
+        Signals::new([SIGTERM, SIGINT]).map(Self).map_err(ServiceError::Signals)
+    }
+}
+
 /// Runs until SIGTERM or SIGINT, then stops gracefully within `drain`; a second signal cuts that short. Tells systemd,
 /// where it listens.
 ///
 /// # Errors
 /// [`ServiceError`]; the engine is stopped.
 pub fn run_until_signal(engine: &Engine, drain: Duration) -> Result<(), ServiceError> {
-    run_until_signal_then(engine, || drain, || (), |_| engine.stop_now())
+    run_until_signal_then(engine, StopSignals::catch()?, || drain, || (), |_| engine.stop_now());
+    Ok(())
 }
 
 /// As [`run_until_signal`], for a program that has things to end before the engine, such as workers of its own. After the
 /// first signal `drain` says how long all of it may take; workers of other processes end the calls that they work on; then
 /// `end` ends what is the program's own; then the engine stops. At a second signal `again` is called with it.
-///
-/// # Errors
-/// As [`run_until_signal`].
 pub fn run_until_signal_then(
     engine: &Engine,
+    signals: StopSignals,
     drain: impl FnOnce() -> Duration + Send,
     end: impl FnOnce() + Send,
     again: impl FnOnce(i32),
-) -> Result<(), ServiceError> {
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(ServiceError::Signals)?;
+) {
+    let StopSignals(mut signals) = signals;
     notify(&[sd_notify::NotifyState::Ready]);
     let signal = signals.forever().next();
     tracing::info!(signal, "stopping");
@@ -71,7 +85,6 @@ pub fn run_until_signal_then(
             again(second);
         }
     });
-    Ok(())
 }
 
 fn notify(states: &[sd_notify::NotifyState<'_>]) {

@@ -17,7 +17,9 @@ use std::time::Duration;
 use clap::Args;
 use ringway_config::engine::Zone;
 use ringway_config::{EngineSettings, Settings};
-use ringway_engine::{Engine, EngineBuilder, StartError, raise_file_limit, run_until_signal_then};
+use ringway_engine::{
+    Engine, EngineBuilder, StartError, StopSignals, raise_file_limit, run_until_signal_then,
+};
 
 use ringway_workers::Workers;
 use tracing_subscriber::EnvFilter;
@@ -85,6 +87,7 @@ pub(crate) fn run(place: &Place, arguments: &UpArguments) -> Result<ExitCode, Fa
     if let Err(error) = raise_file_limit() {
         tracing::warn!(%error, "cannot raise the limit on open files; many workers may not fit");
     }
+    let signals = StopSignals::catch()?;
     let engine = start(settings::builder(place, &joined))?;
     // Workers end before their engine, whatever goes wrong from here on.
     let workers = start_workers(place, arguments, &engine, &settings)?;
@@ -95,8 +98,9 @@ pub(crate) fn run(place: &Place, arguments: &UpArguments) -> Result<ExitCode, Fa
     let reload = Reload::new(followed, settings, policy, &engine, workers.as_ref());
     reload.run_while(|| {
         let drain = || arguments.drain.unwrap_or_else(|| reload.drain());
-        run_until_signal_then(&engine, drain, || workers.iter().for_each(Workers::shut_down), stop_at_once)
-    })?;
+        let end = || workers.iter().for_each(Workers::shut_down);
+        run_until_signal_then(&engine, signals, drain, end, stop_at_once);
+    });
     output::note("stopped");
     Ok(ExitCode::SUCCESS)
 }

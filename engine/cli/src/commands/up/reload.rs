@@ -40,6 +40,8 @@ pub(super) struct Followed {
     watch: Mutex<Option<Watch>>,
     news: Sender<News>,
     come: Mutex<Receiver<News>>,
+    /// SIGHUP, caught from the start on; taken by whoever listens.
+    hang_ups: Mutex<Option<Signals>>,
 }
 
 impl Followed {
@@ -55,7 +57,20 @@ impl Followed {
                 None
             }
         };
-        Self { file: file.to_owned(), watch: Mutex::new(watch), news, come: Mutex::new(come) }
+        let hang_ups = match Signals::new([SIGHUP]) {
+            Ok(signals) => Some(signals),
+            Err(error) => {
+                output::note(&format!("warning: SIGHUP is not heard: {error}"));
+                None
+            }
+        };
+        Self {
+            file: file.to_owned(),
+            watch: Mutex::new(watch),
+            news,
+            come: Mutex::new(come),
+            hang_ups: Mutex::new(hang_ups),
+        }
     }
 }
 
@@ -91,10 +106,7 @@ impl<'a> Reload<'a> {
     /// Follows the file while `run` runs; without a file, SIGHUP is as the system has it.
     pub(super) fn run_while<R>(&self, run: impl FnOnce() -> R) -> R {
         let Some(followed) = &self.file else { return run() };
-        let signals = Signals::new([SIGHUP]);
-        if let Err(error) = &signals {
-            output::note(&format!("warning: SIGHUP is not heard: {error}"));
-        }
+        let signals = followed.hang_ups.lock().take();
         std::thread::scope(|scope| {
             let news = followed.news.clone();
             scope.spawn(|| {
@@ -115,7 +127,7 @@ impl<'a> Reload<'a> {
                 handle
             });
             let result = run();
-            if let Ok(handle) = handle {
+            if let Some(handle) = handle {
                 handle.close();
             }
             let _ended = news.send(News::End);

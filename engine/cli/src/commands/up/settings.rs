@@ -172,8 +172,8 @@ fn plain(text: &str) -> String {
     let mut name = String::new();
     for byte in text.bytes() {
         // One dot is this folder, and two the one above.
-        let dot = byte == b'.' && (name.is_empty() || name.ends_with('.'));
-        if byte.is_ascii_alphanumeric() || b"-_@".contains(&byte) || (byte == b'.' && !dot) {
+        let dot = byte == b'.' && !name.is_empty();
+        if byte.is_ascii_alphanumeric() || b"-_@".contains(&byte) || dot {
             name.push(char::from(byte));
         } else {
             name.push_str(&format!("%{byte:02x}"));
@@ -220,10 +220,10 @@ mod tests {
         check("shop", "shop");
         check("@a/b", "@a%2fb");
         check("@a%2fb", "@a%252fb");
-        check("..", "%2e%2e");
-        check("../../etc", "%2e%2e%2f%2e%2e%2fetc");
+        check("..", "%2e.");
+        check("../../etc", "%2e.%2f..%2fetc");
         check("shop 1.2", "shop%201.2");
-        check("a/../b", "a%2f%2e%2e%2fb");
+        check("a/../b", "a%2f..%2fb");
         check("é", "%c3%a9");
     }
 

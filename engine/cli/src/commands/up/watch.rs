@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind};
+use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use parking_lot::Mutex;
 
@@ -82,6 +82,8 @@ fn concerns(event: &Event, places: &BTreeSet<PathBuf>) -> Option<News> {
         EventKind::Modify(ModifyKind::Data(_)) => Some(News::Writing),
         // Whoever made a file is going to write it and to close it; a link, or a second name of a file, is whole at once.
         EventKind::Create(CreateKind::File) if is_new_file(path) => Some(News::Writing),
+        // Both names together, after each was told alone.
+        EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => None,
         EventKind::Access(AccessKind::Close(AccessMode::Write))
         | EventKind::Modify(ModifyKind::Name(_))
         | EventKind::Create(_)
