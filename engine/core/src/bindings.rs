@@ -36,13 +36,15 @@ pub(crate) struct Binding {
     pub(crate) provider: Option<WorkerId>,
     /// Whether that provider has said that it does.
     accepted: bool,
+    /// Whether that provider watched for another binding with this id, which this one takes the place of.
+    replaces: bool,
     /// A provider that would not have it and is not asked again.
     refused_by: Option<WorkerId>,
 }
 
 impl Binding {
     pub(crate) fn new(spec: TriggerSpec, owner: Option<WorkerId>, zone: Zone, home: Arc<str>) -> Self {
-        Self { spec, owner, zone, home, provider: None, accepted: false, refused_by: None }
+        Self { spec, owner, zone, home, provider: None, accepted: false, replaces: false, refused_by: None }
     }
 
     /// Returns the function that it runs.
@@ -108,8 +110,9 @@ impl Bindings {
         self.rebind_type(id, notices);
     }
 
-    /// Adds a binding, in place of one with the same id; the very same one stays untouched. Returns whether somebody provides its type.
-    pub(crate) fn add(&mut self, binding: Binding, notices: &mut Vec<Notice>) -> bool {
+    /// Adds a binding, in place of one with the same id; the very same one stays untouched. A provider that has both is told
+    /// of the new one only, so that it loses nothing of what the old one has waiting. Returns whether somebody provides its type.
+    pub(crate) fn add(&mut self, mut binding: Binding, notices: &mut Vec<Notice>) -> bool {
         let id = binding.spec.id.clone();
         let same = |old: &&Binding| {
             (&old.spec, old.owner, &old.home) == (&binding.spec, binding.owner, &binding.home)
@@ -120,7 +123,15 @@ impl Bindings {
             }
             return old.provider.is_some();
         }
-        self.remove(&id, notices);
+        let old = self.take(&id);
+        let watched = old.and_then(|old| Some((old.provider?, old.spec.trigger_type)));
+        if let Some((provider, trigger_type)) = watched {
+            binding.replaces =
+                trigger_type == binding.spec.trigger_type && self.resolve(&binding) == Some(provider);
+            if !binding.replaces {
+                notices.push((provider, EngineMessage::TriggerUnbind { id: id.clone() }));
+            }
+        }
         self.by_type.entry(binding.spec.trigger_type.clone()).or_default().insert(id.clone());
         self.bindings.insert(id.clone(), binding);
         self.rebind(&id, notices);
@@ -129,6 +140,14 @@ impl Bindings {
 
     /// Removes a binding.
     pub(crate) fn remove(&mut self, id: &str, notices: &mut Vec<Notice>) -> Option<Binding> {
+        let binding = self.take(id)?;
+        if let Some(provider) = binding.provider {
+            notices.push((provider, EngineMessage::TriggerUnbind { id: id.to_owned() }));
+        }
+        Some(binding)
+    }
+
+    fn take(&mut self, id: &str) -> Option<Binding> {
         let binding = self.bindings.remove(id)?;
         if let Some(ids) = self.by_type.get_mut(&binding.spec.trigger_type) {
             ids.remove(id);
@@ -136,20 +155,27 @@ impl Bindings {
                 self.by_type.remove(&binding.spec.trigger_type);
             }
         }
-        if let Some(provider) = binding.provider {
-            notices.push((provider, EngineMessage::TriggerUnbind { id: id.to_owned() }));
-        }
         Some(binding)
     }
 
-    /// Takes a provider's answer: a binding that it would not have is parked. Returns the binding, if it was
-    /// waiting for this. Others than its present provider have no say.
-    pub(crate) fn answer(&mut self, id: &str, provider: WorkerId, refused: bool) -> Option<&Binding> {
+    /// Takes a provider's answer: a binding that it would not have is parked, and one that it was to take the place of is
+    /// unbound. Returns the binding, if it was waiting for this. Others than its present provider have no say.
+    pub(crate) fn answer(
+        &mut self,
+        id: &str,
+        provider: WorkerId,
+        refused: bool,
+        notices: &mut Vec<Notice>,
+    ) -> Option<&Binding> {
         let binding = self.bindings.get_mut(id).filter(|binding| binding.provider == Some(provider))?;
         if refused {
             binding.provider = None;
             binding.refused_by = Some(provider);
+            if binding.replaces {
+                notices.push((provider, EngineMessage::TriggerUnbind { id: id.to_owned() }));
+            }
         }
+        binding.replaces = false;
         let told_before = std::mem::replace(&mut binding.accepted, !refused);
         (refused || !told_before).then_some(binding)
     }

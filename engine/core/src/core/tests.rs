@@ -424,6 +424,13 @@ fn bindings_wait_for_their_type_and_follow_it() {
         [(10, "trigger_accepted")],
         "the same binding again"
     );
+    // Another one under the same id takes its place where it is watched for.
+    let mut another = bind.clone();
+    another.triggers[0].config = serde_json::json!({ "other": true });
+    assert_eq!(told(&say(&mut core, A, WorkerMessage::Register(another))), [(11, "trigger_bind")]);
+    assert_eq!(told(&say(&mut core, B, refused.clone())), [(11, "trigger_unbind"), (10, "trigger_refused")]);
+    assert_eq!(told(&say(&mut core, B, refused.clone())), [], "it is parked");
+    assert_eq!(told(&say(&mut core, A, WorkerMessage::Register(bind))), [(11, "trigger_bind")]);
     assert_eq!(told(&say(&mut core, B, refused)), [(10, "trigger_refused")]);
     assert_eq!(
         told(&say(&mut core, B, WorkerMessage::Goodbye {})),

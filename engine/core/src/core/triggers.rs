@@ -115,9 +115,12 @@ impl Core {
         error: Option<CallError>,
         out: &mut Vec<Effect>,
     ) {
-        let Some(answered) = self.bindings.answer(binding, provider, error.is_some()) else { return };
+        let mut notices = Vec::new();
+        let answered = self.bindings.answer(binding, provider, error.is_some(), &mut notices);
+        let Some(owner) = answered.map(|answered| answered.owner) else { return };
+        self.send_all(notices, out);
         let id = binding.to_owned();
-        match (answered.owner, error) {
+        match (owner, error) {
             (None, error) => out.push(Effect::TriggerSettled { id, error }),
             (Some(owner), Some(error)) => self.send(owner, EngineMessage::TriggerRefused { id, error }, out),
             (Some(owner), None) => self.send(owner, EngineMessage::TriggerAccepted { id }, out),
