@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -16,6 +16,9 @@ use crate::job::Millis;
 
 /// A time that no clock shows, in seconds since 1970: the year 2242.
 const NEVER_SECONDS: i64 = 1 << 33;
+
+/// The longest sleep: a clock that was set without a word to us is noticed at its end.
+const SLEEP_MAX: Duration = Duration::from_secs(60);
 
 /// A clock. Clones share it.
 #[derive(Debug, Clone)]
@@ -33,7 +36,11 @@ enum Source {
 struct Machine {
     bell: OwnedFd,
     changes: OwnedFd,
+    poll: Poll,
 }
+
+/// The system's call, in whose stead a test may fail.
+type Poll = fn(&mut [PollFd<'_>], Option<&Timespec>) -> rustix::io::Result<usize>;
 
 #[derive(Debug, Default)]
 struct Manual {
@@ -59,10 +66,14 @@ impl Clock {
     /// # Errors
     /// When the system gives no more descriptors; two are wanted.
     pub fn machine() -> std::io::Result<Self> {
+        Self::with_poll(poll)
+    }
+
+    fn with_poll(poll: Poll) -> std::io::Result<Self> {
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let changes =
             timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
-        let machine = Machine { bell, changes };
+        let machine = Machine { bell, changes, poll };
         machine.watch()?;
         Ok(Self(Arc::new(Source::Machine(machine))))
     }
@@ -130,7 +141,7 @@ impl Clock {
 }
 
 fn machine_now() -> Millis {
-    let millis = |duration: std::time::Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(after) => millis(after),
         Err(before) => -millis(before.duration()),
@@ -148,41 +159,89 @@ impl Machine {
     }
 
     fn wait(&self, until: Option<Millis>) -> Woke {
+        let (mut backoff, mut before) = (Backoff::default(), machine_now());
         loop {
-            let left = until.map(|until| until.saturating_sub(machine_now()));
-            if left.is_some_and(|left| left <= 0) {
-                return Woke::Due;
-            }
-            let timeout = left.map(|left| Timespec { tv_sec: left / 1000, tv_nsec: left % 1000 * 1_000_000 });
-            let mut both = [
-                PollFd::from_borrowed_fd(self.bell.as_fd(), PollFlags::IN),
-                PollFd::from_borrowed_fd(self.changes.as_fd(), PollFlags::IN),
-            ];
-            if let Err(Errno::INTR) = poll(&mut both, timeout.as_ref()) {
-                continue;
-            }
-            let [rung, set] = both.map(|one| !one.revents().is_empty());
-            if set {
-                let mut count = [0; 8];
-                let _cancelled = rustix::io::read(&self.changes, &mut count);
-                if let Err(error) = self.watch() {
-                    tracing::warn!(target: "ringway", %error, "steps of the clock are noticed only at the next slot");
-                }
+            let now = machine_now();
+            // Whatever the kernel says of it: time goes back only where somebody sets it.
+            if now < before {
                 return Woke::Set;
             }
-            if rung {
-                let mut count = [0; 8];
-                let _emptied = rustix::io::read(&self.bell, &mut count);
-                return Woke::Rung;
+            before = now;
+            let left = until.map_or(i64::MAX, |until| until.saturating_sub(now));
+            if left <= 0 {
+                return Woke::Due;
+            }
+            let left = SLEEP_MAX.min(Duration::from_millis(left.unsigned_abs()));
+            match self.sleep(left) {
+                Ok(Some(woke)) => return woke,
+                Ok(None) => backoff = Backoff::default(),
+                Err(Errno::INTR) => {}
+                Err(error) => backoff.sleep(left, error),
             }
         }
+    }
+
+    /// Sleeps until somebody rings or sets the clock, or so long.
+    fn sleep(&self, left: Duration) -> rustix::io::Result<Option<Woke>> {
+        let mut both = [
+            PollFd::from_borrowed_fd(self.bell.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.changes.as_fd(), PollFlags::IN),
+        ];
+        // At most a minute, so that both fit.
+        let timeout = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(left.subsec_nanos()),
+        };
+        (self.poll)(&mut both, Some(&timeout))?;
+        let [rung, set] = both.map(|one| !one.revents().is_empty());
+        let mut count = [0; 8];
+        if set {
+            // It says that it was cancelled, which is the news.
+            if let Err(error) = rustix::io::read(&self.changes, &mut count)
+                && error != Errno::CANCELED
+            {
+                return Err(error);
+            }
+            if let Err(error) = self.watch() {
+                tracing::warn!(target: "ringway", %error, "steps of the clock are noticed only at the next slot");
+            }
+            return Ok(Some(Woke::Set));
+        }
+        if rung {
+            rustix::io::read(&self.bell, &mut count)?;
+            return Ok(Some(Woke::Rung));
+        }
+        Ok(None)
+    }
+}
+
+/// How long to leave the system alone after it has failed: ever longer, a second at most.
+#[derive(Debug, Default)]
+struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    const MAX: Duration = Duration::from_secs(1);
+
+    fn next(&mut self) -> Duration {
+        let pause = Duration::from_millis(1 << self.failures.min(10));
+        self.failures = self.failures.saturating_add(1);
+        pause.min(Self::MAX)
+    }
+
+    fn sleep(&mut self, left: Duration, error: Errno) {
+        if self.failures == 0 {
+            tracing::error!(target: "ringway", %error, "waiting for the next slot fails; the clock is looked at every second");
+        }
+        std::thread::sleep(self.next().min(left));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
-    use std::time::Duration;
 
     use super::*;
 
@@ -212,5 +271,55 @@ mod tests {
         assert_eq!((clock.now(), clock.wait(Some(1000))), (500, Woke::Set));
         clock.ring();
         assert_eq!(clock.wait(None), Woke::Rung);
+    }
+
+    #[test]
+    fn a_manual_clock_wakes_who_waits_and_forgets_nothing_before() {
+        let clock = Clock::manual(1000);
+        let (told, tells) = mpsc::channel();
+        let other = clock.clone();
+        let waiter = std::thread::spawn(move || {
+            for until in [Some(2000), Some(2000), Some(3000), None, None] {
+                told.send((other.wait(until), other.now())).unwrap();
+            }
+        });
+        let next = || tells.recv_timeout(Duration::from_secs(30)).unwrap();
+        clock.set(1999);
+        assert_eq!(next(), (Woke::Set, 1999));
+        // Setting it wakes also where the time has come by that; what is due is seen by the next look.
+        clock.set(2000);
+        assert_eq!(next(), (Woke::Set, 2000));
+        clock.ring();
+        assert_eq!(next(), (Woke::Rung, 2000));
+        // Both before anybody waits: neither is lost.
+        clock.ring();
+        clock.set(2500);
+        let mut both = [next().0, next().0];
+        both.sort_unstable_by_key(|woke| *woke == Woke::Rung);
+        assert_eq!(both, [Woke::Set, Woke::Rung]);
+        waiter.join().unwrap();
+    }
+
+    #[test]
+    fn errors_of_the_system_do_not_make_it_spin() {
+        static POLLS: AtomicUsize = AtomicUsize::new(0);
+        fn failing(_: &mut [PollFd<'_>], _: Option<&Timespec>) -> rustix::io::Result<usize> {
+            POLLS.fetch_add(1, Ordering::Relaxed);
+            Err(Errno::NOMEM)
+        }
+        let clock = Clock::with_poll(failing).unwrap();
+        let until = clock.now() + 100;
+        assert_eq!(clock.wait(Some(until)), Woke::Due);
+        assert!(clock.now() >= until);
+        // 1, 2, 4, 8, 16, 32, 64 ms; an eighth for where the last sleep ended a moment early.
+        let polls = POLLS.load(Ordering::Relaxed);
+        assert!((1..=8).contains(&polls), "{polls} calls");
+    }
+
+    #[test]
+    fn pauses_grow_to_a_second() {
+        let mut backoff = Backoff::default();
+        let pauses: Vec<u128> = (0..12).map(|_| backoff.next().as_millis()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000, 1000]);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use ringway::{Failure, Function, HandlerResult};
+use ringway::{CallError, ErrorCode, Failure, Function, HandlerResult};
 use ringway_worker_kit::{Delivered, store_failure};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -79,14 +79,28 @@ pub struct PauseResponse {
     pub paused: bool,
 }
 
+/// Which job to run.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct RunRequest {
+    /// The trigger's id.
+    pub id: String,
+    /// Whether to wait until the function has ended. Default: true.
+    #[serde(default = "yes")]
+    pub wait: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
 /// What came of the call.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct RunResponse {
     /// The trigger's id.
     pub id: String,
-    /// Whether the function was called; not if the trigger's condition does not hold.
-    pub called: bool,
-    /// Its answer.
+    /// Whether the function was called; not if the trigger's condition does not hold. Null if nobody waited for that.
+    pub called: Option<bool>,
+    /// Its answer, if somebody waited for it.
     pub result: Option<Value>,
 }
 
@@ -138,22 +152,34 @@ fn pause(scheduler: Arc<Scheduler>, id: &str, paused: bool) -> Function {
     Function::json_async(id, move |_, request: JobRequest| {
         let commit = scheduler.pause(&request.id, paused);
         async move {
-            commit?.await.map_err(|error| store_failure("PAUSE_ERROR", &error))?;
+            let ended = commit?.recv().await.map_err(|_| leaving())?;
+            ended.map_err(|error| store_failure("PAUSE_ERROR", &error))?;
             Ok(PauseResponse { id: request.id, paused })
         }
     })
     .idempotent()
 }
 
+fn leaving() -> Failure {
+    let text = "the cron worker ends, and whether this was written down is not known; `cron::list` shows it";
+    CallError::new(ErrorCode::WorkerGone, text).into()
+}
+
 fn run_now(scheduler: Arc<Scheduler>) -> Function {
-    Function::json_async("cron::run_now", move |context, request: JobRequest| {
-        let run = Arc::clone(&scheduler).run_now(context.worker().clone(), request.id.clone());
+    Function::json_async("cron::run_now", move |context, request: RunRequest| {
+        let RunRequest { id, wait } = request;
+        let run = if wait {
+            scheduler.run_now(context.worker().clone(), id.clone()).map(Some)
+        } else {
+            scheduler.start_now(&id).map(|()| None)
+        };
         async move {
+            let Some(run) = run? else { return Ok(RunResponse { id, called: None, result: None }) };
             let (called, result) = match run.await? {
                 Delivered::Skipped => (false, None),
                 Delivered::Answered(answer) => (true, Some(answer)),
             };
-            Ok(RunResponse { id: request.id, called, result })
+            Ok(RunResponse { id, called: Some(called), result })
         }
     })
     .description("Calls a job's function now, beside its schedule, and gives its answer")

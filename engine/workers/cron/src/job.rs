@@ -37,7 +37,7 @@ pub(crate) struct LeftOut {
 }
 
 /// The state of one job.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Job {
     id: String,
     ledger: Ledger,
@@ -197,6 +197,14 @@ impl Job {
             self.ledger.cover(from, slot);
         }
         taken
+    }
+
+    /// Takes back that slots were taken: they could not be written down, so they wait in front of all others, undecided.
+    pub(crate) fn give_back(&mut self, slots: &[Second]) {
+        for slot in slots.iter().rev().copied() {
+            self.ledger.uncover(slot);
+            self.waiting.push_front(Waiting { from: slot - 1, slot });
+        }
     }
 
     /// When to look again, if nothing happens before.

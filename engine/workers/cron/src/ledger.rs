@@ -44,6 +44,19 @@ impl Ledger {
         let from = touched.first().map_or(from, |(start, _)| from.min(*start));
         let to = touched.last().map_or(to, |(_, end)| to.max(*end));
         self.spans.splice(first..beyond, [(from, to)]);
+        self.join_oldest();
+    }
+
+    /// Takes the decision about one second back.
+    pub(crate) fn uncover(&mut self, slot: Second) {
+        let at = self.spans.partition_point(|(_, to)| *to < slot);
+        let Some((from, to)) = self.spans.get(at).copied().filter(|(from, _)| *from < slot) else { return };
+        let left = [(from, slot - 1), (slot, to)].into_iter().filter(|(from, to)| from < to);
+        self.spans.splice(at..=at, left);
+        self.join_oldest();
+    }
+
+    fn join_oldest(&mut self) {
         if self.spans.len() > SPANS_MAX {
             let (start, _) = self.spans.remove(0);
             self.spans[0].0 = start;
@@ -72,12 +85,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_holds_what_a_set_of_seconds_holds(spans in prop::collection::vec((0_i64..200, 0_i64..20), 0..30)) {
+        fn it_holds_what_a_set_of_seconds_holds(
+            spans in prop::collection::vec((0_i64..200, 0_i64..20, prop::option::of(0_i64..220)), 0..25),
+        ) {
             let mut ledger = Ledger::default();
             let mut set = BTreeSet::new();
-            for (from, length) in spans {
+            for (from, length, back) in spans {
                 ledger.cover(from, from + length);
                 set.extend(from + 1..=from + length);
+                if let Some(back) = back {
+                    ledger.uncover(back);
+                    set.remove(&back);
+                }
             }
             for second in -1..230 {
                 prop_assert_eq!(ledger.decided(second).is_some(), set.contains(&second), "{}", second);

@@ -41,6 +41,9 @@ pub(crate) struct Record {
     /// What `cron::pause` and `cron::resume` said last, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) paused: Option<bool>,
+    /// Whether it was paused, by that or by its trigger: what came since is not made up for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) held: bool,
     /// The slot that was fired last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) last: Option<Second>,
@@ -112,6 +115,7 @@ mod tests {
             decided: vec![(1, 5), (7, 9)],
             cursor: 9,
             paused: Some(true),
+            held: true,
             last: Some(9),
             started: vec![9],
             written_ms: 9001,

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use async_channel::Receiver;
 use parking_lot::{Condvar, Mutex};
-use ringway::{CallError, Failure, HandlerResult, Worker};
-use ringway_store::{Batch, Commit, Durability, Scan, Store, StoreError};
+use ringway::{CallError, ErrorCode, Failure, HandlerResult, Worker};
+use ringway_store::{Batch, Durability, Scan, Store, StoreError};
 use ringway_worker_kit::{Binding, Bindings, Delivered, Spawner, store_failure};
 use serde_json::Value;
 
@@ -24,11 +25,10 @@ use crate::job::Millis;
 use crate::ledger::Second;
 use crate::record::{self, Record};
 
-use entry::Entry;
+use entry::{Claim, Entry, RETRY_MS_MAX};
 
-/// How soon a claim is tried again that the store refused, in milliseconds, and where a person has to look after it first.
+/// How soon the store is asked again after it refused, in milliseconds, unless a person has to look after it first.
 const RETRY_MS: Millis = 1000;
-const RETRY_LATER_MS: Millis = 30_000;
 
 /// All jobs of one worker.
 pub(crate) struct Scheduler {
@@ -71,6 +71,16 @@ impl Jobs {
     fn remove(&mut self, id: &str) {
         self.look_at(id, None);
         self.by_id.remove(id);
+    }
+
+    /// Lets go of a job that nobody binds any more, as soon as the disk knows all of it; gives what is to be written for that.
+    fn leave(&mut self, id: &str, now: Millis) -> Option<Batch> {
+        let entry = self.by_id.get_mut(id).filter(|entry| !entry.live)?;
+        let batch = entry.due_record(now);
+        if entry.at_rest() && batch.is_none() {
+            self.remove(id);
+        }
+        batch
     }
 }
 
@@ -160,49 +170,65 @@ impl Scheduler {
         jobs.due.first().map(|(at, _)| *at)
     }
 
-    fn follow_bindings(&self, jobs: &mut Jobs, now: Millis) {
+    fn follow_bindings(self: &Arc<Self>, jobs: &mut Jobs, now: Millis) {
         let live = self.bindings.all();
         let ids: BTreeSet<&str> = live.iter().map(|binding| binding.id.as_str()).collect();
         let gone: Vec<String> = jobs.by_id.keys().filter(|id| !ids.contains(id.as_str())).cloned().collect();
         for id in gone {
             if let Some(entry) = jobs.by_id.get_mut(&id) {
                 entry.live = false;
-                if !entry.busy() {
-                    jobs.remove(&id);
-                }
+                jobs.look_at(&id, Some(now));
             }
         }
         for binding in live.iter() {
-            match jobs.by_id.get_mut(&binding.id) {
+            let batch = match jobs.by_id.get_mut(&binding.id) {
                 Some(entry) if entry.live && Arc::ptr_eq(&entry.binding, binding) => continue,
                 Some(entry) => entry.bind_again(binding, now),
                 None => {
                     let (entry, batch) = Entry::load(&*self.store, binding, now);
                     jobs.by_id.insert(binding.id.clone(), entry);
-                    if let Some(batch) = batch {
-                        self.write_down(&binding.id, batch, Durability::Durable);
-                    }
+                    batch
                 }
+            };
+            if let Some(batch) = batch {
+                self.write_down(jobs, &binding.id, batch, Durability::Durable);
             }
             jobs.look_at(&binding.id, Some(now));
         }
     }
 
-    /// Writes without waiting; the next claim writes the same and more.
-    fn write_down(&self, id: &str, batch: Batch, durability: Durability) {
-        let job = id.to_owned();
-        let tell = move |error: &StoreError| {
-            tracing::warn!(target: "ringway", job, %error, "what is known of a job could not be written");
-        };
-        let told = tell.clone();
+    /// Writes without waiting. The job stays known until it has been written, even when its trigger goes, so that nobody
+    /// reads an older record.
+    fn write_down(self: &Arc<Self>, jobs: &mut Jobs, id: &str, batch: Batch, durability: Durability) {
+        let Some(entry) = jobs.by_id.get_mut(id) else { return };
+        entry.writes();
+        let (scheduler, job) = (Arc::clone(self), id.to_owned());
         let done = Box::new(move |outcome: Result<u64, StoreError>| {
-            if let Err(error) = outcome {
-                told(&error);
-            }
+            let spawner = scheduler.spawner.clone();
+            spawner.spawn(async move { scheduler.wrote(&job, outcome.err().as_ref()) });
         });
         if let Err(error) = self.store.submit(batch, durability, done) {
-            tell(&error);
+            entry.wrote(Some(self.retry_at(id, &error)));
         }
+    }
+
+    fn wrote(self: &Arc<Self>, id: &str, error: Option<&StoreError>) {
+        let refused = error.map(|error| self.retry_at(id, error));
+        let mut jobs = self.jobs.lock();
+        let Some(entry) = jobs.by_id.get_mut(id) else { return };
+        entry.wrote(refused);
+        if refused.is_none() && entry.live {
+            return;
+        }
+        jobs.look_at(id, Some(self.clock.now()));
+        drop(jobs);
+        self.clock.ring();
+    }
+
+    /// When to write a record again that was refused.
+    fn retry_at(&self, id: &str, error: &StoreError) -> Millis {
+        tracing::warn!(target: "ringway", job = id, %error, "what is known of a job could not be written");
+        self.clock.now() + retry_after(error)
     }
 
     /// Looks at one job: what is due is claimed.
@@ -211,24 +237,32 @@ impl Scheduler {
         let stopping = self.stopping.load(Ordering::Acquire);
         let slots = if stopping { Vec::new() } else { entry.due_slots(now, self.config.late_ms_max) };
         if !slots.is_empty() {
-            self.claim(entry, id, slots, now);
+            self.claim(entry, id, &slots, now);
+        }
+        let batch = if entry.live { entry.due_record(now) } else { jobs.leave(id, now) };
+        if let Some(batch) = batch {
+            self.write_down(jobs, id, batch, Durability::Ephemeral);
         }
         let next = jobs.by_id.get(id).and_then(|entry| entry.next_look(now));
         jobs.look_at(id, next);
     }
 
     /// Writes slots down as fired; their function is called when that is on disk.
-    fn claim(self: &Arc<Self>, entry: &mut Entry, id: &str, slots: Vec<Second>, now: Millis) {
-        let batch = entry.begin_claim(&slots, now);
+    fn claim(self: &Arc<Self>, entry: &mut Entry, id: &str, slots: &[Second], now: Millis) {
+        let (claim, batch) = entry.begin_claim(slots, now);
         let scheduler = Arc::clone(self);
-        let (job, binding, claimed) = (id.to_owned(), Arc::clone(&entry.binding), slots.clone());
+        let (job, binding) = (id.to_owned(), Arc::clone(&entry.binding));
+        let claim = Arc::new(Mutex::new(Some(claim)));
+        let claimed = Arc::clone(&claim);
         let done = Box::new(move |outcome: Result<u64, StoreError>| {
+            let Some(claim) = claimed.lock().take() else { return };
             let spawner = scheduler.spawner.clone();
-            spawner.spawn(async move { scheduler.claimed(&job, &binding, claimed, outcome) });
+            spawner.spawn(async move { scheduler.claimed(&job, &binding, claim, outcome) });
         });
-        if let Err(error) = self.store.submit(batch, Durability::Durable, done) {
-            entry.refused(slots, &error, now + retry_after(&error));
-            tracing::error!(target: "ringway", job = id, %error, "a slot could not be written down, so it is not fired yet");
+        if let Err(error) = self.store.submit(batch, Durability::Durable, done)
+            && let Some(claim) = claim.lock().take()
+        {
+            refuse(entry, id, claim, &error, now);
         }
     }
 
@@ -236,7 +270,7 @@ impl Scheduler {
         self: &Arc<Self>,
         id: &str,
         binding: &Arc<Binding<Bound>>,
-        slots: Vec<Second>,
+        claim: Claim,
         outcome: Result<u64, StoreError>,
     ) {
         let mut jobs = self.jobs.lock();
@@ -244,21 +278,20 @@ impl Scheduler {
         if let Some(entry) = jobs.by_id.get_mut(id) {
             match outcome {
                 Ok(_) => {
-                    entry.claimed(&slots);
-                    for slot in slots {
+                    entry.claimed(&claim);
+                    for slot in claim.slots {
                         let delivery =
                             Arc::clone(self).deliver_slot(id.to_owned(), Arc::clone(binding), slot);
                         self.spawner.spawn(delivery);
                     }
                 }
-                Err(error) => {
-                    tracing::error!(target: "ringway", job = id, %error, "a slot could not be written down, so it is not fired yet");
-                    entry.refused(slots, &error, now + retry_after(&error));
-                }
+                Err(error) => refuse(entry, id, claim, &error, now),
             }
         }
         jobs.look_at(id, Some(now));
         drop(jobs);
+        // Whoever shuts this down waits for claims as well.
+        self.ended.notify_all();
         self.clock.ring();
     }
 
@@ -276,10 +309,12 @@ impl Scheduler {
         if let Err(error) = &outcome {
             tracing::warn!(target: "ringway", job = id, function = binding.function_id, %error, "a scheduled function failed");
         }
-        if let Some(entry) = self.jobs.lock().by_id.get_mut(&id) {
+        let mut jobs = self.jobs.lock();
+        if let Some(entry) = jobs.by_id.get_mut(&id) {
             let batch = entry.ended(slot, outcome.err(), self.clock.now());
-            self.write_down(&id, batch, Durability::Ephemeral);
+            self.write_down(&mut jobs, &id, batch, Durability::Ephemeral);
         }
+        drop(jobs);
         drop(running);
     }
 
@@ -288,12 +323,8 @@ impl Scheduler {
         let now = self.clock.now();
         if let Some(entry) = jobs.by_id.get_mut(id) {
             entry.running = entry.running.saturating_sub(1);
-            if entry.live || entry.busy() {
-                jobs.look_at(id, Some(now));
-            } else {
-                jobs.remove(id);
-            }
         }
+        jobs.look_at(id, Some(now));
         drop(jobs);
         self.ended.notify_all();
         self.clock.ring();
@@ -306,55 +337,119 @@ impl Scheduler {
         jobs.by_id.iter().filter(|(_, entry)| entry.live).map(|(id, entry)| entry.view(id)).collect()
     }
 
-    /// Pauses or resumes a job; both are durable, and outlive the trigger.
-    pub(crate) fn pause(self: &Arc<Self>, id: &str, paused: bool) -> HandlerResult<Commit> {
+    /// Pauses or resumes a job; both are durable, and outlive the trigger. What is received is how that ended; it happens
+    /// whether somebody receives it or not.
+    pub(crate) fn pause(
+        self: &Arc<Self>,
+        id: &str,
+        paused: bool,
+    ) -> HandlerResult<Receiver<Result<(), StoreError>>> {
         let _next = self.turn(false);
         let mut jobs = self.jobs.lock();
         let now = self.clock.now();
         let entry = live(&mut jobs, id)?;
-        let batch = entry.pause(paused, now);
-        let started = self
-            .store
-            .start(batch, Durability::Durable)
-            .map_err(|error| store_failure("PAUSE_ERROR", &error))?;
+        if entry.is_changing() {
+            let text = format!("a pause or resumption of `{id}` is being written down; try again when it is");
+            return Err(CallError::new(ErrorCode::Busy, text).with_user_code("PAUSE_ERROR").into());
+        }
+        let batch = entry.begin_change(paused, now);
+        let (tell, told) = async_channel::bounded(1);
+        let (scheduler, job) = (Arc::clone(self), id.to_owned());
+        let done = Box::new(move |outcome: Result<u64, StoreError>| {
+            let spawner = scheduler.spawner.clone();
+            spawner.spawn(async move {
+                scheduler.paused(&job, outcome.as_ref().err());
+                let _nobody_waits = tell.try_send(outcome.map(drop));
+            });
+        });
+        if let Err(error) = self.store.submit(batch, Durability::Durable, done) {
+            entry.end_change(Some(now + retry_after(&error)));
+            jobs.look_at(id, Some(now));
+            drop(jobs);
+            self.clock.ring();
+            return Err(store_failure("PAUSE_ERROR", &error));
+        }
+        Ok(told)
+    }
+
+    fn paused(&self, id: &str, error: Option<&StoreError>) {
+        let mut jobs = self.jobs.lock();
+        let now = self.clock.now();
+        if let Some(entry) = jobs.by_id.get_mut(id) {
+            entry.end_change(error.map(|error| now + retry_after(error)));
+        }
         jobs.look_at(id, Some(now));
         drop(jobs);
         self.clock.ring();
-        Ok(started)
     }
 
-    /// Calls a job's function now, whatever its schedule says.
-    pub(crate) async fn run_now(self: Arc<Self>, worker: Worker, id: String) -> Result<Delivered, CallError> {
+    /// Calls a job's function now, whatever its schedule says. It counts as running from now until the future has ended or
+    /// is dropped.
+    ///
+    /// # Errors
+    /// There is no such job.
+    pub(crate) fn run_now(
+        self: &Arc<Self>,
+        worker: Worker,
+        id: String,
+    ) -> HandlerResult<impl Future<Output = Result<Delivered, CallError>> + Send + use<>> {
         let _next = self.turn(false);
         let (binding, now) = {
             let mut jobs = self.jobs.lock();
-            let entry = live(&mut jobs, &id).map_err(Failure::into_error)?;
+            let entry = live(&mut jobs, &id)?;
             entry.running += 1;
             (Arc::clone(&entry.binding), self.clock.now())
         };
-        let running = Running { scheduler: Arc::clone(&self), id: id.clone() };
-        let payload: Value = delivery::payload(&id, now, now);
-        let outcome = delivery::deliver(&worker, &binding, &payload).await;
-        drop(running);
-        outcome
+        let running = Running { scheduler: Arc::clone(self), id };
+        Ok(async move {
+            let payload: Value = delivery::payload(&running.id, now, now);
+            let outcome = delivery::deliver(&worker, &binding, &payload).await;
+            drop(running);
+            outcome
+        })
     }
 
-    /// Forgets jobs that nobody has bound for long, by the time of the newest record, whatever the clock says now. Gives how
-    /// many those were.
+    /// As [`Scheduler::run_now`], without anybody who waits: how it ended shows in the list.
+    ///
+    /// # Errors
+    /// There is no such job, or this worker ends.
+    pub(crate) fn start_now(self: &Arc<Self>, id: &str) -> HandlerResult<()> {
+        let Some(worker) = self.worker.lock().clone() else {
+            return Err(Failure::with_code("LEAVING", "the cron worker ends, and starts nothing any more"));
+        };
+        let run = self.run_now(worker, id.to_owned())?;
+        let (scheduler, id) = (Arc::clone(self), id.to_owned());
+        self.spawner.spawn(async move {
+            let outcome = run.await;
+            if let Err(error) = &outcome {
+                tracing::warn!(target: "ringway", job = id, %error, "a function that was run by hand failed");
+            }
+            if let Some(entry) = scheduler.jobs.lock().by_id.get_mut(&id) {
+                entry.ran(outcome.err());
+            }
+        });
+        Ok(())
+    }
+
+    /// Forgets jobs that nobody has bound for long, by the time of the newest record, whatever the clock says now; what a
+    /// person said of one is kept. Gives how many those were. When this has ended, all that was written before can be read.
     ///
     /// # Errors
     /// As the store's.
     pub(crate) fn forget(&self) -> Result<usize, StoreError> {
+        // Empty, but it comes after all that a worker before this one left on its way.
+        self.store.commit(Batch::new(), Durability::Ephemeral)?;
         let records = self.store.scan(&Scan::table(record::TABLE))?;
-        let read: Vec<(Vec<u8>, Millis)> = records
+        let read: Vec<(Vec<u8>, Record)> = records
             .into_iter()
-            .filter_map(|entry| Some((entry.key, Record::decode(&entry.value.bytes).ok()?.written_ms)))
+            .filter_map(|entry| Some((entry.key, Record::decode(&entry.value.bytes).ok()?)))
             .collect();
-        let newest = read.iter().map(|(_, written)| *written).max().unwrap_or(0);
+        let newest = read.iter().map(|(_, record)| record.written_ms).max().unwrap_or(0);
         let oldest = newest.saturating_sub(i64::from(self.config.forget_days) * 86_400_000);
         let mut batch = Batch::new();
         let mut count = 0;
-        for (key, _) in read.iter().filter(|(_, written)| *written < oldest) {
+        let forgotten = |record: &Record| record.written_ms < oldest && record.paused.is_none();
+        for (key, _) in read.iter().filter(|(_, record)| forgotten(record)) {
             batch = batch.delete(record::TABLE, key);
             count += 1;
         }
@@ -373,8 +468,13 @@ fn live<'a>(jobs: &'a mut Jobs, id: &str) -> HandlerResult<&'a mut Entry> {
     })
 }
 
+fn refuse(entry: &mut Entry, id: &str, claim: Claim, error: &StoreError, now: Millis) {
+    tracing::error!(target: "ringway", job = id, %error, "a slot could not be written down, so it is not fired yet");
+    entry.refused(claim, error, now + retry_after(error));
+}
+
 fn retry_after(error: &StoreError) -> Millis {
-    if record::may_pass(error) { RETRY_MS } else { RETRY_LATER_MS }
+    if record::may_pass(error) { RETRY_MS } else { RETRY_MS_MAX }
 }
 
 /// Counts a function as running until it is dropped.

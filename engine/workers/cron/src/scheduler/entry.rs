@@ -1,24 +1,34 @@
 //! A job with its trigger: what it is doing, and what is written down of it. Used by `scheduler`, under its lock. It must not
 //! know threads, nor call anything.
 
+mod load;
+mod pausing;
+mod view;
+
 use std::sync::Arc;
 
 use ringway::CallError;
-use ringway_store::{Batch, Store, StoreError};
+use ringway_store::{Batch, StoreError};
 use ringway_worker_kit::Binding;
 
-use crate::config::{Bound, Interrupted};
-use crate::delivery::rfc3339;
-use crate::functions::JobView;
+use crate::config::Bound;
 use crate::job::{Job, Millis};
 use crate::ledger::Second;
-use crate::record::{self, Record};
+use crate::record::Record;
+
+use pausing::Change;
+
+/// The longest time after which a store that refused is asked again, in milliseconds.
+pub(super) const RETRY_MS_MAX: Millis = 30_000;
+
+/// How often what is known of a job is written anew while its trigger is bound: that it is wanted shows in the time.
+const TOUCH_MS: Millis = 86_400_000;
 
 /// A job with its trigger.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) binding: Arc<Binding<Bound>>,
-    /// Whether the trigger is bound; one that is not stays until its functions have ended.
+    /// Whether the trigger is bound; one that is not stays until its functions have ended and all is written.
     pub(super) live: bool,
     /// Functions that run.
     pub(super) running: usize,
@@ -27,14 +37,24 @@ pub(super) struct Entry {
     job: Job,
     /// What was asked for last, in the trigger's stead.
     paused: Option<bool>,
+    /// A pause or resumption that is not on disk yet. Nothing is decided until it is.
+    change: Option<Change>,
     last: Option<Second>,
     /// Slots that were claimed and have not ended.
     started: Vec<Second>,
     /// A claim is on its way to the disk.
     claiming: bool,
-    /// Slots whose claim was refused, and when to try again.
-    unclaimed: Vec<Second>,
+    /// Those of `started` that are to be fired once more.
+    repeats: Vec<Second>,
+    /// A claim was refused, and none was written since.
+    refused: bool,
+    /// When to write again what was refused.
     retry_at: Millis,
+    /// Records on their way to the disk, besides a claim and a change.
+    writing: usize,
+    /// The last record was refused.
+    unwritten: bool,
+    written: Millis,
     fired: u64,
     interrupted: u64,
     problem: Option<String>,
@@ -50,11 +70,16 @@ impl Entry {
             due: None,
             job,
             paused: None,
+            change: None,
             last: None,
             started: Vec::new(),
             claiming: false,
-            unclaimed: Vec::new(),
+            repeats: Vec::new(),
+            refused: false,
             retry_at: 0,
+            writing: 0,
+            unwritten: false,
+            written: 0,
             fired: 0,
             interrupted: 0,
             problem: None,
@@ -62,84 +87,13 @@ impl Entry {
         }
     }
 
-    /// A job as the store knows it, or one that begins now; and what is to be written at once.
-    pub(super) fn load(
-        store: &dyn Store,
-        binding: &Arc<Binding<Bound>>,
-        now: Millis,
-    ) -> (Self, Option<Batch>) {
-        let id = &binding.id;
-        let found = match store.get(record::TABLE, id.as_bytes()) {
-            Ok(found) => found,
-            Err(error) => {
-                let mut entry = Self::new(binding, Job::new(id, now));
-                entry.report(format!("what fired before cannot be read ({error}); the job begins anew"));
-                return (entry, None);
-            }
-        };
-        let Some(value) = found else {
-            let entry = Self::new(binding, Job::new(id, now));
-            let batch = entry.put(Batch::new(), now);
-            return (entry, Some(batch));
-        };
-        match Record::decode(&value.bytes) {
-            Ok(record) => (Self::go_on(binding, record, now), None),
-            Err(error) => {
-                let mut entry = Self::new(binding, Job::new(id, now));
-                let aside = record::TABLE_ASIDE;
-                entry.report(format!("what fired before cannot be read ({error}); it was moved to table `{aside}`, the job begins anew"));
-                let batch = record::set_aside(Batch::new(), id, &value.bytes, now);
-                let batch = entry.put(batch, now);
-                (entry, Some(batch))
-            }
-        }
-    }
-
-    fn go_on(binding: &Arc<Binding<Bound>>, record: Record, now: Millis) -> Self {
-        let mut entry = Self::new(binding, record.job(&binding.id));
-        let schedule = &binding.config.schedule;
-        if (record.expression.as_str(), record.timezone.as_str()) != (schedule.expression(), schedule.zone())
-        {
-            entry.job.begin_at(now);
-        }
-        (entry.paused, entry.last) = (record.paused, record.last);
-        if entry.is_paused() {
-            entry.job.begin_at(now);
-        }
-        if record.started.is_empty() {
-            return entry;
-        }
-        match binding.config.config.if_interrupted {
-            Interrupted::Repeat => {
-                entry.unclaimed.clone_from(&record.started);
-                entry.started = record.started;
-            }
-            Interrupted::Skip => {
-                entry.interrupted = record.started.len() as u64;
-                let slots: Vec<String> = record.started.iter().map(|slot| rfc3339(slot * 1000)).collect();
-                tracing::warn!(target: "ringway", job = binding.id, ?slots, "interrupted, and not known to have ended");
-            }
-        }
-        entry
-    }
-
-    fn report(&mut self, problem: String) {
-        tracing::error!(target: "ringway", job = self.binding.id, problem, "a job's record");
-        self.problem = Some(problem);
-    }
-
-    /// The trigger was bound anew, perhaps with another configuration.
-    pub(super) fn bind_again(&mut self, binding: &Arc<Binding<Bound>>, now: Millis) {
-        let (old, new) = (&self.binding.config.schedule, &binding.config.schedule);
-        if (old.expression(), old.zone()) != (new.expression(), new.zone()) {
-            self.job.begin_at(now);
-        }
-        self.binding = Arc::clone(binding);
-        self.live = true;
-    }
-
     pub(super) fn busy(&self) -> bool {
         self.running > 0 || self.claiming
+    }
+
+    /// Whether the disk knows all of it, so that it may be read from there again.
+    pub(super) fn at_rest(&self) -> bool {
+        !self.busy() && self.change.is_none() && self.writing == 0 && !self.unwritten
     }
 
     fn is_paused(&self) -> bool {
@@ -148,102 +102,136 @@ impl Entry {
 
     /// Slots to claim now.
     pub(super) fn due_slots(&mut self, now: Millis, late_ms_max: u64) -> Vec<Second> {
-        if !self.live || self.is_paused() {
+        if !self.live || self.is_paused() || self.change.is_some() {
             return Vec::new();
         }
-        let busy = self.busy() || !self.unclaimed.is_empty();
+        let busy = self.busy();
         let binding = Arc::clone(&self.binding);
-        self.job.look(&binding.config, now, late_ms_max, busy);
-        if self.claiming {
+        let held_up = busy || self.refused || !self.repeats.is_empty();
+        self.job.look(&binding.config, now, late_ms_max, held_up);
+        if self.claiming || self.retries_after(now) {
             return Vec::new();
         }
-        if !self.unclaimed.is_empty() {
-            return if now < self.retry_at { Vec::new() } else { std::mem::take(&mut self.unclaimed) };
+        if !self.repeats.is_empty() {
+            return std::mem::take(&mut self.repeats);
         }
         self.job.take(binding.config.config.overlap, busy)
     }
 
+    /// Whether the store is left alone for now. A clock that was put back delays that no further.
+    fn retries_after(&self, now: Millis) -> bool {
+        now < self.retry_at && self.retry_at - now <= RETRY_MS_MAX
+    }
+
     /// When to look at the job again, unless something happens before.
     pub(super) fn next_look(&self, now: Millis) -> Option<Millis> {
-        if !self.live || self.is_paused() {
-            return None;
+        let retry_at = if self.retries_after(now) { self.retry_at } else { now + 1 };
+        let rewrite = (self.unwritten && self.writing == 0).then_some(retry_at);
+        if !self.live {
+            return rewrite;
         }
-        let retry = (!self.claiming && !self.unclaimed.is_empty()).then_some(self.retry_at.max(now + 1));
-        [self.job.next_due(&self.binding.config), retry].into_iter().flatten().min()
+        let touch = Some(self.written.saturating_add(TOUCH_MS).max(now + 1));
+        let decides = !self.is_paused() && self.change.is_none();
+        let due = decides.then(|| self.job.next_due(&self.binding.config)).flatten();
+        let waits = decides && !self.claiming && (self.refused || !self.repeats.is_empty());
+        let retry = waits.then_some(retry_at);
+        [rewrite, touch, due, retry].into_iter().flatten().min()
     }
 
-    fn put(&self, batch: Batch, now: Millis) -> Batch {
-        let record = Record {
-            paused: self.paused,
-            last: self.last,
-            started: self.started.clone(),
-            written_ms: now,
-            ..Record::of(&self.job, &self.binding.config)
-        };
-        record.put(batch, &self.binding.id)
+    /// What is to be written by itself: what was refused, or what was written long ago.
+    pub(super) fn due_record(&mut self, now: Millis) -> Option<Batch> {
+        let stale = self.live && self.written.saturating_add(TOUCH_MS) <= now;
+        let refused = self.unwritten && !self.retries_after(now);
+        (self.writing == 0 && (stale || refused)).then(|| self.record(now))
     }
 
-    /// Takes slots to be claimed; gives what is to be written for that.
-    pub(super) fn begin_claim(&mut self, slots: &[Second], now: Millis) -> Batch {
-        self.claiming = true;
-        self.last = slots.last().copied().max(self.last);
-        self.started
-            .extend(slots.iter().filter(|slot| !self.started.contains(slot)).copied().collect::<Vec<_>>());
+    /// What is to be written now, by [`Entry::wrote`] told how that went.
+    pub(super) fn record(&mut self, now: Millis) -> Batch {
         self.put(Batch::new(), now)
     }
 
-    /// The claim is on disk; the function is called for each slot.
-    pub(super) fn claimed(&mut self, slots: &[Second]) {
-        self.claiming = false;
-        self.problem = None;
-        self.running += slots.len();
-        self.fired += slots.len() as u64;
+    fn put(&mut self, batch: Batch, now: Millis) -> Batch {
+        let (job, paused) = match &self.change {
+            Some(change) => (&change.job, Some(change.paused)),
+            None => (&self.job, self.paused),
+        };
+        let record = Record {
+            paused,
+            held: paused.unwrap_or(self.binding.config.config.paused),
+            last: self.last,
+            started: self.started.clone(),
+            written_ms: now,
+            ..Record::of(job, &self.binding.config)
+        };
+        (self.written, self.unwritten) = (now, false);
+        record.put(batch, &self.binding.id)
     }
 
-    /// The claim was not written.
-    pub(super) fn refused(&mut self, slots: Vec<Second>, error: &StoreError, retry_at: Millis) {
+    /// A record is on its way.
+    pub(super) fn writes(&mut self) {
+        self.writing += 1;
+    }
+
+    /// A record was written, or refused; it is written again at a time then.
+    pub(super) fn wrote(&mut self, refused: Option<Millis>) {
+        self.writing = self.writing.saturating_sub(1);
+        if let Some(retry_at) = refused {
+            (self.unwritten, self.retry_at) = (true, retry_at);
+        }
+    }
+
+    /// Takes slots to be claimed; gives what is to be written for that.
+    pub(super) fn begin_claim(&mut self, slots: &[Second], now: Millis) -> (Claim, Batch) {
+        self.claiming = true;
+        let claim = Claim {
+            new: slots.iter().filter(|slot| !self.started.contains(slot)).copied().collect(),
+            slots: slots.to_vec(),
+            last_before: self.last,
+        };
+        self.last = slots.last().copied().max(self.last);
+        self.started.extend(&claim.new);
+        let batch = self.put(Batch::new(), now);
+        (claim, batch)
+    }
+
+    /// The claim is on disk; the function is called for each slot.
+    pub(super) fn claimed(&mut self, claim: &Claim) {
         self.claiming = false;
-        self.unclaimed = slots;
-        self.retry_at = retry_at;
+        self.problem = None;
+        (self.refused, self.retry_at) = (false, 0);
+        self.running += claim.slots.len();
+        self.fired += claim.slots.len() as u64;
+    }
+
+    /// The claim was not written: nothing was decided, and nothing that is written from now on says so.
+    pub(super) fn refused(&mut self, claim: Claim, error: &StoreError, retry_at: Millis) {
+        self.claiming = false;
+        self.started.retain(|slot| !claim.new.contains(slot));
+        self.job.give_back(&claim.new);
+        self.repeats = claim.slots.into_iter().filter(|slot| !claim.new.contains(slot)).collect();
+        self.last = claim.last_before;
+        (self.refused, self.unwritten, self.retry_at) = (true, true, retry_at);
         self.problem = Some(format!("a slot could not be written down, so it is not fired yet: {error}"));
     }
 
     /// A slot's function has ended; gives what is to be written.
     pub(super) fn ended(&mut self, slot: Second, error: Option<CallError>, now: Millis) -> Batch {
         self.started.retain(|started| *started != slot);
+        self.ran(error);
+        self.put(Batch::new(), now)
+    }
+
+    /// The function has ended, well or with an error.
+    pub(super) fn ran(&mut self, error: Option<CallError>) {
         self.last_error = error.map(|error| error.to_string());
-        self.put(Batch::new(), now)
     }
+}
 
-    /// Pauses or resumes; gives what is to be written. What came before is not made up for.
-    pub(super) fn pause(&mut self, paused: bool, now: Millis) -> Batch {
-        if self.is_paused() != paused {
-            self.job.begin_at(now);
-        }
-        self.paused = Some(paused);
-        self.put(Batch::new(), now)
-    }
-
-    /// The job as callers see it.
-    pub(super) fn view(&self, id: &str) -> JobView {
-        let Bound { schedule, config: _ } = &self.binding.config;
-        let next = if self.is_paused() { None } else { self.job.next_slot(&self.binding.config) };
-        JobView {
-            id: id.to_owned(),
-            expression: schedule.expression().to_owned(),
-            timezone: schedule.zone().to_owned(),
-            function_id: self.binding.function_id.clone(),
-            next: next.map(|slot| rfc3339(slot.saturating_mul(1000))),
-            last: self.last.map(|slot| rfc3339(slot.saturating_mul(1000))),
-            paused: self.is_paused(),
-            running: self.running + usize::from(self.claiming),
-            waiting: self.job.waiting() + self.unclaimed.len(),
-            fired: self.fired,
-            skipped: self.job.left_out.skipped,
-            missed: self.job.left_out.missed,
-            interrupted: self.interrupted,
-            last_error: self.last_error.clone(),
-            problem: self.problem.clone(),
-        }
-    }
+/// Slots on their way to the disk.
+#[derive(Debug)]
+pub(super) struct Claim {
+    pub(super) slots: Vec<Second>,
+    /// Those that were not claimed before.
+    new: Vec<Second>,
+    last_before: Option<Second>,
 }

@@ -177,3 +177,21 @@ fn the_machines_clock_wakes_it() {
         assert!(at("actual_time") >= at("scheduled_time"), "{payload}");
     }
 }
+
+#[test]
+fn a_run_by_hand_that_nobody_waits_for_shows_in_the_list() {
+    let stage = Stage::new();
+    stage.bind("long", json!({"expression": "@yearly"})).unwrap();
+    stage.diary.hold(true);
+    let request = json!({"id": "long", "wait": false});
+    let started = stage.call("cron::run_now", &request).unwrap();
+    assert_eq!(started, json!({"id": "long", "called": null, "result": null}));
+    stage.diary.slots(1);
+    assert_eq!(stage.job("long")["running"], 1);
+    stage.diary.fails.store(true, Ordering::Relaxed);
+    stage.diary.hold(false);
+    let job = stage.until(|job| job["running"] == 0 && job["last_error"] != Value::Null, "its end");
+    assert!(job["last_error"].as_str().unwrap().contains("as wished"), "{job}");
+    let unknown = stage.call("cron::run_now", &json!({"id": "nobody", "wait": false})).unwrap_err();
+    assert!(unknown.message.contains("`nobody`"), "{unknown}");
+}

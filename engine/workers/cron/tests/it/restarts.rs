@@ -121,3 +121,95 @@ fn a_job_that_nobody_binds_is_forgotten_after_a_time() {
     stage.restart();
     assert_eq!(keys(&stage), [b"new".to_vec()]);
 }
+
+#[test]
+fn what_a_person_said_is_not_forgotten() {
+    let mut stage = Stage::new();
+    stage.bind("old", json!({"expression": "@daily"})).unwrap();
+    stage.call("cron::pause", &json!({"id": "old"})).unwrap();
+    stage.unbind("old");
+    stage.set(91 * 86_400);
+    stage.bind("new", json!({"expression": "@daily"})).unwrap();
+    stage.restart();
+    stage.worker.wait_for("cron::list", std::time::Duration::from_secs(30)).unwrap();
+    stage.bind("old", json!({"expression": "@daily"})).unwrap();
+    assert_eq!(stage.job("old")["paused"], true);
+}
+
+#[test]
+fn a_job_that_is_rarely_due_is_remembered_while_it_is_bound() {
+    let mut stage = Stage::new();
+    stage.bind("rare", json!({"expression": "@yearly", "catch_up": "last"})).unwrap();
+    stage.set(91 * 86_400);
+    stage.bind("new", json!({"expression": "@daily"})).unwrap();
+    stage.settled("rare");
+    stage.stop();
+    stage.set(370 * 86_400 + 3600);
+    stage.start();
+    assert_eq!(stage.diary.slots(1), [slot(365 * 86_400)]);
+    assert_eq!(stage.settled("rare")["missed"], 0);
+}
+
+#[test]
+fn what_came_while_a_trigger_was_paused_is_not_made_up_for() {
+    let config = |paused: bool| json!({"expression": "* * * * *", "catch_up": "all", "paused": paused});
+    for restart in [false, true] {
+        let mut stage = Stage::new();
+        stage.bind("sleeper", config(true)).unwrap();
+        assert_eq!(stage.job("sleeper")["next"], Value::Null);
+        if restart {
+            stage.unbind("sleeper");
+            stage.stop();
+            stage.set(330);
+            stage.start();
+            stage.worker.wait_for("cron::list", std::time::Duration::from_secs(30)).unwrap();
+        } else {
+            stage.set(330);
+        }
+        stage.bind("sleeper", config(false)).unwrap();
+        let job = stage.until(|job| job["paused"] == false && job["running"] == 0, "a job that is awake");
+        assert_eq!((&job["fired"], &job["missed"], &job["next"]), (&json!(0), &json!(0), &json!(slot(360))));
+        // What a person said is stronger than any registration.
+        stage.call("cron::pause", &json!({"id": "sleeper"})).unwrap();
+        stage.bind("sleeper", json!({"expression": "* * * * *", "paused": false, "jitter_ms": 1})).unwrap();
+        stage.set(700);
+        assert_eq!(stage.settled("sleeper")["paused"], true, "restart: {restart}");
+        assert_eq!(stage.diary.payloads(), Vec::<Value>::new());
+    }
+}
+
+#[test]
+fn an_interrupted_slot_is_not_repeated_after_a_pause() {
+    let mut stage = Stage::new();
+    stage.bind("cut", json!({"expression": "* * * * *", "if_interrupted": "repeat"})).unwrap();
+    stage.diary.hold(true);
+    stage.set(60);
+    stage.diary.slots(1);
+    stage.call("cron::pause", &json!({"id": "cut"})).unwrap();
+    stage.restart();
+    stage.diary.hold(false);
+    stage.worker.wait_for("cron::resume", std::time::Duration::from_secs(30)).unwrap();
+    assert_eq!(stage.job("cut")["interrupted"], 1);
+    stage.set(600);
+    stage.call("cron::resume", &json!({"id": "cut"})).unwrap();
+    stage.set(660);
+    stage.until(|job| job["last"] == slot(660) && job["running"] == 0, "the slot after");
+    assert_eq!(stage.diary.slots(2), [slot(60), slot(660)]);
+}
+
+#[test]
+fn a_slot_that_was_left_is_not_repeated_later() {
+    let mut stage = Stage::new();
+    stage.bind("left", json!({"expression": "* * * * *"})).unwrap();
+    stage.diary.hold(true);
+    stage.set(60);
+    stage.diary.slots(1);
+    stage.restart();
+    stage.diary.hold(false);
+    assert_eq!(stage.settled("left")["interrupted"], 1);
+    stage.unbind("left");
+    stage.bind("left", json!({"expression": "* * * * *", "if_interrupted": "repeat"})).unwrap();
+    stage.set(120);
+    stage.until(|job| job["last"] == slot(120) && job["running"] == 0, "the slot after");
+    assert_eq!(stage.diary.slots(2), [slot(60), slot(120)]);
+}

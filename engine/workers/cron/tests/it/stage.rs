@@ -68,6 +68,8 @@ pub(crate) struct Stage {
     _engine: Engine,
     pub(crate) folder: tempfile::TempDir,
     pub(crate) store: Option<Arc<dyn Store>>,
+    /// The real store, where another is around it.
+    pub(crate) inner: Option<Arc<dyn Store>>,
     pub(crate) clock: Clock,
     pub(crate) cron: Option<Cron>,
     pub(crate) worker: Worker,
@@ -87,14 +89,19 @@ impl Stage {
 
     /// With a store around the real one.
     pub(crate) fn over(wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>) -> Self {
+        Self::with(Config { shutdown_ms_max: 0, ..Config::default() }, wrap)
+    }
+
+    /// With a configuration as well.
+    pub(crate) fn with(config: Config, wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let address =
             format!("@ringway-cron-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let engine = Engine::builder().address(&address).otlp(Otlp::Off).start().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let store = wrap(open(folder.path()));
+        let inner = open(folder.path());
+        let store = wrap(Arc::clone(&inner));
         let clock = Clock::manual(START);
-        let config = Config { shutdown_ms_max: 0, ..Config::default() };
         let cron = Cron::start_with(&address, Arc::clone(&store), config.clone(), clock.clone()).unwrap();
         let worker = Worker::builder("diary").address(&address).connect().unwrap();
         let diary = Arc::new(Diary::default());
@@ -108,6 +115,7 @@ impl Stage {
             _engine: engine,
             folder,
             store: Some(store),
+            inner: Some(inner),
             clock,
             cron: Some(cron),
             worker,
@@ -146,7 +154,8 @@ impl Stage {
 
     pub(crate) fn stop(&mut self) {
         self.cron = None;
-        let store = self.store.take().unwrap();
+        drop(self.store.take());
+        let store = self.inner.take().unwrap();
         let until = Instant::now() + PATIENCE;
         // A call under way may hold the store a moment longer.
         while Arc::strong_count(&store) > 1 {
@@ -158,6 +167,7 @@ impl Stage {
     pub(crate) fn start(&mut self) {
         let store = open(self.folder.path());
         self.store = Some(Arc::clone(&store));
+        self.inner = Some(Arc::clone(&store));
         let cron = Cron::start_with(&self.address, store, self.config.clone(), self.clock.clone()).unwrap();
         self.cron = Some(cron);
     }
