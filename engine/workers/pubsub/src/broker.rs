@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use ringway::{CallOptions, Worker};
-use ringway_worker_kit::{Bindings, Delivered, Spawner, deliver_async};
+use ringway_worker_kit::{Binding, Bindings, Delivered, Spawner, deliver_async};
 use serde_json::Value;
 
 use crate::config::{Bound, Config};
@@ -28,7 +28,8 @@ pub(crate) struct Broker {
 struct Topics {
     by_id: BTreeMap<String, Arc<Subscriber>>,
     exact: HashMap<String, Vec<Arc<Subscriber>>>,
-    wild: Vec<Arc<Subscriber>>,
+    /// Each with the binding that says which topics it wants.
+    wild: Vec<(Arc<Binding<Bound>>, Arc<Subscriber>)>,
     history: History,
 }
 
@@ -37,17 +38,18 @@ impl Topics {
         self.exact.clear();
         self.wild.clear();
         for subscriber in self.by_id.values() {
-            match subscriber.binding.config.pattern.exact() {
+            let binding = subscriber.binding();
+            match binding.config.pattern.exact() {
                 Some(topic) => self.exact.entry(topic.to_owned()).or_default().push(Arc::clone(subscriber)),
-                None => self.wild.push(Arc::clone(subscriber)),
+                None => self.wild.push((binding, Arc::clone(subscriber))),
             }
         }
     }
 
     fn wanting(&self, topic: &str) -> Vec<Arc<Subscriber>> {
         let exact = self.exact.get(topic).into_iter().flatten();
-        let wild = self.wild.iter().filter(|subscriber| subscriber.binding.config.pattern.matches(topic));
-        exact.chain(wild).map(Arc::clone).collect()
+        let wild = self.wild.iter().filter(|(binding, _)| binding.config.pattern.matches(topic));
+        exact.chain(wild.map(|(_, subscriber)| subscriber)).map(Arc::clone).collect()
     }
 }
 
@@ -70,32 +72,29 @@ impl Broker {
         self.worker.lock().take()
     }
 
-    /// Follows the triggers that are bound. A subscription that is bound anew keeps what waited for it.
+    /// Follows the triggers that are bound. A subscription that is bound anew keeps what waited for it, and is given nothing
+    /// that it had before.
     pub(crate) fn follow_bindings(self: &Arc<Self>) {
         let mut topics = self.topics.lock();
         let live = self.bindings.all();
         let mut before = std::mem::take(&mut topics.by_id);
         for binding in live.iter() {
-            let known = before.remove(&binding.id);
-            if let Some(known) = known.as_ref().filter(|known| Arc::ptr_eq(&known.binding, binding)) {
-                topics.by_id.insert(binding.id.clone(), Arc::clone(known));
-                continue;
+            let subscriber = before.remove(&binding.id).unwrap_or_else(|| {
+                let Bound { pattern, config } = &binding.config;
+                let first = topics.history.last(config.replay, |topic| pattern.matches(topic));
+                Arc::new(Subscriber::new(binding, first))
+            });
+            if !Arc::ptr_eq(&subscriber.binding(), binding) {
+                subscriber.swap(binding);
             }
-            let Bound { pattern, config } = &binding.config;
-            let first = match known {
-                Some(known) => known.end(),
-                None => topics.history.last(config.replay, |topic| pattern.matches(topic)),
-            };
-            let subscriber = Arc::new(Subscriber::new(binding, first));
             if subscriber.begin() {
                 self.spawner.spawn(Arc::clone(self).deliver(Arc::clone(&subscriber)));
             }
             topics.by_id.insert(binding.id.clone(), subscriber);
         }
-        for gone in before.into_values() {
-            let left = gone.end().len();
+        for (subscription, gone) in before {
+            let left = gone.end();
             if left > 0 {
-                let subscription = &gone.binding.id;
                 tracing::warn!(target: "ringway", subscription, left, "a subscriber left before it had all messages");
             }
         }
@@ -121,11 +120,10 @@ impl Broker {
 
     /// Empties a queue, one message after the other.
     async fn deliver(self: Arc<Self>, subscriber: Arc<Subscriber>) {
-        while let Some(message) = subscriber.pop() {
+        while let Some((message, binding)) = subscriber.pop() {
             let worker = self.worker.lock().clone();
             let Some(worker) = worker else { return };
-            let binding = &subscriber.binding;
-            let ended = match deliver_async(&worker, binding, &message.data, CallOptions::new()).await {
+            let ended = match deliver_async(&worker, &binding, &message.data, CallOptions::new()).await {
                 Ok(Delivered::Answered(_)) => Ended::Delivered,
                 Ok(Delivered::Skipped) => Ended::Skipped,
                 Err(error) => {

@@ -14,24 +14,15 @@ pub(crate) struct Pattern {
     wild: bool,
 }
 
-/// Segments, each with the separator before it; none before the first.
-fn segments(topic: &str) -> impl Iterator<Item = &str> {
-    let mut rest = Some(topic);
+/// Names with the separator before each; none before the first. A name may be empty: `/a` is nothing, then `a`.
+fn segments(topic: &str) -> impl Iterator<Item = (Option<char>, &str)> {
+    let mut rest = Some((None, topic));
     std::iter::from_fn(move || {
-        let text = rest?;
-        let end = text.char_indices().skip(1).find(|(_, c)| matches!(c, '.' | '/')).map(|(at, _)| at);
-        let (segment, after) = end.map_or((text, None), |at| (&text[..at], Some(&text[at..])));
-        rest = after;
-        Some(segment)
+        let (separator, text) = rest?;
+        let end = text.find(['.', '/']);
+        rest = end.map(|at| (text[at..].chars().next(), &text[at + 1..]));
+        Some((separator, end.map_or(text, |at| &text[..at])))
     })
-}
-
-/// A segment's separator and name.
-fn parts(segment: &str) -> (Option<char>, &str) {
-    match segment.chars().next() {
-        Some(separator @ ('.' | '/')) => (Some(separator), &segment[1..]),
-        _ => (None, segment),
-    }
 }
 
 impl Pattern {
@@ -46,7 +37,7 @@ impl Pattern {
         if text.len() > TOPIC_BYTES_MAX {
             return wrong(format!("`topic` has {} bytes, at most {TOPIC_BYTES_MAX} are taken", text.len()));
         }
-        let names: Vec<&str> = segments(text).map(|segment| parts(segment).1).collect();
+        let names: Vec<&str> = segments(text).map(|(_, name)| name).collect();
         let rest = names.iter().position(|name| *name == "#");
         if rest.is_some_and(|at| at + 1 < names.len()) {
             return wrong(format!(
@@ -71,13 +62,12 @@ impl Pattern {
             return self.text == topic;
         }
         let mut found = segments(topic);
-        for wanted in segments(&self.text) {
-            let (separator, name) = parts(wanted);
+        for (separator, name) in segments(&self.text) {
+            let next = found.next();
             if name == "#" {
-                return found.next().is_none_or(|next| parts(next).0 == separator);
+                return next.is_none_or(|(found_separator, _)| found_separator == separator);
             }
-            let Some(next) = found.next() else { return false };
-            let (found_separator, found_name) = parts(next);
+            let Some((found_separator, found_name)) = next else { return false };
             if separator != found_separator || (name != "*" && name != found_name) {
                 return false;
             }
@@ -112,6 +102,14 @@ mod tests {
         check("a.#", "ab", false);
         check("a.#", "a/b", false);
         check("#", "anything/at.all", true);
+        check("#", "/begins/so", true);
+        check("#", ".", true);
+        check("*", "a", true);
+        check("*", ".a", false);
+        check("*/a", "/a", true);
+        check("/#", "/a/b", true);
+        check("/#", "a/b", false);
+        check("a.#", "a.", true);
         check("a.*.#", "a.b", true);
         check("a.*.#", "a", false);
         // Whoever wants a topic by its very name gets it.
@@ -131,20 +129,53 @@ mod tests {
         }
     }
 
+    /// As the README has it, letter by letter: which texts a pattern stands for, by trying all ways.
+    fn naive(pattern: &str, topic: &str) -> bool {
+        if pattern == topic || pattern == "#" {
+            return true;
+        }
+        if let Some(before) = pattern.strip_suffix(".#").or_else(|| pattern.strip_suffix("/#")) {
+            let separator = &pattern[before.len()..=before.len()];
+            let ends = topic.match_indices(separator).map(|(at, _)| &topic[..at]);
+            return ends.chain([topic]).any(|beginning| fits(before, beginning));
+        }
+        fits(pattern, topic)
+    }
+
+    /// Without `#`: as many names with the same separators, each the same or `*`.
+    fn fits(pattern: &str, topic: &str) -> bool {
+        let separators = |text: &str| text.matches(['.', '/']).collect::<String>();
+        let names = pattern.split(['.', '/']).zip(topic.split(['.', '/']));
+        separators(pattern) == separators(topic) && names.into_iter().all(|(a, b)| a == "*" || a == b)
+    }
+
+    fn text(names: &'static [&'static str], most: usize) -> impl Strategy<Value = String> {
+        let separator = prop_oneof![3 => Just("."), 1 => Just("/")];
+        let pieces = prop::collection::vec((separator, prop::sample::select(names)), 1..most);
+        pieces.prop_map(|pieces| {
+            let text: String = pieces.iter().flat_map(|(separator, name)| [*separator, *name]).collect();
+            text[1..].to_owned()
+        })
+    }
+
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
         #[test]
         fn it_agrees_with_a_naive_reading(
-            pattern in prop::collection::vec(prop_oneof![Just("a"), Just("b"), Just("*")], 1..4),
-            rest in any::<bool>(),
-            topic in prop::collection::vec(prop_oneof![Just("a"), Just("b"), Just("c")], 1..5),
+            pattern in text(&["a", "b", "*", "", "a*"], 5),
+            rest in prop_oneof![Just(""), Just(".#"), Just("/#")],
+            topic in text(&["a", "b", "c", "", "*", "#"], 6),
         ) {
-            let mut text = pattern.join(".");
-            if rest {
-                text.push_str(".#");
-            }
-            let length = if rest { topic.len() >= pattern.len() } else { topic.len() == pattern.len() };
-            let expected = length && pattern.iter().zip(&topic).all(|(wanted, found)| *wanted == "*" || wanted == found);
-            prop_assert_eq!(Pattern::parse(&text).unwrap().matches(&topic.join(".")), expected);
+            let pattern = format!("{pattern}{rest}");
+            prop_assume!(!pattern.is_empty() && !topic.is_empty());
+            let found = Pattern::parse(&pattern).unwrap().matches(&topic);
+            prop_assert_eq!(found, naive(&pattern, &topic), "{} {}", pattern, topic);
+        }
+
+        #[test]
+        fn the_rest_of_nothing_is_everything(topic in "[a-c./#*]{1,12}") {
+            prop_assert!(Pattern::parse("#").unwrap().matches(&topic), "{}", topic);
         }
     }
 }

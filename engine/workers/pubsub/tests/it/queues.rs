@@ -93,3 +93,81 @@ fn the_last_messages_are_replayed_to_those_who_ask() {
     assert_eq!(stage.diary.of("even", 5), [2, 4, 6, 8, 10]);
     assert_eq!(stage.diary.of("none", 1), [10]);
 }
+
+#[test]
+fn a_subscription_that_is_bound_anew_keeps_what_waits_and_its_turn() {
+    let stage = slow("drop_oldest");
+    stage.publish("t", json!(1));
+    stage.publish("t", json!(2));
+    stage.bind("slow", json!({"topic": "t", "queue_max": 10, "replay": 4})).unwrap();
+    stage.publish("t", json!(3));
+    let found = stage.until("slow", |found| found["waiting"].as_u64() >= Some(3));
+    assert_eq!((&found["waiting"], &found["delivering"]), (&json!(3), &json!(true)));
+    // The first is still with the function, so the second is not there yet, nor is any that was replayed.
+    assert_eq!(stage.diary.of("slow", 1), [0]);
+    stage.diary.hold("slow", false);
+    assert_eq!(stage.until("slow", |found| found["delivered"] == 4)["dropped"], 0);
+    assert_eq!(stage.diary.of("slow", 4), [0, 1, 2, 3]);
+    // Fewer may wait from now on: the oldest go.
+    stage.diary.hold("slow", true);
+    for number in 4..=8 {
+        stage.publish("t", json!(number));
+    }
+    stage.diary.of("slow", 5);
+    stage.bind("slow", json!({"topic": "t", "queue_max": 2})).unwrap();
+    assert_eq!(stage.until("slow", |found| found["waiting"] == 2)["dropped"], 2);
+    stage.diary.hold("slow", false);
+    assert_eq!(stage.diary.of("slow", 7), [0, 1, 2, 3, 4, 7, 8]);
+}
+
+#[test]
+fn publishers_who_wait_are_let_in_when_a_subscription_is_bound_anew() {
+    for on_full in ["block", "drop_newest"] {
+        let stage = slow("block");
+        stage.publish("t", json!(1));
+        stage.publish("t", json!(2));
+        let worker = stage.worker.clone();
+        let blocked = thread::spawn(move || {
+            worker.trigger_json("publish", &json!({"topic": "t", "data": 3})).unwrap();
+        });
+        stage.until("slow", |found| found["blocked"] == 1);
+        stage.bind("slow", json!({"topic": "t", "queue_max": 3, "on_full": on_full})).unwrap();
+        blocked.join().unwrap();
+        assert_eq!(stage.until("slow", |found| found["waiting"] == 3)["blocked"], 0);
+        stage.diary.hold("slow", false);
+        assert_eq!(stage.diary.of("slow", 4), [0, 1, 2, 3], "{on_full}");
+    }
+}
+
+#[test]
+fn nothing_is_lost_or_doubled_while_a_subscription_is_bound_anew() {
+    const MESSAGES: usize = 400;
+    let stage = Stage::new();
+    let config = |queue_max: usize| json!({"topic": "flow.#", "queue_max": queue_max, "replay": 4});
+    stage.subscribe("moving", config(100_000)).unwrap();
+    let worker = stage.worker.clone();
+    let publisher = thread::spawn(move || {
+        for number in 0..MESSAGES {
+            worker.trigger_json("publish", &json!({"topic": "flow.on", "data": number})).unwrap();
+        }
+    });
+    for round in 1..=40 {
+        stage.bind("moving", config(100_000 + round % 2)).unwrap();
+    }
+    publisher.join().unwrap();
+    stage.until("moving", |found| found["waiting"] == 0 && found["delivering"] == false);
+    let expected: Vec<usize> = (0..MESSAGES).collect();
+    assert_eq!(stage.diary.of("moving", MESSAGES), expected);
+}
+
+#[test]
+fn a_refused_change_ends_the_subscription_and_says_so() {
+    let stage = Stage::new();
+    stage.subscribe("changes", json!({"topic": "t"})).unwrap();
+    let refused = stage.bind("changes", json!({"topic": "a.#.b"})).unwrap_err();
+    assert!(refused.message.contains("the rest"), "{refused}");
+    stage.until_gone("changes");
+    stage.bind("changes", json!({"topic": "t"})).unwrap();
+    stage.publish("t", json!(1));
+    assert_eq!(stage.diary.of("changes", 1), [1]);
+}

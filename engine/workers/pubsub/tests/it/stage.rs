@@ -83,7 +83,13 @@ impl Stage {
             diary.write(&own, payload);
             Ok(())
         }))?;
-        let mut trigger = TriggerSpec::new(name, "subscribe", FunctionId::new(&id).unwrap());
+        self.bind(name, config)
+    }
+
+    /// Subscribes a function that is registered, in place of its subscription of before.
+    pub(crate) fn bind(&self, name: &str, config: Value) -> Result<(), CallError> {
+        let function = FunctionId::new(&format!("test::{name}")).unwrap();
+        let mut trigger = TriggerSpec::new(name, "subscribe", function);
         trigger.config = config;
         self.worker.register_trigger(trigger)
     }
