@@ -1,12 +1,19 @@
 //! Which events a trigger wants: all, those that a function agrees to, or those for which an expression is true. Read when a
 //! trigger is bound, asked at every event. It must not know where events come from.
 
+mod work;
+
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::{Arc, LazyLock};
 
-use cel::{Context, ExecutionError, Program};
+use cel::{Context, Env, ExecutionError, Program};
 use ringway::{CallError, CallOptions, ErrorCode, Worker};
 use serde_json::{Map, Value};
+
+pub use work::{COMPREHENSIONS_MAX, COPIES_MAX, DEGREE_MAX, STEPS_MAX};
+
+use work::Work;
 
 /// The longest expression, in bytes. What it costs to check and to run grows with its length.
 pub const EXPRESSION_BYTES_MAX: usize = 4096;
@@ -20,6 +27,9 @@ const ITEMS: [&str; 2] = ["new_value", "data"];
 
 /// How long a condition's function may take to answer one that waits without a thread.
 const FUNCTION_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// What CEL has. Made once: its making takes many times longer than most expressions.
+static LIBRARY: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
 /// Which events are wanted.
 #[derive(Debug)]
@@ -37,6 +47,7 @@ pub struct Expression {
     source: String,
     program: Program,
     variables: BTreeSet<String>,
+    work: Work,
 }
 
 impl fmt::Debug for Expression {
@@ -123,12 +134,16 @@ impl Expression {
                  needs a function of your own"
             )));
         }
+        let work = Work::of(program.expression()).map_err(|why| {
+            wrong(format!("the condition `{source}` {why}: use `condition_function_id` for what needs more"))
+        })?;
         let variables = references.variables().into_iter().map(str::to_owned).collect();
-        Ok(Self { source: source.to_owned(), program, variables })
+        Ok(Self { source: source.to_owned(), program, variables, work })
     }
 
     fn holds(&self, payload: &Value) -> Result<bool, CallError> {
-        let mut context = Context::default();
+        self.work.check(payload).map_err(|why| self.failed(&why))?;
+        let mut context = Context::with_env(Arc::clone(&LIBRARY));
         for name in &self.variables {
             let value = variable(payload, name);
             context.add_variable(name.clone(), value).map_err(|error| self.failed(&error))?;
@@ -153,7 +168,8 @@ fn is_function(name: &str) -> bool {
     }
     // The library tells what it has only by running it: by itself, or of a text, a list, a map.
     ["", "''.", "[].", "{}."].iter().any(|target| {
-        let ran = Program::compile(&format!("{target}{name}()")).map(|it| it.execute(&Context::default()));
+        let ran = Program::compile(&format!("{target}{name}()"))
+            .map(|it| it.execute(&Context::with_env(Arc::clone(&LIBRARY))));
         !matches!(ran, Err(_) | Ok(Err(ExecutionError::UndeclaredReference(_))))
     })
 }
@@ -226,6 +242,7 @@ mod tests {
             ("frobnicate(status)", "`frobnicate`"),
             ("status == 'x' && nope(1)", "`nope`"),
             (&"a".repeat(EXPRESSION_BYTES_MAX + 1), "at most 4096"),
+            ("a.all(x, b.all(y, c.all(z, d.all(u, true))))", "4 levels"),
         ] {
             let error = Expression::compile(source).unwrap_err();
             assert_eq!(error.code, ErrorCode::InvalidRegistration, "{source}");
@@ -262,6 +279,17 @@ mod tests {
         assert_eq!(error.user_code.as_deref(), Some("CONDITION_ERROR"), "{error}");
         let error = holds("amount", &json!({ "amount": 7 })).unwrap_err();
         assert!(error.message.contains("not true or false"), "{error}");
+    }
+
+    #[test]
+    fn what_would_take_hours_is_refused() {
+        // Each level multiplies: without a bound, the last is 10^15 steps.
+        let many = json!({ "a": vec![1; 1000], "b": vec![1; 100_000] });
+        assert_eq!(holds("a.all(x, x == 1)", &many), Ok(true));
+        assert_eq!(holds("b.exists(x, x == 2)", &many), Ok(false));
+        let error = holds("b.all(x, b.all(y, b.all(z, x == y && y == z)))", &many).unwrap_err();
+        assert_eq!(error.user_code.as_deref(), Some("CONDITION_ERROR"));
+        assert!(error.message.contains("100 values"), "{error}");
     }
 
     #[test]
