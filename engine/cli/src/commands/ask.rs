@@ -16,9 +16,28 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Calls a function of a worker.
 pub(super) fn ask(place: &Place, worker: &str, function: &str, request: &Value) -> Result<Value, Failure> {
+    ask_with(place, worker, function, request, &CallOptions::new().timeout(ANSWER_TIME_MAX))
+}
+
+/// Calls a function of a worker that in turn calls one of the user's: it may take as long as that may.
+pub(super) fn ask_patiently(
+    place: &Place,
+    worker: &str,
+    function: &str,
+    request: &Value,
+) -> Result<Value, Failure> {
+    ask_with(place, worker, function, request, &CallOptions::new())
+}
+
+fn ask_with(
+    place: &Place,
+    worker: &str,
+    function: &str,
+    request: &Value,
+    options: &CallOptions,
+) -> Result<Value, Failure> {
     let connection = Connection::open(place, Tracing::Environment)?;
-    let options = CallOptions::new().timeout(ANSWER_TIME_MAX);
-    connection.worker.trigger_json_with(function, request, &options).map_err(|error| {
+    connection.worker.trigger_json_with(function, request, options).map_err(|error| {
         let missing = error.code == ErrorCode::NotFound && error.user_code.is_none();
         let failure = Failure::from(error);
         if !missing {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::ask::{ask, cell, show};
+use super::ask::{ask, ask_patiently, cell, show};
 use super::list;
 use crate::arguments::Place;
 use crate::failure::Failure;
@@ -39,8 +39,14 @@ pub(crate) enum CronCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Run a job now, and write its answer
-    Run(OneJob),
+    /// Run a job now, and write its answer when it comes
+    Run {
+        #[command(flatten)]
+        job: OneJob,
+        /// Only start it; how it ends shows in `ringway cron list`
+        #[arg(long)]
+        no_wait: bool,
+    },
     /// Leave out whatever of a job becomes due
     Pause(OneJob),
     /// Run a job when it is due again
@@ -72,10 +78,17 @@ pub(crate) fn run(place: &Place, command: &CronCommand) -> Result<ExitCode, Fail
             let answer = ask(place, WORKER, "cron::preview", &request)?;
             show(&answer, *json, times)?;
         }
-        CronCommand::Run(job) => one("cron::run_now", job, |answer| match answer.get("called") {
-            Some(Value::Bool(false)) => "not called: its condition does not hold\n".to_owned(),
-            _ => format!("{}\n", answer.get("result").unwrap_or(&Value::Null)),
-        })?,
+        CronCommand::Run { job, no_wait: true } => {
+            let answer = ask(place, WORKER, "cron::run_now", &json!({ "id": job.id, "wait": false }))?;
+            show(&answer, job.json, |answer| format!("{} was started\n", cell(answer.get("id"))))?;
+        }
+        CronCommand::Run { job, no_wait: false } => {
+            let answer = ask_patiently(place, WORKER, "cron::run_now", &json!({ "id": job.id }))?;
+            show(&answer, job.json, |answer| match answer.get("called") {
+                Some(Value::Bool(false)) => "not called: its condition does not hold\n".to_owned(),
+                _ => format!("{}\n", answer.get("result").unwrap_or(&Value::Null)),
+            })?;
+        }
         CronCommand::Pause(job) => one("cron::pause", job, paused)?,
         CronCommand::Resume(job) => one("cron::resume", job, paused)?,
     }

@@ -148,13 +148,16 @@ fn jobs_are_looked_at_and_held() {
                 Some("@daily") => Ok(json!({"times": ["2026-03-01T00:00:00Z"], "local": [], "asked": asked})),
                 _ => Err(Failure::with_code("INVALID_EXPRESSION", "wanted 5 to 7 fields")),
             }),
-            ("cron::run_now", |asked| {
-                Ok(json!({"id": asked["id"], "called": asked["id"] == "j", "result": {"n": 1}}))
-            }),
             ("cron::pause", |asked| Ok(json!({"id": asked["id"], "paused": true}))),
             ("cron::resume", |asked| Ok(json!({"id": asked["id"], "paused": false}))),
         ],
     );
+    // The function's own limit is all that ends a run.
+    let run = Function::json("cron::run_now", |context, asked: Value| {
+        let result = json!({"n": 1, "wait": asked["wait"], "limited": context.deadline_ns().is_some()});
+        Ok(json!({"id": asked["id"], "called": asked["id"] == "j", "result": result}))
+    });
+    host.worker.register(run).unwrap();
     let list = host.run(&["cron", "list"]);
     assert!(
         list.out.contains("j    @daily      UTC   a::b      2026-03-01T00:00:00Z        late\n"),
@@ -170,7 +173,10 @@ fn jobs_are_looked_at_and_held() {
         (&json!(3), &json!("Europe/Berlin"), &Value::Null)
     );
     host.run(&["cron", "preview", "x"]).fails(1, &["INVALID_EXPRESSION", "5 to 7 fields"]);
-    host.run(&["cron", "run", "j"]).prints("{\"n\":1}\n");
+    host.run(&["cron", "run", "j"]).prints("{\"n\":1,\"wait\":null,\"limited\":false}\n");
+    host.run(&["cron", "run", "j", "--no-wait"]).prints("j was started\n");
+    let started = host.run(&["cron", "run", "j", "--no-wait", "--json"]).json();
+    assert_eq!((&started["id"], &started["result"]["wait"]), (&json!("j"), &json!(false)));
     host.run(&["cron", "run", "k"]).prints("not called: its condition does not hold\n");
     host.run(&["cron", "pause", "j"]).prints("j is paused\n");
     host.run(&["cron", "resume", "j"]).prints("j runs when it is due\n");
