@@ -14,6 +14,8 @@ mod tidy;
 #[cfg(test)]
 mod calls;
 #[cfg(test)]
+mod clocks;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod sends;

@@ -169,6 +169,11 @@ const NEEDS: &[Need] = &[
         package: "python3-venv",
     },
     Need { probe: &["valgrind", "--version"], what_for: "counting instructions", package: "valgrind" },
+    Need {
+        probe: &["sh", "-c", "ls /usr/lib/*/faketime/libfaketime.so.1"],
+        what_for: "setting the clock of a process",
+        package: "libfaketime",
+    },
     Need { probe: &["kill", "-L"], what_for: "ending checks that hang", package: "procps" },
 ];
 
