@@ -97,6 +97,8 @@ pub struct QueueSettings {
     pub backoff_jitter: f64,
     /// Codes of errors that no further attempt can mend: the message becomes a dead letter at once. Default none.
     pub fatal_codes: Vec<String>,
+    /// What holds for errors with single codes, in place of what holds for all. Default none.
+    pub by_code: BTreeMap<String, CodeSettings>,
     /// How long one attempt may take, in milliseconds; 0 for as long as its worker lives. Default 0.
     pub timeout_ms: u64,
     /// Messages that may wait and run; more are refused with `QUEUE_FULL`. Default 10,000,000.
@@ -124,6 +126,7 @@ impl Default for QueueSettings {
             backoff_ms_max: 3_600_000,
             backoff_jitter: 0.0,
             fatal_codes: Vec::new(),
+            by_code: BTreeMap::new(),
             timeout_ms: 0,
             max_messages: 10_000_000,
             ttl_ms: 0,
@@ -132,6 +135,31 @@ impl Default for QueueSettings {
             poll_interval_ms: None,
         }
     }
+}
+
+/// How attempts that fail with one code are made again; what is not named is as for all of the queue.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CodeSettings {
+    /// See `max_retries` of the queue: a message that has failed more often, with whatever codes, becomes a dead letter
+    /// when this code comes.
+    pub max_retries: Option<u32>,
+    /// See `backoff_ms` of the queue.
+    pub backoff_ms: Option<u64>,
+    /// See `backoff_type` of the queue.
+    pub backoff_type: Option<BackoffType>,
+    /// See `backoff_ms_max` of the queue.
+    pub backoff_ms_max: Option<u64>,
+}
+
+/// How a message is tried again after an error.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Retries {
+    pub(crate) max: u32,
+    backoff_ms: u64,
+    backoff_type: BackoffType,
+    backoff_ms_max: u64,
+    jitter: f64,
 }
 
 /// Keys that share a queue: each has its limits, and none waits because another has much to do.
@@ -181,15 +209,29 @@ impl QueueSettings {
         }
     }
 
+    /// How a message is tried again after an error with this code.
+    pub(crate) fn retries_after(&self, code: &str) -> Retries {
+        let special = self.by_code.get(code).cloned().unwrap_or_default();
+        Retries {
+            max: special.max_retries.unwrap_or(self.max_retries),
+            backoff_ms: special.backoff_ms.unwrap_or(self.backoff_ms),
+            backoff_type: special.backoff_type.unwrap_or(self.backoff_type),
+            backoff_ms_max: special.backoff_ms_max.unwrap_or(self.backoff_ms_max),
+            jitter: self.backoff_jitter,
+        }
+    }
+}
+
+impl Retries {
     /// The wait after the failed attempt of this number, counted from 1; `dice` gives a number from 0 to 1.
-    pub(crate) fn backoff_after(&self, attempt: u32, dice: impl FnOnce() -> f64) -> u64 {
+    pub(crate) fn wait_after(self, attempt: u32, dice: impl FnOnce() -> f64) -> u64 {
         let doublings = if self.backoff_type == BackoffType::Fixed { 0 } else { attempt.saturating_sub(1) };
         let factor = 1u64.checked_shl(doublings).unwrap_or(u64::MAX);
         let wait = self.backoff_ms.saturating_mul(factor).min(self.backoff_ms_max);
-        if self.backoff_jitter == 0.0 {
+        if self.jitter == 0.0 {
             return wait;
         }
-        scale(wait, 1.0 - self.backoff_jitter * dice())
+        scale(wait, 1.0 - self.jitter * dice())
     }
 }
 
@@ -198,7 +240,7 @@ impl QueueSettings {
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "a wait is far below 2^53 ms, and the factor is between 0 and 1"
+    reason = "beyond 2^53 ms nobody counts single ones, and the factor is between 0 and 1"
 )]
 fn scale(number: u64, factor: f64) -> u64 {
     (number as f64 * factor.clamp(0.0, 1.0)) as u64
@@ -251,7 +293,7 @@ mod tests {
     #[test]
     fn waits_grow_to_their_limit() {
         let check = |settings: &QueueSettings, attempt, dice, expected| {
-            assert_eq!(settings.backoff_after(attempt, || dice), expected, "{attempt}");
+            assert_eq!(settings.retries_after("E").wait_after(attempt, || dice), expected, "{attempt}");
         };
         let plain = QueueSettings::default();
         check(&plain, 1, 0.5, 1000);
@@ -260,9 +302,15 @@ mod tests {
         check(&plain, 400, 0.5, 3_600_000);
         let fixed = QueueSettings { backoff_type: BackoffType::Fixed, ..plain.clone() };
         check(&fixed, 9, 0.5, 1000);
-        let jitter = QueueSettings { backoff_jitter: 0.5, ..plain };
+        let jitter = QueueSettings { backoff_jitter: 0.5, ..plain.clone() };
         check(&jitter, 1, 0.0, 1000);
         check(&jitter, 1, 1.0, 500);
+        let special =
+            CodeSettings { backoff_ms: Some(7), backoff_ms_max: Some(20), ..CodeSettings::default() };
+        let coded = QueueSettings { by_code: [("E".to_owned(), special)].into(), ..plain };
+        check(&coded, 2, 0.5, 14);
+        check(&coded, 9, 0.5, 20);
+        assert_eq!(coded.retries_after("F").wait_after(2, || 0.5), 2000);
     }
 
     #[test]

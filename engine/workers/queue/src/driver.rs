@@ -14,11 +14,12 @@ use ringway_worker_kit::Clock;
 use ringway_worker_kit::crew::Task;
 
 use crate::config::SubscriberSettings;
-use crate::forget::Forgetter;
+use crate::forget::{self, Forgetter};
 use crate::machine::{Machine, Outcome, Ticket, Token};
-use crate::record::Writes;
-use crate::runner::{Runner, Targets};
-use crate::topics::Topics;
+use crate::record::{Mode, SettingsRecord, Writes};
+use crate::runner::{Runner, Target, Targets};
+use crate::topics::{self, Topics};
+use crate::triggers::Triggers;
 
 /// Something to do with the core, on its thread.
 type Job = Box<dyn FnOnce(&mut Core) + Send>;
@@ -59,6 +60,11 @@ impl fmt::Debug for Driver {
 pub(crate) struct Answer<T>(async_channel::Sender<HandlerResult<T>>);
 
 impl<T> Answer<T> {
+    /// Whether nobody waits for it any more.
+    pub(crate) fn is_unwanted(&self) -> bool {
+        self.0.is_closed()
+    }
+
     /// Gives the answer. Nobody may be waiting any more, which is fine.
     pub(crate) fn give(self, answer: HandlerResult<T>) {
         drop(self.0.try_send(answer));
@@ -149,15 +155,19 @@ fn next_events(inbox: &Inbox, core: &Core) -> Option<Vec<Event>> {
 pub(crate) struct Core {
     pub(crate) machine: Machine,
     pub(crate) topics: Topics,
+    /// What is bound, once that can be.
+    pub(crate) triggers: Option<Triggers>,
     pub(crate) clock: Clock,
     pub(crate) store: Arc<dyn Store>,
     /// Keys whose message is being written, with the commit.
     pub(crate) claims: HashMap<Claim, Ticket>,
     /// Functions bound to each queue.
     bound: HashMap<String, usize>,
-    /// Who waits until a queue is empty.
-    pub(crate) drains: Vec<(String, Answer<()>)>,
+    /// Who waits until queues are empty.
+    pub(crate) drains: Vec<(Vec<String>, Answer<()>)>,
     after: HashMap<Ticket, Vec<After>>,
+    /// The first time at which something of a commit under way is to be forgotten.
+    forget_at: HashMap<Ticket, u64>,
     /// Commits that the store has and has not told of.
     committing: usize,
     attempts: HashMap<Token, Task<()>>,
@@ -176,20 +186,23 @@ impl Core {
         clock: Clock,
         store: Arc<dyn Store>,
         runner: Runner,
+        forgetter: Forgetter,
         driver: Driver,
     ) -> Self {
         Self {
             machine,
             topics,
+            triggers: None,
             clock,
             store,
             claims: HashMap::new(),
             bound: HashMap::new(),
             drains: Vec::new(),
             after: HashMap::new(),
+            forget_at: HashMap::new(),
             committing: 0,
             attempts: HashMap::new(),
-            forgetter: Forgetter::default(),
+            forgetter,
             runner,
             driver,
         }
@@ -209,15 +222,31 @@ impl Core {
         self.bound.get(queue).copied().unwrap_or(0)
     }
 
-    /// Remembers that a function gets what is published; returns the queue with its copies.
+    /// Remembers that a function gets what is published; returns the queue with its copies. A new queue is held as that of
+    /// its topic is.
     pub(crate) fn subscribe(&mut self, topic: &str, function: &str, settings: &SubscriberSettings) -> String {
         let (record, writes) = self.topics.subscribe(topic, function, settings);
         if let Some(writes) = writes {
-            self.machine.write(writes);
+            self.machine.keep(writes);
             let now_ms = self.now_ms();
             self.machine.subscribed(now_ms, &record);
+            let (_, mode) = self.machine.settings(&topics::backlog(topic));
+            if mode != Mode::Active && self.machine.settings(&record.queue).1 == Mode::Active {
+                let held = SettingsRecord { mode, ..self.machine.record(&record.queue) };
+                self.machine.configure(now_ms, &record.queue, &held);
+            }
         }
         record.queue
+    }
+
+    /// Ends a subscription for good, as long as its trigger is not bound once more.
+    pub(crate) fn unsubscribe(&mut self, topic: &str, function: &str) -> Option<Ticket> {
+        let (record, writes) = self.topics.unsubscribe(topic, function)?;
+        if let Some(triggers) = self.triggers.clone() {
+            triggers.end(topic, function);
+            triggers.apply(self);
+        }
+        Some(self.machine.end_subscription(&record.queue, writes))
     }
 
     /// Makes this what is bound.
@@ -225,13 +254,17 @@ impl Core {
         let now_ms = self.now_ms();
         let counts = targets.iter().map(|(queue, all)| (queue.clone(), all.len())).collect();
         let before = std::mem::replace(&mut self.bound, counts);
+        let needs: Vec<(String, Vec<Vec<String>>)> = targets
+            .iter()
+            .map(|(queue, all)| (queue.clone(), all.iter().map(Target::needs).collect()))
+            .collect();
         // First the functions, then the messages that wait for them.
         self.runner.set_targets(targets);
         for queue in before.keys().filter(|queue| !self.bound.contains_key(*queue)) {
-            self.machine.set_bound(now_ms, queue, false);
+            self.machine.set_bound(now_ms, queue, &[]);
         }
-        for queue in self.bound.keys() {
-            self.machine.set_bound(now_ms, queue, true);
+        for (queue, needs) in needs {
+            self.machine.set_bound(now_ms, &queue, &needs);
         }
     }
 
@@ -246,7 +279,7 @@ impl Core {
     }
 
     fn next_alarm(&self) -> Option<u64> {
-        [self.machine.next_alarm(), self.forgetter.next_alarm()].into_iter().flatten().min()
+        self.machine.next_alarm()
     }
 
     fn handle(&mut self, event: Event) {
@@ -267,12 +300,20 @@ impl Core {
 
     fn committed(&mut self, ticket: Ticket, outcome: Result<(), StoreError>) {
         let now_ms = self.clock.now_ms();
+        let forget_at = self.forget_at.remove(&ticket);
         match &outcome {
-            Ok(()) => self.machine.committed(now_ms, ticket),
+            Ok(()) => {
+                self.machine.committed(now_ms, ticket);
+                // Not before it is there: whoever looks too early would pass it.
+                forget_at.into_iter().for_each(|at_ms| self.forgetter.note(at_ms));
+            }
             Err(error) => {
-                let again = matches!(error, StoreError::DiskFull { .. } | StoreError::Busy { .. });
-                tracing::error!(%error, "a change of a queue was not written");
-                self.machine.not_committed(now_ms, ticket, again);
+                // What does not hold or does not fit will not do so later either; for the rest the store may get well.
+                let refused = matches!(error, StoreError::Precondition { .. } | StoreError::TooLarge { .. });
+                if !refused && !self.machine.is_stalled() {
+                    tracing::error!(%error, "the store takes nothing, nothing is delivered until it does");
+                }
+                self.machine.not_committed(now_ms, ticket, !refused);
             }
         }
         for then in self.after.remove(&ticket).unwrap_or_default() {
@@ -284,7 +325,6 @@ impl Core {
     fn settle(&mut self) {
         let now_ms = self.clock.now_ms();
         self.machine.tick(now_ms);
-        self.forgetter.forget(now_ms, &self.store);
         loop {
             let output = self.machine.take_output();
             if output.commits.is_empty() && output.deliveries.is_empty() && output.missing.is_empty() {
@@ -308,7 +348,8 @@ impl Core {
         }
         let Self { machine, drains, .. } = self;
         for number in (0..drains.len()).rev() {
-            if machine.is_empty(&drains[number].0) {
+            let (queues, answer) = &drains[number];
+            if queues.iter().all(|queue| machine.is_empty(queue)) || answer.is_unwanted() {
                 drains.swap_remove(number).1.give(Ok(()));
             }
         }
@@ -320,7 +361,9 @@ impl Core {
     }
 
     fn commit(&mut self, ticket: Ticket, writes: Writes) {
-        self.forgetter.note(&writes);
+        if let Some(at_ms) = forget::first_of(&writes) {
+            self.forget_at.insert(ticket, at_ms);
+        }
         let driver = self.driver.clone();
         let done = move |outcome: Result<u64, StoreError>| {
             driver.tell_surely(Event::Committed(ticket, outcome.map(drop)));

@@ -1,9 +1,11 @@
 //! The functions that the worker serves, one file per group; here is what they share. iii's ids and shapes are kept. They
 //! ask the driver and wait without holding a thread; they must not know how the machine decides.
 
+pub(crate) mod browse;
 pub(crate) mod control;
 pub(crate) mod dead;
 pub(crate) mod enqueue;
+pub(crate) mod letters;
 pub(crate) mod list;
 pub(crate) mod receipt;
 
@@ -27,7 +29,8 @@ pub(crate) fn all(driver: &Driver) -> Vec<Function> {
         list::topics(driver, "queue::topics"),
         list::stats(driver, "queue::stats"),
         list::dead_topics(driver, "queue::dlq::topics"),
-        list::dead_messages(driver, "queue::dlq::messages"),
+        browse::by_offset(driver, "queue::dlq::messages"),
+        browse::by_filter(driver, "queue::dlq::list"),
     ]);
     functions
 }
@@ -39,7 +42,7 @@ pub(crate) fn reserved(driver: &Driver) -> Vec<Function> {
         list::topics(driver, "engine::queue::list_topics"),
         list::stats(driver, "engine::queue::topic_stats"),
         list::dead_topics(driver, "engine::queue::dlq_topics"),
-        list::dead_messages(driver, "engine::queue::dlq_messages"),
+        browse::by_offset(driver, "engine::queue::dlq_messages"),
     ]
 }
 

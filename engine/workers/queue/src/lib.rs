@@ -27,7 +27,7 @@ mod triggers;
 mod worker;
 
 pub use config::{
-    BackoffType, Config, Fairness, QueueSettings, QueueType, SettingsError, SubscriberSettings,
+    BackoffType, CodeSettings, Config, Fairness, QueueSettings, QueueType, SettingsError, SubscriberSettings,
 };
 pub use record::Mode;
 pub use ringway_worker_kit::Clock;

@@ -13,19 +13,30 @@
 //! | fails for good, expires | attempt, reason | a waiting message |
 //! | succeeds, is cancelled | message, data, attempts go; the end comes | a waiting message, delivered again |
 //! | is redriven | reason and attempts go | a dead message |
+//! | a subscription ends | it goes, and which messages were its own is noted | a subscription as it was |
+//!
+//! While the store takes nothing, nothing is started: see `stall`.
 
+mod attempts;
+mod dead;
+mod numbers;
 mod queue;
 mod recover;
+mod settings;
+mod stall;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use crate::config::{Config, QueueSettings};
-use crate::record::{self, Forget, Mode, Place, Writes};
+use crate::config::Config;
+use crate::record::{self, Forget, Mode, Numbers, Place, Writes};
+use numbers::Reserve;
 use queue::{BOUND, Entry, NEVER, Queue, State};
+use stall::Stall;
 
+pub(crate) use dead::Dead;
 pub(crate) use recover::Tables;
 
 /// A commit under way.
@@ -39,9 +50,6 @@ const ATTEMPTS_KEPT: u32 = 20;
 
 /// Queues, those of topics included. Each takes some hundred bytes of memory for as long as the worker runs.
 const QUEUES_MAX: usize = 100_000;
-
-/// How long until a commit is tried again that failed for want of room, in milliseconds.
-const AGAIN_MS: u64 = 1000;
 
 /// A message to take.
 #[derive(Debug, Clone)]
@@ -69,6 +77,8 @@ pub(crate) enum Refused {
         "there are {max} queues, which is all there can be, and `{queue}` is not one of them: use one that is there"
     )]
     TooMany { queue: String, max: usize },
+    #[error("the store is behind: no more messages are taken until it has noted their numbers; try again")]
+    Behind,
 }
 
 /// How an attempt failed.
@@ -91,8 +101,8 @@ pub(crate) enum Outcome {
     NotStarted {
         after_ms: u64,
     },
-    /// There is no such function, or nothing is bound; which counts as no attempt either.
-    Absent,
+    /// These functions are not there, or nothing is bound; which counts as no attempt either.
+    Absent(Vec<String>),
 }
 
 /// An attempt to start.
@@ -126,9 +136,22 @@ type Arrival = (usize, u64, Entry, Arc<str>);
 #[derive(Debug)]
 enum Pending {
     Arrival(Vec<Arrival>),
-    End { queue: usize, seq: u64, dead: bool, writes: Writes },
+    /// Messages of a queue that are no longer to be delivered.
+    End {
+        queue: usize,
+        seqs: Vec<u64>,
+        dead: bool,
+        writes: Writes,
+    },
     Revival(Vec<Arrival>),
     Discard(Vec<(usize, u64)>),
+    /// What holds in memory already and is written until it is on disk; then the messages of a queue end that came before
+    /// a number.
+    Kept {
+        writes: Writes,
+        ended: Option<(usize, u64)>,
+    },
+    Reserve(Numbers),
     Note,
 }
 
@@ -157,18 +180,20 @@ pub(crate) struct Counts {
 #[derive(Debug)]
 pub(crate) struct Machine {
     config: Config,
-    next: u64,
-    next_token: u64,
+    numbers: Reserve,
     next_ticket: Ticket,
     queues: Vec<Queue>,
     names: HashMap<Arc<str>, usize>,
     functions: Vec<Arc<str>>,
     function_numbers: HashMap<Arc<str>, u32>,
     absent: HashSet<u32>,
+    /// When functions are looked for again that could not be looked for.
+    looks: BTreeSet<(u64, u32)>,
     leases: HashMap<Token, (usize, u64)>,
     pending: HashMap<Ticket, Pending>,
-    /// Ends that there was no room for, by the time of the next attempt.
-    again: BTreeMap<(u64, Ticket), Pending>,
+    /// The newest commit of each record that is kept in memory too.
+    kept: HashMap<(&'static str, Vec<u8>), Ticket>,
+    stall: Stall,
     /// Dead messages with which something is being done.
     handled: HashSet<(usize, u64)>,
     /// What was set by function.
@@ -179,21 +204,22 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// A machine without messages. `epoch` is higher than at every start before, and on disk.
-    pub(crate) fn new(config: Config, epoch: u64, seed: u64) -> Self {
+    /// A machine without messages. `first` are numbers that were never given out; on disk is that a block of them will be.
+    pub(crate) fn new(config: Config, first: Numbers, seed: u64) -> Self {
         Self {
             config,
-            next: epoch << 40,
-            next_token: epoch << 32,
+            numbers: Reserve::new(first),
             next_ticket: 0,
             queues: Vec::new(),
             names: HashMap::new(),
             functions: Vec::new(),
             function_numbers: HashMap::new(),
             absent: HashSet::new(),
+            looks: BTreeSet::new(),
             leases: HashMap::new(),
             pending: HashMap::new(),
-            again: BTreeMap::new(),
+            kept: HashMap::new(),
+            stall: Stall::default(),
             handled: HashSet::new(),
             records: HashMap::new(),
             alarms: BTreeSet::new(),
@@ -204,14 +230,15 @@ impl Machine {
 
     /// What is to be done since the last time.
     pub(crate) fn take_output(&mut self) -> Output {
+        self.reserve();
         std::mem::take(&mut self.output)
     }
 
     /// When to call [`Machine::tick`] again, if nothing happens before.
     pub(crate) fn next_alarm(&self) -> Option<u64> {
         let queues = self.alarms.first().map(|(at, _)| *at);
-        let again = self.again.first_key_value().map(|((at, _), _)| *at);
-        [queues, again].into_iter().flatten().min()
+        let looks = self.looks.first().map(|(at, _)| *at);
+        [queues, looks, self.stall.alarm()].into_iter().flatten().min()
     }
 
     /// Does what the time asks for.
@@ -224,16 +251,16 @@ impl Machine {
             self.queues[queue].alarm_ms = NEVER;
             self.run(queue, now_ms);
         }
-        while let Some(entry) = self.again.first_entry() {
-            if entry.key().0 > now_ms {
+        while let Some(&(at, function)) = self.looks.first() {
+            if at > now_ms {
                 break;
             }
-            let pending = entry.remove();
-            if let Pending::End { writes, .. } = &pending {
-                let writes = writes.clone();
-                self.commit(pending, writes);
+            self.looks.pop_first();
+            if self.absent.contains(&function) {
+                self.output.missing.push(self.functions[function as usize].to_string());
             }
         }
+        self.probe(now_ms);
     }
 
     // ---- messages come ----
@@ -257,13 +284,16 @@ impl Machine {
                 return Err(Refused::Full { queue: name(), max });
             }
         }
+        if self.numbers.seqs_left() < new.len() {
+            return Err(Refused::Behind);
+        }
         let mut writes = Writes::default();
         let mut arrivals = Vec::with_capacity(new.len());
         let mut places = Vec::with_capacity(new.len());
         for message in new {
             let queue = self.queue(&message.queue);
-            let place = Place { queue: Arc::clone(&self.queues[queue].name), seq: self.next };
-            self.next += 1;
+            let Some(seq) = self.numbers.seq() else { return Err(Refused::Behind) };
+            let place = Place { queue: Arc::clone(&self.queues[queue].name), seq };
             self.queues[queue].arriving += 1;
             let long = message.data.get().len() > record::INLINE_BYTES_MAX;
             let entry = self.entry_of(&message.head, long);
@@ -316,6 +346,11 @@ impl Machine {
     fn commit(&mut self, pending: Pending, writes: Writes) -> Ticket {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
+        if let Pending::Kept { writes, .. } = &pending {
+            for change in &writes.changes {
+                self.kept.insert(change.place(), ticket);
+            }
+        }
         self.pending.insert(ticket, pending);
         self.output.commits.push((ticket, writes));
         ticket
@@ -323,29 +358,26 @@ impl Machine {
 
     /// A batch is on disk.
     pub(crate) fn committed(&mut self, now_ms: u64, ticket: Ticket) {
+        self.store_works(now_ms);
         match self.pending.remove(&ticket) {
             Some(Pending::Arrival(arrivals)) => {
-                let mut touched = BTreeSet::new();
-                for (queue, seq, entry, lane) in arrivals {
-                    self.queues[queue].arriving -= 1;
-                    self.insert(queue, seq, entry, &lane, now_ms);
-                    touched.insert(queue);
+                for (queue, ..) in &arrivals {
+                    self.queues[*queue].arriving -= 1;
                 }
-                touched.into_iter().for_each(|queue| self.run(queue, now_ms));
+                self.insert_all(arrivals, now_ms);
             }
             Some(Pending::Revival(revived)) => {
-                let mut touched = BTreeSet::new();
-                for (queue, seq, entry, lane) in revived {
-                    self.handled.remove(&(queue, seq));
-                    self.queues[queue].dead -= 1;
-                    self.insert(queue, seq, entry, &lane, now_ms);
-                    touched.insert(queue);
+                for (queue, seq, ..) in &revived {
+                    self.handled.remove(&(*queue, *seq));
+                    self.queues[*queue].dead -= 1;
                 }
-                touched.into_iter().for_each(|queue| self.run(queue, now_ms));
+                self.insert_all(revived, now_ms);
             }
-            Some(Pending::End { queue, seq, dead, .. }) => {
-                self.queues[queue].remove(seq, now_ms);
-                self.queues[queue].dead += usize::from(dead);
+            Some(Pending::End { queue, seqs, dead, .. }) => {
+                for seq in seqs {
+                    self.queues[queue].remove(seq, now_ms);
+                    self.queues[queue].dead += usize::from(dead);
+                }
                 self.run(queue, now_ms);
             }
             Some(Pending::Discard(discarded)) => {
@@ -354,8 +386,31 @@ impl Machine {
                     self.queues[queue].dead -= 1;
                 }
             }
+            Some(Pending::Kept { ended, .. }) => {
+                self.kept.retain(|_, newest| *newest != ticket);
+                if let Some((queue, below)) = ended {
+                    self.queues[queue].ended_below = below;
+                    self.end_those_below(queue, now_ms);
+                }
+            }
+            Some(Pending::Reserve(numbers)) => self.reserved(numbers, now_ms),
             Some(Pending::Note) | None => {}
         }
+    }
+
+    fn insert_all(&mut self, arrivals: Vec<Arrival>, now_ms: u64) {
+        let mut touched = BTreeSet::new();
+        let mut ended = BTreeSet::new();
+        for (queue, seq, entry, lane) in arrivals {
+            if seq < self.queues[queue].ended_below {
+                ended.insert(queue);
+            }
+            self.insert(queue, seq, entry, &lane, now_ms);
+            touched.insert(queue);
+        }
+        // Before anything may start.
+        ended.into_iter().for_each(|queue| self.end_those_below(queue, now_ms));
+        touched.into_iter().for_each(|queue| self.run(queue, now_ms));
     }
 
     fn insert(&mut self, queue: usize, seq: u64, mut entry: Entry, lane: &str, now_ms: u64) {
@@ -363,8 +418,11 @@ impl Machine {
         self.queues[queue].insert(seq, entry, now_ms);
     }
 
-    /// A batch was not written. `again`: there was no room, and there may be later.
+    /// A batch was not written. `again`: the store takes nothing now, and may later.
     pub(crate) fn not_committed(&mut self, now_ms: u64, ticket: Ticket, again: bool) {
+        if again {
+            self.store_refuses(now_ms);
+        }
         match self.pending.remove(&ticket) {
             Some(Pending::Arrival(arrivals)) => {
                 for (queue, ..) in arrivals {
@@ -381,341 +439,12 @@ impl Machine {
                     self.handled.remove(&place);
                 }
             }
-            // The message stays as it is: not on lease and not to be started, until its end can be written.
-            Some(end @ Pending::End { .. }) if again => {
-                self.again.insert((now_ms + AGAIN_MS, ticket), end);
-            }
+            // The messages stay as they are: not on lease and not to be started, until their end can be written.
+            Some(end @ (Pending::End { .. } | Pending::Kept { .. })) if again => self.stall.keep(ticket, end),
+            Some(Pending::Kept { .. }) => self.kept.retain(|_, newest| *newest != ticket),
+            Some(Pending::Reserve(_)) => self.numbers.not_reserved(),
             Some(Pending::End { .. } | Pending::Note) | None => {}
         }
-    }
-
-    // ---- attempts ----
-
-    /// Starts what may start.
-    fn run(&mut self, queue: usize, now_ms: u64) {
-        for seq in self.queues[queue].tick(now_ms) {
-            let attempts = self.queues[queue].entries.get(&seq).map_or(0, |entry| entry.attempts);
-            let message = "it waited longer than it was to live".to_owned();
-            let dead = record::DeadRecord { at_ms: now_ms, attempts, code: "EXPIRED".into(), message };
-            self.bury(queue, seq, &dead, Writes::default(), now_ms);
-        }
-        let absent = &self.absent;
-        while let Some(seq) = self.queues[queue].start(now_ms, |function| absent.contains(&function)) {
-            let at = &self.queues[queue];
-            let Some(entry) = at.entries.get(&seq) else { break };
-            let token = self.next_token;
-            self.next_token += 1;
-            self.leases.insert(token, (queue, seq));
-            self.output.deliveries.push(Delivery {
-                token,
-                place: Place { queue: Arc::clone(&at.name), seq },
-                attempt: entry.attempts + 1,
-                attempts_max: at.settings.max_retries.saturating_add(1),
-                timeout_ms: at.settings.timeout_ms,
-            });
-        }
-        let alarm = self.queues[queue].next_alarm(now_ms);
-        let set = self.queues[queue].alarm_ms;
-        if alarm != set {
-            self.alarms.remove(&(set, queue));
-            if alarm != NEVER {
-                self.alarms.insert((alarm, queue));
-            }
-            self.queues[queue].alarm_ms = alarm;
-        }
-    }
-
-    /// An attempt is over. One that was given up before is ignored.
-    pub(crate) fn ended(&mut self, now_ms: u64, token: Token, outcome: Outcome) {
-        let Some((queue, seq)) = self.leases.remove(&token) else { return };
-        match outcome {
-            Outcome::Succeeded => {
-                self.finish(queue, seq, record::End::Done, now_ms);
-            }
-            Outcome::NotStarted { after_ms } => {
-                self.queues[queue].release(seq, now_ms.saturating_add(after_ms), now_ms);
-            }
-            Outcome::Absent => {
-                if let Some(entry) = self.queues[queue].entries.get(&seq)
-                    && entry.function != BOUND
-                    && self.absent.insert(entry.function)
-                {
-                    self.output.missing.push(self.functions[entry.function as usize].to_string());
-                }
-                self.queues[queue].release(seq, now_ms, now_ms);
-            }
-            Outcome::Failed(failed) => self.fail(queue, seq, failed, now_ms),
-        }
-        self.run(queue, now_ms);
-    }
-
-    fn fail(&mut self, queue: usize, seq: u64, failed: Failed, now_ms: u64) {
-        let Self { queues, dice, .. } = self;
-        let at = &mut queues[queue];
-        let place = Place { queue: Arc::clone(&at.name), seq };
-        let settings = &at.settings;
-        let Some(entry) = at.entries.get_mut(&seq) else { return };
-        entry.attempts = entry.attempts.saturating_add(1);
-        let attempts = entry.attempts;
-        let wait = failed.retry_after_ms.unwrap_or_else(|| settings.backoff_after(attempts, || dice.f64()));
-        let due_ms = now_ms.saturating_add(wait);
-        let fatal = failed.fatal || settings.fatal_codes.contains(&failed.code);
-        let hopeless = fatal || attempts > settings.max_retries || entry.expires_ms <= now_ms;
-        let Failed { code, message, .. } = failed;
-        let attempt = record::AttemptRecord { at_ms: now_ms, due_ms, code, message };
-        let mut writes = Writes::default();
-        writes.put(record::ATTEMPT, place.attempt_key(attempts), &attempt);
-        if attempts > ATTEMPTS_KEPT {
-            writes.delete(record::ATTEMPT, place.attempt_key(attempts - ATTEMPTS_KEPT));
-        }
-        if hopeless {
-            let record::AttemptRecord { code, message, .. } = attempt;
-            let dead = record::DeadRecord { at_ms: now_ms, attempts, code, message };
-            self.bury(queue, seq, &dead, writes, now_ms);
-        } else {
-            at.release(seq, due_ms, now_ms);
-            self.commit(Pending::Note, writes);
-        }
-    }
-
-    fn bury(&mut self, queue: usize, seq: u64, dead: &record::DeadRecord, mut writes: Writes, now_ms: u64) {
-        let place = Place { queue: Arc::clone(&self.queues[queue].name), seq };
-        writes.put(record::DEAD, place.key(), dead);
-        self.queues[queue].end(seq, now_ms);
-        let again = writes.clone();
-        self.commit(Pending::End { queue, seq, dead: true, writes: again }, writes);
-    }
-
-    fn finish(&mut self, queue: usize, seq: u64, end: record::End, now_ms: u64) -> Option<Ticket> {
-        let at = &mut self.queues[queue];
-        let entry = at.entries.get(&seq)?;
-        let place = Place { queue: Arc::clone(&at.name), seq };
-        let attempts = entry.attempts + u32::from(end == record::End::Done);
-        let done = record::DoneRecord {
-            end,
-            at_ms: now_ms,
-            attempts,
-            receipt: entry.receipt.as_deref().map(Into::into),
-        };
-        let mut writes = Writes::default();
-        erase(&mut writes, &place, entry.long, entry.attempts);
-        write_end(&mut writes, &place, &done, self.config.receipt_retention_ms);
-        at.end(seq, now_ms);
-        let again = writes.clone();
-        Some(self.commit(Pending::End { queue, seq, dead: false, writes: again }, writes))
-    }
-
-    /// Ends a message that is to be delivered, whatever is under way. `None` if there is none, or its end is being written.
-    pub(crate) fn cancel(&mut self, now_ms: u64, place: &Place) -> Option<Ticket> {
-        let queue = *self.names.get(&place.queue)?;
-        let state = self.queues[queue].entries.get(&place.seq)?.state;
-        if state == State::Ending {
-            return None;
-        }
-        if state == State::Running {
-            let lease = self.leases.iter().find(|(_, at)| **at == (queue, place.seq));
-            let token = *lease?.0;
-            self.leases.remove(&token);
-            self.output.aborts.push(token);
-        }
-        let ticket = self.finish(queue, place.seq, record::End::Cancelled, now_ms);
-        self.run(queue, now_ms);
-        ticket
-    }
-
-    // ---- dead messages ----
-
-    /// Says whether a dead message may be touched: nothing else is being done with it.
-    pub(crate) fn is_dead(&self, place: &Place) -> bool {
-        self.names.get(&place.queue).is_some_and(|queue| {
-            !self.handled.contains(&(*queue, place.seq))
-                && !self.queues[*queue].entries.contains_key(&place.seq)
-        })
-    }
-
-    /// Lets dead messages live again, with all their attempts, one after the other with `every_ms` between them. Each
-    /// comes with its record as it is on disk.
-    pub(crate) fn revive(
-        &mut self,
-        now_ms: u64,
-        dead: Vec<(Place, record::Head, record::DeadRecord)>,
-        every_ms: u64,
-    ) -> (Ticket, usize) {
-        let mut writes = Writes::default();
-        let mut revived = Vec::new();
-        for (place, mut head, dead) in dead {
-            if !self.is_dead(&place) {
-                continue;
-            }
-            let queue = self.queue(&place.queue);
-            let number = u64::try_from(revived.len()).unwrap_or(u64::MAX);
-            let due_ms = if every_ms == 0 { 0 } else { now_ms.saturating_add(number * every_ms) };
-            let expires_ms = 0;
-            if (head.due_ms, head.expires_ms) != (due_ms, expires_ms) {
-                (head.due_ms, head.expires_ms) = (due_ms, expires_ms);
-                writes.put(record::MESSAGE, place.key(), &head);
-            }
-            writes.delete(record::DEAD, place.key());
-            erase_attempts(&mut writes, &place, dead.attempts);
-            let entry = self.entry_of(&head, head.data.is_none());
-            self.handled.insert((queue, place.seq));
-            revived.push((queue, place.seq, entry, head.lane.as_str().into()));
-        }
-        let count = revived.len();
-        (self.commit(Pending::Revival(revived), writes), count)
-    }
-
-    /// Throws dead messages away. Each comes with its record as it is on disk.
-    pub(crate) fn discard(
-        &mut self,
-        now_ms: u64,
-        dead: Vec<(Place, record::Head, record::DeadRecord)>,
-    ) -> (Ticket, usize) {
-        let mut writes = Writes::default();
-        let mut discarded = Vec::new();
-        for (place, head, dead) in dead {
-            if !self.is_dead(&place) {
-                continue;
-            }
-            let queue = self.queue(&place.queue);
-            let end = record::End::Discarded;
-            let done =
-                record::DoneRecord { end, at_ms: now_ms, attempts: dead.attempts, receipt: head.receipt };
-            writes.delete(record::DEAD, place.key());
-            erase(&mut writes, &place, head.data.is_none(), dead.attempts);
-            write_end(&mut writes, &place, &done, self.config.receipt_retention_ms);
-            self.handled.insert((queue, place.seq));
-            discarded.push((queue, place.seq));
-        }
-        let count = discarded.len();
-        (self.commit(Pending::Discard(discarded), writes), count)
-    }
-
-    // ---- what surrounds the messages ----
-
-    /// Changes settings or mode of a queue, and writes both down.
-    pub(crate) fn configure(&mut self, now_ms: u64, name: &str, record: &record::SettingsRecord) -> Ticket {
-        let mut writes = Writes::default();
-        writes.put(record::SETTINGS, name.as_bytes().to_vec(), record);
-        self.records.insert(name.to_owned(), record.clone());
-        let settings = record.settings.clone().unwrap_or_else(|| self.config.of(name));
-        self.apply(now_ms, name, settings);
-        let queue = self.queue(name);
-        self.queues[queue].mode = record.mode;
-        self.run(queue, now_ms);
-        self.commit(Pending::Note, writes)
-    }
-
-    /// Changes the settings of a queue. What changes how messages stand in lanes is for an empty queue.
-    pub(crate) fn apply(&mut self, now_ms: u64, name: &str, settings: QueueSettings) {
-        let queue = self.queue(name);
-        self.queues[queue].settings = settings;
-        self.queues[queue].refresh_all(now_ms);
-        self.run(queue, now_ms);
-    }
-
-    /// The settings that a queue has without any by function.
-    pub(crate) fn settings_of_file(&self, name: &str) -> QueueSettings {
-        self.config.of(name)
-    }
-
-    /// What was set of a queue by function.
-    pub(crate) fn record(&self, name: &str) -> record::SettingsRecord {
-        self.records.get(name).cloned().unwrap_or_default()
-    }
-
-    /// Writes something down that no message depends on.
-    pub(crate) fn write(&mut self, writes: Writes) -> Ticket {
-        self.commit(Pending::Note, writes)
-    }
-
-    /// Whether a queue was ever used or set.
-    pub(crate) fn knows(&self, name: &str) -> bool {
-        self.names.contains_key(name)
-    }
-
-    /// Gives the queue of a subscription the settings that its trigger asks for. Its type stays while it holds messages,
-    /// which stand in lanes by it.
-    pub(crate) fn subscribed(&mut self, now_ms: u64, subscription: &record::SubscriptionRecord) {
-        let name = &subscription.queue;
-        let mut settings = subscription.settings.over(self.config.of(name));
-        let (old, _) = self.settings(name);
-        if settings.kind != old.kind && !self.is_empty(name) {
-            tracing::warn!(
-                queue = name,
-                "its `type` cannot change while it holds messages, and stays as it is"
-            );
-            settings.kind = old.kind;
-        }
-        self.apply(now_ms, name, settings);
-    }
-
-    /// Settings and mode of a queue; those of a queue that was never used are those of its name.
-    pub(crate) fn settings(&self, name: &str) -> (QueueSettings, Mode) {
-        match self.names.get(name) {
-            Some(queue) => (self.queues[*queue].settings.clone(), self.queues[*queue].mode),
-            None => (self.config.of(name), Mode::Active),
-        }
-    }
-
-    /// Says whether something is bound to a queue, for messages that name no function.
-    pub(crate) fn set_bound(&mut self, now_ms: u64, name: &str, bound: bool) {
-        let queue = self.queue(name);
-        self.queues[queue].bound = bound;
-        if bound {
-            self.queues[queue].unpark(BOUND, now_ms);
-            self.run(queue, now_ms);
-        }
-    }
-
-    /// Functions that were not there and may be looked for.
-    pub(crate) fn missing(&self) -> Vec<String> {
-        self.absent.iter().map(|number| self.functions[*number as usize].to_string()).collect()
-    }
-
-    /// A function that was not there is there.
-    pub(crate) fn found(&mut self, now_ms: u64, function: &str) {
-        let Some(number) = self.function_numbers.get(function).copied() else { return };
-        if self.absent.remove(&number) {
-            for queue in 0..self.queues.len() {
-                self.queues[queue].unpark(number, now_ms);
-                self.run(queue, now_ms);
-            }
-        }
-    }
-
-    /// How a message stands that is to be delivered.
-    pub(crate) fn standing(&self, place: &Place) -> Option<Standing> {
-        let queue = &self.queues[*self.names.get(&place.queue)?];
-        let entry = queue.entries.get(&place.seq)?;
-        let running = matches!(entry.state, State::Running | State::Ending);
-        Some(Standing { running, attempts: entry.attempts, due_ms: entry.due_ms })
-    }
-
-    /// Names of the queues, in order.
-    pub(crate) fn names(&self) -> BTreeSet<Arc<str>> {
-        self.names.keys().cloned().collect()
-    }
-
-    /// Counts of a queue.
-    pub(crate) fn counts(&self, name: &str) -> Counts {
-        let Some(queue) = self.names.get(name).map(|queue| &self.queues[*queue]) else {
-            return Counts::default();
-        };
-        Counts {
-            waiting: queue.count(State::Waiting),
-            delayed: queue.count(State::Delayed),
-            parked: queue.count(State::Parked),
-            running: queue.count(State::Running),
-            dead: queue.dead,
-        }
-    }
-
-    /// Whether a queue holds messages or is about to.
-    pub(crate) fn is_empty(&self, name: &str) -> bool {
-        self.names
-            .get(name)
-            .is_none_or(|queue| self.queues[*queue].entries.is_empty() && self.queues[*queue].arriving == 0)
     }
 }
 
@@ -748,7 +477,7 @@ fn erase(writes: &mut Writes, place: &Place, long: bool, attempts: u32) {
 }
 
 fn erase_attempts(writes: &mut Writes, place: &Place, attempts: u32) {
-    for attempt in attempts.saturating_sub(ATTEMPTS_KEPT) + 1..=attempts {
+    for attempt in attempts.saturating_sub(ATTEMPTS_KEPT).saturating_add(1)..=attempts {
         writes.delete(record::ATTEMPT, place.attempt_key(attempt));
     }
 }

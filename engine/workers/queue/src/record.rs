@@ -30,10 +30,19 @@ pub(crate) const EXPIRY: &str = "queue.expiry";
 pub(crate) const SETTINGS: &str = "queue.settings";
 /// Who gets what is published, by topic and function.
 pub(crate) const SUBSCRIPTION: &str = "queue.subscription";
-/// One value: how often the worker has started.
+/// Below which number the messages of a queue were for a subscription that has ended, by queue.
+pub(crate) const ENDED: &str = "queue.ended";
+/// What is about all queues.
 pub(crate) const META: &str = "queue.meta";
-/// Its key.
+/// Numbers below these may have been given out.
+pub(crate) const NUMBERS: &[u8] = b"numbers";
+/// How often the worker had started, when numbers began with that.
 pub(crate) const EPOCH: &[u8] = b"epoch";
+/// When it was last looked whether the store takes something.
+pub(crate) const PROBE: &[u8] = b"probe";
+
+/// Numbers that are noted as given out with one commit. Few in tests, so that they run out.
+pub(crate) const BLOCK: u64 = if cfg!(test) { 16 } else { 1 << 20 };
 
 /// The version that is written and read.
 const VERSION: u8 = 1;
@@ -275,6 +284,26 @@ pub(crate) struct SettingsRecord {
     pub(crate) mode: Mode,
 }
 
+/// Numbers of messages and of leases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Numbers {
+    pub(crate) seq: u64,
+    pub(crate) token: u64,
+}
+
+impl Numbers {
+    /// The first numbers behind the block that begins with these.
+    pub(crate) fn after_block(self) -> Self {
+        Self { seq: self.seq.saturating_add(BLOCK), token: self.token.saturating_add(BLOCK) }
+    }
+
+    /// Numbers above all that were given out by so many starts, when the upper bits were the number of the start.
+    pub(crate) fn after_epoch(epoch: u64) -> Self {
+        let first = epoch.saturating_add(1).saturating_mul(1 << 40);
+        Self { seq: first, token: first }
+    }
+}
+
 /// Who gets what is published.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SubscriptionRecord {
@@ -321,7 +350,11 @@ impl Forget {
 
 /// Changes that are written together or not at all.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Writes(pub(crate) Vec<Write>);
+pub(crate) struct Writes {
+    pub(crate) changes: Vec<Write>,
+    /// Records that must be as they were when they were read, by the revision that they had then.
+    expected: Vec<(&'static str, Vec<u8>, u64)>,
+}
 
 /// One of them; no value removes the key.
 #[derive(Debug, Clone)]
@@ -331,26 +364,42 @@ pub(crate) struct Write {
     pub(crate) value: Option<Arc<[u8]>>,
 }
 
+impl Write {
+    /// Table and key.
+    pub(crate) fn place(&self) -> (&'static str, Vec<u8>) {
+        (self.table, self.key.clone())
+    }
+}
+
 impl Writes {
     pub(crate) fn put<T: Serialize>(&mut self, table: &'static str, key: Vec<u8>, value: &T) {
         self.put_bytes(table, key, encode(value));
     }
 
     pub(crate) fn put_bytes(&mut self, table: &'static str, key: Vec<u8>, value: Arc<[u8]>) {
-        self.0.push(Write { table, key, value: Some(value) });
+        self.changes.push(Write { table, key, value: Some(value) });
     }
 
     pub(crate) fn delete(&mut self, table: &'static str, key: Vec<u8>) {
-        self.0.push(Write { table, key, value: None });
+        self.changes.push(Write { table, key, value: None });
     }
 
     pub(crate) fn forget(&mut self, at_ms: u64, what: &Forget) {
         self.put_bytes(EXPIRY, what.key(at_ms), [VERSION].into());
     }
 
+    /// Nothing is written unless this record is as it was then.
+    pub(crate) fn expect(&mut self, table: &'static str, key: Vec<u8>, revision: u64) {
+        self.expected.push((table, key, revision));
+    }
+
     /// As the store takes them.
     pub(crate) fn into_batch(self) -> Batch {
-        self.0.into_iter().fold(Batch::new(), |batch, write| match write.value {
+        let expect = |batch: Batch, (table, key, revision): (&str, Vec<u8>, u64)| {
+            batch.expect_revision(table, &key, revision)
+        };
+        let batch = self.expected.into_iter().fold(Batch::new(), expect);
+        self.changes.into_iter().fold(batch, |batch, write| match write.value {
             Some(value) => batch.put(write.table, &write.key, value),
             None => batch.delete(write.table, &write.key),
         })

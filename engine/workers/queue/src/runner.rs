@@ -1,4 +1,5 @@
-//! Attempts: reads a message, picks the function, calls it, and says how that ended. Each attempt is a future. Used by the driver. It must not know when an attempt is tried again.
+//! Attempts: reads a message, picks the function, calls it, and says how that ended. Each attempt is a future that holds no
+//! thread while it waits. Used by the driver. It must not know when an attempt is tried again.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -23,8 +24,11 @@ use crate::record::{self, Head, Place, Unreadable};
 /// How long an attempt waits that found its function busy or leaving, in milliseconds.
 const BUSY_MS: u64 = 50;
 
-/// How long the catalog may take to show a function that the engine already knows.
-const NEWS_MAX: Duration = Duration::from_millis(200);
+/// How long an attempt waits until the catalog shows a function that the engine already knows, in milliseconds.
+const NEWS_MS: u64 = 20;
+
+/// How long the engine may take to say whether there is a function.
+const ENGINE_MAX: Duration = Duration::from_secs(5);
 
 /// What is bound to a queue.
 #[derive(Debug)]
@@ -33,6 +37,29 @@ pub(crate) struct Target {
     pub(crate) metadata: Option<Value>,
     /// The binding, of whichever type, with its condition.
     pub(crate) wants: Arc<dyn Wants>,
+}
+
+impl Target {
+    /// The functions without which it can do nothing: the one that is bound, and the one that decides.
+    pub(crate) fn needs(&self) -> Vec<String> {
+        let decides = match self.wants.condition() {
+            Condition::Function(id) => Some(id.clone()),
+            _ => None,
+        };
+        [self.function.clone()].into_iter().chain(decides).collect()
+    }
+}
+
+/// What is known of a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    /// It can be called.
+    Here,
+    /// The engine knows it, and the catalog will show it.
+    Coming,
+    Absent,
+    /// The engine could not be asked.
+    Unknown,
 }
 
 /// Something with a condition.
@@ -101,12 +128,15 @@ impl Runner {
         for function in functions {
             let (caller, driver) = (Arc::clone(&self.caller), driver.clone());
             let look = async move {
-                if caller.is_there(&function).await {
-                    driver.run(move |core| {
-                        let now_ms = core.now_ms();
-                        core.machine.found(now_ms, &function);
-                    });
-                }
+                let presence = caller.look(&function).await;
+                driver.run(move |core| {
+                    let now_ms = core.now_ms();
+                    match presence {
+                        Presence::Here | Presence::Coming => core.machine.found(now_ms, &function),
+                        Presence::Unknown => core.machine.not_looked_for(now_ms, &function),
+                        Presence::Absent => {}
+                    }
+                });
             };
             self.spawner.spawn(look);
         }
@@ -114,18 +144,20 @@ impl Runner {
 }
 
 impl Caller {
-    /// Asks the engine, which knows before this worker's catalog does, and waits for the catalog.
-    async fn is_there(&self, function: &str) -> bool {
+    /// Looks for a function: in the catalog, then at the engine, which knows before the catalog does. Holds no thread.
+    async fn look(&self, function: &str) -> Presence {
         if self.worker.handle(function).replicas() > 0 {
-            return true;
+            return Presence::Here;
         }
-        let question = json!({ "function_id": function });
-        let options = CallOptions::new().timeout(Duration::from_secs(5));
-        let known = self.worker.trigger_json_async(naming::FUNCTIONS_INFO, &question, &options).await;
-        if known.is_ok() {
-            let _or_the_next_attempt_waits = self.worker.wait_for(function, NEWS_MAX);
+        // Where this worker's calls go; another namespace may have one of that name that it cannot call.
+        let question = json!({ "function_id": function, "namespace": naming::NAMESPACE_DEFAULT });
+        let options = CallOptions::new().timeout(ENGINE_MAX);
+        match self.worker.trigger_json_async(naming::FUNCTIONS_INFO, &question, &options).await {
+            Ok(_) => Presence::Coming,
+            // An answer, and not a call that came to nothing.
+            Err(error) if error.user_code.is_some() => Presence::Absent,
+            Err(_) => Presence::Unknown,
         }
-        known.is_ok()
     }
 
     async fn attempt(&self, delivery: &Delivery) -> Outcome {
@@ -136,9 +168,9 @@ impl Caller {
         };
         let (function, target) = match head.function.clone() {
             Some(function) => (function, None),
-            None => match self.target(&delivery.place.queue) {
-                Some((targets, at)) => (targets[at].function.clone(), Some((targets, at))),
-                None => return Outcome::Absent,
+            None => match self.target(&delivery.place.queue).await {
+                Ok((targets, at)) => (targets[at].function.clone(), Some((targets, at))),
+                Err(absent) => return Outcome::Absent(absent),
             },
         };
         let target = target.as_ref().map(|(targets, at)| &targets[*at]);
@@ -147,7 +179,14 @@ impl Caller {
                 Ok(true) => {}
                 // Not wanted is done.
                 Ok(false) => return Outcome::Succeeded,
-                Err(error) => return outcome_of(error, &function, false),
+                Err(error) => {
+                    let decides = match target.wants.condition() {
+                        Condition::Function(id) => id,
+                        _ => &function,
+                    };
+                    let absent = self.is_absent(decides).await;
+                    return outcome_of(error, decides, absent);
+                }
             }
         }
         let metadata = metadata(delivery, &head, target.and_then(|target| target.metadata.as_ref()));
@@ -171,18 +210,45 @@ impl Caller {
         match handle.call_async_with(&message, &options).await {
             Ok(_) => Outcome::Succeeded,
             Err(error) => {
-                let absent = handle.replicas() == 0 && !self.is_there(&function).await;
+                let absent = self.is_absent(&function).await;
                 outcome_of(error, &function, absent)
             }
         }
     }
 
-    /// What is bound to a queue, one after the other where there are several.
-    fn target(&self, queue: &str) -> Option<(Arc<[Target]>, usize)> {
-        let targets = Arc::clone(self.targets.read().get(queue)?);
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let at = turn.checked_rem(targets.len())?;
-        Some((targets, at))
+    async fn is_absent(&self, function: &str) -> bool {
+        self.look(function).await == Presence::Absent
+    }
+
+    /// What is bound to a queue, one after the other where there are several, and passing over those whose functions are
+    /// not there. If none can be called, the functions that are missing.
+    async fn target(&self, queue: &str) -> Result<(Arc<[Target]>, usize), Vec<String>> {
+        let Some(targets) = self.targets.read().get(queue).cloned() else { return Err(Vec::new()) };
+        let count = targets.len();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(count).unwrap_or(0);
+        if count == 1 {
+            return Ok((targets, 0));
+        }
+        let order = || (0..count).map(|number| (turn + number) % count);
+        let is_here = |at: &usize| {
+            targets[*at].needs().iter().all(|function| self.worker.handle(function).replicas() > 0)
+        };
+        if let Some(at) = order().find(is_here) {
+            return Ok((targets, at));
+        }
+        let mut missing = Vec::new();
+        for at in order() {
+            let before = missing.len();
+            for function in targets[at].needs() {
+                if self.is_absent(&function).await {
+                    missing.push(function);
+                }
+            }
+            if missing.len() == before {
+                return Ok((targets, at));
+            }
+        }
+        Err(missing)
     }
 
     async fn is_wanted(&self, condition: &Condition, data: &RawValue) -> Result<bool, CallError> {
@@ -248,17 +314,17 @@ fn fatal(code: &str, message: String) -> Outcome {
 fn outcome_of(error: CallError, function: &str, absent: bool) -> Outcome {
     // An error of a call that the function made names another function, and is the function's own failure.
     let ours = error.function.as_deref().is_none_or(|named| named == function);
+    let missing = || Outcome::Absent(vec![function.to_owned()]);
     let never_began = matches!(
         error.code,
         ErrorCode::Busy | ErrorCode::Draining | ErrorCode::StaleHandle | ErrorCode::EngineUnavailable
     );
     if ours && (error.code == ErrorCode::WorkerGone && error.started == Some(Started::No) || never_began) {
         let after_ms = if error.code == ErrorCode::WorkerGone { 0 } else { BUSY_MS };
-        return if absent { Outcome::Absent } else { Outcome::NotStarted { after_ms } };
+        return if absent { missing() } else { Outcome::NotStarted { after_ms } };
     }
     if ours && error.code == ErrorCode::NotFound && error.user_code.is_none() {
-        // Whoever found that it is there after all has waited for the catalog.
-        return if absent { Outcome::Absent } else { Outcome::NotStarted { after_ms: 0 } };
+        return if absent { missing() } else { Outcome::NotStarted { after_ms: NEWS_MS } };
     }
     let asked = error.details.as_deref().and_then(|details| details.get("retry_after_ms")?.as_u64());
     let by_code = || {
@@ -296,10 +362,11 @@ mod tests {
             error
         };
         check(gone(Some(Started::No)), false, &Outcome::NotStarted { after_ms: 0 });
-        check(gone(Some(Started::No)), true, &Outcome::Absent);
+        let absent = || Outcome::Absent(vec!["f".into()]);
+        check(gone(Some(Started::No)), true, &absent());
         check(gone(Some(Started::Maybe)), true, &failed("worker_gone", "gone", Some(0)));
-        check(CallError::function_not_found("f"), true, &Outcome::Absent);
-        check(CallError::function_not_found("f"), false, &Outcome::NotStarted { after_ms: 0 });
+        check(CallError::function_not_found("f"), true, &absent());
+        check(CallError::function_not_found("f"), false, &Outcome::NotStarted { after_ms: NEWS_MS });
         // What the function itself did not find is its failure.
         let nested = CallError::function_not_found("g");
         check(nested.clone(), true, &failed("not_found", &nested.message, None));

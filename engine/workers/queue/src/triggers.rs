@@ -3,8 +3,9 @@
 //! know how a message is delivered.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use parking_lot::Mutex;
 use ringway::protocol::control::TriggerTypeSpec;
 use ringway::{CallError, ErrorCode, Worker};
 use ringway_worker_kit::Bindings;
@@ -47,6 +48,8 @@ pub(crate) struct OfQueue {
 pub(crate) struct Triggers {
     subscribers: Bindings<Subscriber>,
     queues: Bindings<OfQueue>,
+    /// Bindings whose subscription was ended while they lived; only a new one subscribes again.
+    ended: Arc<Mutex<Vec<Weak<ringway_worker_kit::Binding<Subscriber>>>>>,
 }
 
 fn read<T: serde::de::DeserializeOwned>(config: &Value) -> Result<T, CallError> {
@@ -77,7 +80,9 @@ impl Triggers {
     pub(crate) fn register(worker: &Worker, driver: &Driver) -> Result<(), CallError> {
         let (subscribers, of_topics) = Bindings::provider(parse_subscriber);
         let (queues, of_queues) = Bindings::provider(parse_queue);
-        let triggers = Self { subscribers, queues };
+        let triggers = Self { subscribers, queues, ended: Arc::default() };
+        let of_core = triggers.clone();
+        driver.run(move |core| core.triggers = Some(of_core));
         let (of_subscribers, of_queue) = (triggers.clone(), triggers.clone());
         let listen = |triggers: Self| {
             let driver = driver.clone();
@@ -104,10 +109,23 @@ impl Triggers {
         worker.register_trigger_type(spec(QUEUE, description, schemars::schema_for!(OfQueue)), of_queues)
     }
 
+    /// Has no binding that lives now count for a subscription any more.
+    pub(crate) fn end(&self, topic: &str, function: &str) {
+        let all = self.subscribers.all();
+        let its_own = all.iter().filter(|it| it.config.topic == topic && it.function_id == function);
+        self.ended.lock().extend(its_own.map(Arc::downgrade));
+    }
+
+    fn is_ended(&self, binding: &Arc<ringway_worker_kit::Binding<Subscriber>>) -> bool {
+        let mut ended = self.ended.lock();
+        ended.retain(|ended| ended.strong_count() > 0);
+        ended.iter().any(|ended| ended.as_ptr() == Arc::as_ptr(binding))
+    }
+
     /// Makes what is bound now what holds.
-    fn apply(&self, core: &mut Core) {
+    pub(crate) fn apply(&self, core: &mut Core) {
         let mut targets: HashMap<String, Vec<Target>> = HashMap::new();
-        for binding in self.subscribers.all().iter() {
+        for binding in self.subscribers.all().iter().filter(|binding| !self.is_ended(binding)) {
             let settings = binding.config.queue_config.clone().unwrap_or_default();
             let queue = core.subscribe(&binding.config.topic, &binding.function_id, &settings);
             let wants: Arc<dyn Wants> = Arc::<ringway_worker_kit::Binding<Subscriber>>::clone(binding);

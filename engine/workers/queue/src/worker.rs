@@ -13,9 +13,10 @@ use serde_json::Value;
 
 use crate::config::{Config, SettingsError};
 use crate::driver::{Core, Driver};
+use crate::forget::Forgetter;
 use crate::functions;
 use crate::machine::{Machine, Tables};
-use crate::record::{self, Unreadable};
+use crate::record::{self, Numbers, Unreadable};
 use crate::runner::Runner;
 use crate::topics::Topics;
 use crate::triggers::Triggers;
@@ -53,13 +54,22 @@ impl From<CallError> for StartError {
     }
 }
 
+/// What runs.
+#[derive(Debug)]
+struct Threads {
+    driver: JoinHandle<()>,
+    /// Those that attempts run on.
+    crew: Crew,
+    forgetting: JoinHandle<()>,
+}
+
 /// The built-in queue. Dropping it ends it.
 #[derive(Debug)]
 pub struct Queue {
     worker: Worker,
     driver: Driver,
-    /// The thread of the driver, then those that attempts run on.
-    threads: Mutex<Option<(JoinHandle<()>, Crew)>>,
+    forgetter: Forgetter,
+    threads: Mutex<Option<Threads>>,
     unreadable: Vec<String>,
 }
 
@@ -85,8 +95,8 @@ impl Queue {
     ) -> Result<Self, StartError> {
         config.check()?;
         let threads = config.delivery_threads;
-        let epoch = next_epoch(&*store)?;
-        let mut machine = Machine::new(config, epoch, clock.now_ms() ^ epoch.rotate_left(32));
+        let first = reserve(&*store)?;
+        let mut machine = Machine::new(config, first, clock.now_ms() ^ first.token.rotate_left(32));
         let tables = Stored(&*store);
         let whole = |error: Unreadable| StartError::Unreadable(error.to_string());
         let (topics, mut unreadable) = Topics::recover(&tables).map_err(whole)?;
@@ -109,10 +119,20 @@ impl Queue {
         let driver = Driver::new();
         let (of_core, waker) = (driver.clone(), driver.clone());
         clock.on_set(move || waker.wake());
-        let core = Core::new(machine, topics, clock, store, runner, of_core);
-        let thread = driver.start(core)?;
+        let forgetter = Forgetter::default();
+        let core =
+            Core::new(machine, topics, clock.clone(), Arc::clone(&store), runner, forgetter.clone(), of_core);
+        let forgetting = forgetter.start(store, clock)?;
+        let thread = match driver.start(core) {
+            Ok(thread) => thread,
+            Err(error) => {
+                forgetter.stop();
+                return Err(error.into());
+            }
+        };
         // From here on dropping the queue ends what was started.
-        let queue = Self { worker, driver, threads: Mutex::new(Some((thread, crew))), unreadable };
+        let threads = Threads { driver: thread, crew, forgetting };
+        let queue = Self { worker, driver, forgetter, threads: Mutex::new(Some(threads)), unreadable };
         queue.register()?;
         queue.driver.run(|core| {
             let now_ms = core.now_ms();
@@ -155,10 +175,12 @@ impl Queue {
     pub fn shut_down(&self) {
         self.driver.stop();
         let threads = self.threads.lock().take();
-        if let Some((driver, crew)) = threads {
+        self.forgetter.stop();
+        if let Some(Threads { driver, crew, forgetting }) = threads {
             // The driver first: those that wait for it may hear of its last commits. One that panicked has said so.
             let _panicked = driver.join();
             drop(crew);
+            let _panicked = forgetting.join();
         }
         self.worker.shut_down();
     }
@@ -170,21 +192,26 @@ impl Drop for Queue {
     }
 }
 
-/// Counts the start, on disk, so that no number is ever given out twice.
-fn next_epoch(store: &dyn Store) -> Result<u64, StartError> {
-    let before = match store.get(record::META, record::EPOCH)? {
-        Some(value) => record::decode::<u64>(record::META, record::EPOCH, &value.bytes)
-            .map_err(|error| StartError::Unreadable(error.to_string()))?,
-        None => 0,
+/// Takes the first numbers that may be given out, and notes on disk that a block of them will be.
+fn reserve(store: &dyn Store) -> Result<Numbers, StartError> {
+    let read = |key: &[u8]| store.get(record::META, key);
+    let unreadable = |error: Unreadable| StartError::Unreadable(error.to_string());
+    let first: Numbers = match (read(record::NUMBERS)?, read(record::EPOCH)?) {
+        (Some(value), _) => {
+            record::decode(record::META, record::NUMBERS, &value.bytes).map_err(unreadable)?
+        }
+        (None, Some(value)) => Numbers::after_epoch(
+            record::decode(record::META, record::EPOCH, &value.bytes).map_err(unreadable)?,
+        ),
+        (None, None) => Numbers { seq: 1, token: 1 },
     };
-    let epoch = before + 1;
-    let batch = Batch::new().put(record::META, record::EPOCH, record::encode(&epoch));
+    let batch = Batch::new().put(record::META, record::NUMBERS, record::encode(&first.after_block()));
     store.commit(batch, Durability::Durable)?;
-    Ok(epoch)
+    Ok(first)
 }
 
 /// The tables of a store, page by page.
-struct Stored<'s>(&'s dyn Store);
+pub(crate) struct Stored<'s>(pub(crate) &'s dyn Store);
 
 impl Tables for Stored<'_> {
     fn each(&self, table: &'static str, each: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), Unreadable> {

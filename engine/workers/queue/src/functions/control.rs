@@ -1,5 +1,7 @@
 //! Steering a queue: settings, pause, resume, drain, cancel, and the end of a subscription.
 
+use std::sync::Arc;
+
 use ringway::{Context, Failure, Function, HandlerResult};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,6 +11,7 @@ use crate::config::QueueSettings;
 use crate::driver::{Answer, Core, Driver};
 use crate::machine::Ticket;
 use crate::record::{Mode, SettingsRecord};
+use crate::topics;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 struct QueueRequest {
@@ -109,14 +112,15 @@ fn change(core: &mut Core, request: ConfigureRequest, answer: Answer<QueueAnswer
     let record = SettingsRecord { settings, ..core.machine.record(&queue) };
     let now_ms = core.now_ms();
     let ticket = core.machine.configure(now_ms, &queue, &record);
-    tell(core, ticket, queue, answer);
+    tell(core, ticket, queue.clone(), queue, answer);
 }
 
-/// Tells how a queue is set when that is on disk.
-fn tell(core: &mut Core, ticket: Ticket, queue: String, answer: Answer<QueueAnswer>) {
+/// Tells how a queue, or the topic that it belongs to, is set when that is on disk.
+fn tell(core: &mut Core, ticket: Ticket, name: String, queue: String, answer: Answer<QueueAnswer>) {
     let then = move |core: &mut Core, outcome| {
         let (settings, mode) = core.machine.settings(&queue);
-        answer.give(written("configure_failed", outcome).map(|()| QueueAnswer { queue, mode, settings }));
+        let told = QueueAnswer { queue: name, mode, settings };
+        answer.give(written("configure_failed", outcome).map(|()| told));
     };
     core.after(ticket, Box::new(then));
 }
@@ -127,16 +131,55 @@ fn set_mode(driver: &Driver, id: &str, mode: Mode) -> Function {
         let driver = driver.clone();
         async move {
             check_name("queue", &request.queue, "queue_not_set")?;
-            driver.ask(move |core, answer| enter(core, request.queue, mode, answer)).await
+            driver.ask(move |core, answer| enter(core, &request.queue, mode, answer)).await
         }
     })
 }
 
-fn enter(core: &mut Core, queue: String, mode: Mode, answer: Answer<QueueAnswer>) {
-    let record = SettingsRecord { mode, ..core.machine.record(&queue) };
+/// The queues that are held together: those of a topic, and those that will be, or one queue.
+fn held_by(core: &Core, name: &str) -> Vec<String> {
+    let mut queues = core.resolve(name);
+    if !core.topics.queues(name).is_empty() {
+        // Also the one that those of new subscribers follow.
+        queues.push(topics::backlog(name));
+    }
+    if queues.is_empty() {
+        queues.push(name.to_owned());
+    }
+    queues.sort();
+    queues.dedup();
+    queues
+}
+
+fn enter(core: &mut Core, name: &str, mode: Mode, answer: Answer<QueueAnswer>) {
+    let queues = held_by(core, name);
+    if mode != Mode::Draining {
+        end_drains(core, &queues);
+    }
     let now_ms = core.now_ms();
-    let ticket = core.machine.configure(now_ms, &queue, &record);
-    tell(core, ticket, queue, answer);
+    let mut last = None;
+    for queue in &queues {
+        let record = SettingsRecord { mode, ..core.machine.record(queue) };
+        last = Some((core.machine.configure(now_ms, queue, &record), queue));
+    }
+    // The commits end in their order.
+    let Some((ticket, queue)) = last else { return };
+    tell(core, ticket, name.to_owned(), queue.clone(), answer);
+}
+
+/// Tells those that wait for queues to be empty that they take messages again.
+fn end_drains(core: &mut Core, queues: &[String]) {
+    let (ended, left) = std::mem::take(&mut core.drains)
+        .into_iter()
+        .partition(|(drained, _)| drained.iter().any(|queue| queues.contains(queue)));
+    core.drains = left;
+    let ended: Vec<(Vec<String>, Answer<()>)> = ended;
+    ended.into_iter().for_each(|(_, answer)| answer.give(Err(drain_ended())));
+}
+
+fn drain_ended() -> Failure {
+    let text = "the queue was resumed or paused before it was empty: drain it again if it is to be";
+    Failure::with_code("DRAIN_ENDED", text)
 }
 
 fn drain(driver: &Driver) -> Function {
@@ -145,13 +188,24 @@ fn drain(driver: &Driver) -> Function {
         let driver = driver.clone();
         async move {
             check_name("queue", &request.queue, "queue_not_set")?;
-            let queue = request.queue.clone();
-            let entered = driver.ask(move |core, answer| enter(core, queue, Mode::Draining, answer)).await?;
-            driver.ask(move |core, answer| core.drains.push((request.queue, answer))).await?;
+            let name = request.queue.clone();
+            let entered = driver.ask(move |core, answer| enter(core, &name, Mode::Draining, answer)).await?;
+            let wait = move |core: &mut Core, answer: Answer<()>| {
+                let queues = held_by(core, &request.queue);
+                let drains = |queue: &String| core.machine.settings(queue).1 == Mode::Draining;
+                // Somebody may have been quicker.
+                if !queues.iter().all(drains) {
+                    return answer.give(Err(drain_ended()));
+                }
+                core.drains.push((queues, answer));
+            };
+            driver.ask(wait).await?;
             Ok(entered)
         }
     })
-    .description("has a queue take no messages, and answers when it has delivered those that it holds")
+    .description(
+        "has a queue or topic take no messages, and answers when it has delivered those that it holds",
+    )
 }
 
 fn cancel(driver: &Driver) -> Function {
@@ -159,13 +213,11 @@ fn cancel(driver: &Driver) -> Function {
     Function::json_async("queue::cancel", move |_: Context, request: CancelRequest| {
         let driver = driver.clone();
         async move {
+            let id = request.id;
+            let store = driver.ask(|core, answer| answer.give(Ok(Arc::clone(&core.store)))).await?;
+            let place = receipt::place(&*store, &id)?;
             driver
                 .ask(move |core, answer| {
-                    let id = request.id;
-                    let place = match receipt::place(core, &id) {
-                        Ok(place) => place,
-                        Err(failure) => return answer.give(Err(failure)),
-                    };
                     let now_ms = core.now_ms();
                     match core.machine.cancel(now_ms, &place) {
                         None => answer.give(Ok(Cancelled { id, cancelled: false })),
@@ -191,23 +243,22 @@ fn unsubscribe(driver: &Driver) -> Function {
         async move {
             check_name("topic", &request.topic, "topic_not_set")?;
             driver
-                .ask(move |core, answer| {
-                    match core.topics.unsubscribe(&request.topic, &request.function_id) {
-                        None => answer.give(Ok(Unsubscribed { removed: false })),
-                        Some((_, writes)) => {
-                            let ticket = core.machine.write(writes);
-                            core.after(
-                                ticket,
-                                Box::new(move |_, outcome| {
-                                    let written = written("unsubscribe_failed", outcome);
-                                    answer.give(written.map(|()| Unsubscribed { removed: true }));
-                                }),
-                            );
-                        }
+                .ask(move |core, answer| match core.unsubscribe(&request.topic, &request.function_id) {
+                    None => answer.give(Ok(Unsubscribed { removed: false })),
+                    Some(ticket) => {
+                        core.after(
+                            ticket,
+                            Box::new(move |_, outcome| {
+                                let written = written("unsubscribe_failed", outcome);
+                                answer.give(written.map(|()| Unsubscribed { removed: true }));
+                            }),
+                        );
                     }
                 })
                 .await
         }
     })
-    .description("ends a durable subscription for good: no copies are kept for the function any more")
+    .description(
+        "ends a durable subscription for good: copies that wait are dropped, and none is kept any more",
+    )
 }

@@ -1,21 +1,26 @@
-//! Dead letters: let them live again, all or one, throw one away, mend its data.
+//! Dead letters: let them live again, all or some or one, throw them away, mend their data. What is to be done is decided by
+//! what was read on the caller's thread; the driver has it written only if that still holds, else it is read again.
 
-use std::ops::Bound;
+use std::sync::Arc;
 
 use ringway::{Context, Failure, Function, HandlerResult};
-use ringway_store::Scan;
+use ringway_store::{Store, StoreError};
 use ringway_worker_kit::store_failure;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{check_name, receipt, unreadable, written};
+use super::check_name;
+use super::letters::{self, Chosen, Filter};
 use crate::driver::{Answer, Core, Driver};
-use crate::record::{self, DeadRecord, Head, Place, Writes};
+use crate::machine::{Dead, Ticket};
 
-/// Dead messages that are let live with one commit.
+/// Dead messages that are treated with one commit.
 const AT_ONCE: usize = 256;
+
+/// Ids that one request may name.
+const IDS_MAX: usize = 10_000;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 struct RedriveRequest {
@@ -25,12 +30,42 @@ struct RedriveRequest {
     /// The time from one message to the next, in milliseconds. Default 0: all at once.
     #[serde(default)]
     interval_ms: u64,
+    /// Only these. Default all that the filter lets pass.
+    #[serde(default)]
+    message_ids: Option<Vec<String>>,
+    /// Only such as these.
+    #[serde(flatten)]
+    filter: Filter,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 struct Redriven {
     queue: String,
     redriven: usize,
+    /// Those that cannot live again, since their records cannot be read.
+    unreadable: usize,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+struct DiscardRequest {
+    /// The queue or topic.
+    #[serde(default, alias = "topic")]
+    queue: String,
+    /// All of them, where neither ids nor a filter are given. Default false.
+    #[serde(default)]
+    all: bool,
+    /// Only these. Default all that the filter lets pass.
+    #[serde(default)]
+    message_ids: Option<Vec<String>>,
+    /// Only such as these.
+    #[serde(flatten)]
+    filter: Filter,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Discarded {
+    queue: String,
+    discarded: usize,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -67,12 +102,21 @@ struct Edited {
     message_id: String,
 }
 
+/// What is done with dead messages.
+#[derive(Debug, Clone, Copy)]
+enum Deed {
+    /// So many milliseconds apart.
+    Redrive(u64),
+    Discard,
+}
+
 pub(super) fn all(driver: &Driver) -> Vec<Function> {
     vec![
         redrive(driver),
-        one(driver, "iii::queue::redrive_message", "redrive_message_failed", true)
+        discard(driver),
+        one(driver, "iii::queue::redrive_message", "redrive_message_failed", Deed::Redrive(0))
             .description("lets one dead message live again, with all its attempts"),
-        one(driver, "iii::queue::discard_message", "discard_message_failed", false)
+        one(driver, "iii::queue::discard_message", "discard_message_failed", Deed::Discard)
             .description("throws one dead message away"),
         edit(driver),
     ]
@@ -83,148 +127,182 @@ fn redrive(driver: &Driver) -> Function {
     Function::json_async("iii::queue::redrive", move |_: Context, request: RedriveRequest| {
         let driver = driver.clone();
         async move {
-            check_name("queue", &request.queue, "queue_not_set")?;
-            driver
-                .ask(move |core, answer| {
-                    let mut left = core.resolve(&request.queue);
-                    left.reverse();
-                    let all = Redrive { name: request.queue, left, passed: None, redriven: 0 };
-                    redrive_page(core, all, request.interval_ms, answer);
-                })
-                .await
+            let RedriveRequest { queue, interval_ms, message_ids, filter } = request;
+            let deed = Deed::Redrive(interval_ms);
+            let mut many = Many::new(driver, queue, deed, "redrive_failed").await?;
+            many.treat(message_ids, filter.read()?).await?;
+            Ok(Redriven { queue: many.name, redriven: many.treated, unreadable: many.unreadable })
         }
     })
-    .description("lets all dead messages of a queue or topic live again, with all their attempts")
+    .description(
+        "lets dead messages of a queue or topic live again, with all their attempts: all, some by id, or by filter",
+    )
 }
 
-/// How far a redrive has come.
-struct Redrive {
+fn discard(driver: &Driver) -> Function {
+    let driver = driver.clone();
+    Function::json_async("queue::dlq::discard", move |_: Context, request: DiscardRequest| {
+        let driver = driver.clone();
+        async move {
+            let DiscardRequest { queue, all, message_ids, filter } = request;
+            let chosen = filter.read()?;
+            if message_ids.is_none() && chosen.is_all() && !all {
+                let text =
+                    "wanted `message_ids`, a filter, or `all: true` for every dead message, found none";
+                return Err(Failure::invalid(text));
+            }
+            let mut many = Many::new(driver, queue, Deed::Discard, "discard_failed").await?;
+            many.treat(message_ids, chosen).await?;
+            Ok(Discarded { queue: many.name, discarded: many.treated })
+        }
+    })
+    .description("throws dead messages of a queue or topic away: some by id, by filter, or all")
+}
+
+/// Many messages, and how far one has come with them.
+struct Many {
+    driver: Driver,
+    store: Arc<dyn Store>,
     name: String,
-    left: Vec<String>,
-    /// The last key that was read, so that a message that dies anew meanwhile is not taken twice.
-    passed: Option<Vec<u8>>,
-    redriven: usize,
+    queues: Vec<String>,
+    deed: Deed,
+    code: &'static str,
+    begun_ms: u64,
+    treated: usize,
+    unreadable: usize,
 }
 
-fn redrive_page(core: &mut Core, mut all: Redrive, interval_ms: u64, answer: Answer<Redriven>) {
-    let Some(queue) = all.left.last() else {
-        return answer.give(Ok(Redriven { queue: all.name, redriven: all.redriven }));
-    };
-    let page = match page(core, queue, all.passed.as_deref()) {
-        Ok(page) => page,
-        Err(failure) => return answer.give(Err(failure)),
-    };
-    match page.last() {
-        None => {
-            all.left.pop();
-            all.passed = None;
-            redrive_page(core, all, interval_ms, answer);
+impl Many {
+    async fn new(driver: Driver, name: String, deed: Deed, code: &'static str) -> HandlerResult<Self> {
+        check_name("queue", &name, "queue_not_set")?;
+        let of = name.clone();
+        let found = move |core: &mut Core, answer: Answer<_>| {
+            answer.give(Ok((core.resolve(&of), Arc::clone(&core.store), core.now_ms())));
+        };
+        let (queues, store, begun_ms) = driver.ask(found).await?;
+        Ok(Self { driver, store, name, queues, deed, code, begun_ms, treated: 0, unreadable: 0 })
+    }
+
+    async fn treat(&mut self, ids: Option<Vec<String>>, chosen: Chosen) -> HandlerResult<()> {
+        let Some(ids) = ids else { return self.treat_all(&chosen).await };
+        if ids.len() > IDS_MAX {
+            let found = ids.len();
+            return Err(Failure::invalid(format!("wanted at most {IDS_MAX} `message_ids`, found {found}")));
         }
-        Some((place, ..)) => {
-            all.passed = Some(place.key());
-            // Later pages wait behind earlier ones.
-            let before = u64::try_from(all.redriven).unwrap_or(u64::MAX).saturating_mul(interval_ms);
-            let start_ms = core.now_ms().saturating_add(before);
-            let (ticket, count) = core.machine.revive(start_ms, page, interval_ms);
-            let then = move |core: &mut Core, outcome| match written("redrive_failed", outcome) {
-                Ok(()) => {
-                    all.redriven += count;
-                    redrive_page(core, all, interval_ms, answer);
+        let mut seen = std::collections::HashSet::new();
+        let ids: Vec<String> = ids.into_iter().filter(|id| seen.insert(id.clone())).collect();
+        for ids in ids.chunks(AT_ONCE) {
+            self.treat_page(|many| {
+                let mut page = Vec::new();
+                for id in ids {
+                    let letter = letters::find(&*many.store, id, many.code)?;
+                    let ours = letter.filter(|it| many.queues.iter().any(|of| **of == *it.dead.place.queue));
+                    page.extend(ours.filter(|letter| chosen.fits(&letter.dead)));
                 }
-                Err(failure) => answer.give(Err(failure)),
+                Ok(page)
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn treat_all(&mut self, chosen: &Chosen) -> HandlerResult<()> {
+        for queue in self.queues.clone() {
+            // The last one that was read, so that a message that dies anew meanwhile is not taken twice.
+            let mut passed = None;
+            loop {
+                let failed = |error| store_failure(self.code, &error);
+                let snapshot = self.store.snapshot().map_err(failed)?;
+                let places = letters::places(&*snapshot, &queue, passed, false, AT_ONCE, self.code)?;
+                drop(snapshot);
+                let Some(last) = places.last() else { break };
+                passed = Some(last.seq);
+                self.treat_page(|many| {
+                    let snapshot = many.store.snapshot().map_err(|error| store_failure(many.code, &error))?;
+                    let mut page = Vec::new();
+                    for place in &places {
+                        let letter = letters::read(&*snapshot, place, many.code)?;
+                        page.extend(letter.filter(|letter| chosen.fits(&letter.dead)));
+                    }
+                    Ok(page)
+                })
+                .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Treats a page; reads it again while somebody else changes it.
+    async fn treat_page(
+        &mut self,
+        read: impl Fn(&Self) -> HandlerResult<Vec<letters::Letter>>,
+    ) -> HandlerResult<()> {
+        loop {
+            let page: Vec<Dead> = read(self)?.into_iter().map(|letter| letter.dead).collect();
+            let unreadable = page.iter().filter(|dead| dead.head.is_none()).count();
+            if page.is_empty() {
+                return Ok(());
+            }
+            // Later pages wait behind earlier ones.
+            let treated = u64::try_from(self.treated).unwrap_or(u64::MAX);
+            let (deed, begun_ms) = (self.deed, self.begun_ms);
+            let begin = move |core: &mut Core| match deed {
+                Deed::Redrive(every_ms) => {
+                    let start_ms = begun_ms.saturating_add(treated.saturating_mul(every_ms));
+                    core.machine.revive(start_ms, page, every_ms)
+                }
+                Deed::Discard => {
+                    let now_ms = core.now_ms();
+                    core.machine.discard(now_ms, page)
+                }
             };
-            core.after(ticket, Box::new(then));
+            if let Some(count) = write(&self.driver, self.code, begin).await? {
+                self.treated += count;
+                self.unreadable += unreadable;
+                return Ok(());
+            }
         }
     }
 }
 
-type Dead = (Place, Head, DeadRecord);
-
-fn page(core: &Core, queue: &str, passed: Option<&[u8]>) -> HandlerResult<Vec<Dead>> {
-    const CODE: &str = "redrive_failed";
-    let prefix = record::queue_prefix(queue);
-    let mut after = prefix.clone();
-    // The separator is a zero byte, so the prefix followed by nothing but 0xff bytes is behind every number.
-    after.extend_from_slice(&[0xff; 9]);
-    let from = passed.map_or(Bound::Included(&*prefix), Bound::Excluded);
-    let scan = Scan::table(record::DEAD).range(from, Bound::Excluded(&after)).limit(AT_ONCE);
-    let mut page = Vec::new();
-    for entry in core.store.scan(&scan).map_err(|error| store_failure(CODE, &error))? {
-        let (place, _) = Place::parse(record::DEAD, &entry.key).map_err(|error| unreadable(CODE, &error))?;
-        let dead = record::decode(record::DEAD, &entry.key, &entry.value.bytes);
-        let dead = dead.map_err(|error| unreadable(CODE, &error))?;
-        match head(core, &place, CODE)? {
-            Some(head) => page.push((place, head, dead)),
-            None => tracing::error!(id = place.id(), "a dead message has no record; it is left as it is"),
-        }
-    }
-    Ok(page)
+/// Has something written; `None` if what it was decided by does not hold any more.
+async fn write(
+    driver: &Driver,
+    code: &'static str,
+    begin: impl FnOnce(&mut Core) -> (Ticket, usize) + Send + 'static,
+) -> HandlerResult<Option<usize>> {
+    let job = move |core: &mut Core, answer: Answer<Option<usize>>| {
+        let (ticket, count) = begin(core);
+        let then = move |_: &mut Core, outcome| {
+            answer.give(match outcome {
+                Ok(()) => Ok(Some(count)),
+                Err(StoreError::Precondition { .. }) => Ok(None),
+                Err(error) => Err(store_failure(code, &error)),
+            });
+        };
+        core.after(ticket, Box::new(then));
+    };
+    driver.ask(job).await
 }
 
-/// The record of a message as it is on disk.
-fn head(core: &Core, place: &Place, code: &str) -> HandlerResult<Option<Head>> {
-    let key = place.key();
-    let value = core.store.get(record::MESSAGE, &key).map_err(|error| store_failure(code, &error))?;
-    let Some(value) = value else { return Ok(None) };
-    record::decode(record::MESSAGE, &key, &value.bytes).map(Some).map_err(|error| unreadable(code, &error))
-}
-
-/// A dead message by its id; `None` if it is not dead.
-fn find(core: &Core, id: &str, code: &str) -> HandlerResult<Option<Dead>> {
-    let place = receipt::place(core, id)?;
-    let key = place.key();
-    let value = core.store.get(record::DEAD, &key).map_err(|error| store_failure(code, &error))?;
-    let Some(value) = value.filter(|_| core.machine.is_dead(&place)) else { return Ok(None) };
-    let dead = record::decode(record::DEAD, &key, &value.bytes).map_err(|error| unreadable(code, &error))?;
-    Ok(head(core, &place, code)?.map(|head| (place, head, dead)))
-}
-
-fn one(driver: &Driver, id: &str, code: &'static str, live: bool) -> Function {
+fn one(driver: &Driver, id: &str, code: &'static str, deed: Deed) -> Function {
     let driver = driver.clone();
     Function::json_async(id, move |_: Context, request: MessageRequest| {
         let driver = driver.clone();
         async move {
-            check_name("queue", &request.queue, "queue_not_set")?;
-            if request.message_id.is_empty() {
+            let MessageRequest { queue, message_id } = request;
+            check_name("queue", &queue, "queue_not_set")?;
+            if message_id.is_empty() {
                 return Err(Failure::with_code("message_id_not_set", "wanted `message_id`, found none"));
             }
-            driver.ask(move |core, answer| handle_one(core, request, code, live, answer)).await
+            let mut many = Many::new(driver, queue, deed, code).await?;
+            many.treat(Some(vec![message_id.clone()]), Chosen::default()).await?;
+            Ok(MessageAnswer { queue: many.name, message_id, redriven: many.treated })
         }
     })
 }
 
-fn handle_one(
-    core: &mut Core,
-    request: MessageRequest,
-    code: &'static str,
-    live: bool,
-    answer: Answer<MessageAnswer>,
-) {
-    let MessageRequest { queue, message_id } = request;
-    let reply = |redriven| MessageAnswer { queue: queue.clone(), message_id: message_id.clone(), redriven };
-    let queues = core.resolve(&queue);
-    // An id that stands for nothing is no error: nothing was dead under it.
-    let found = find(core, &message_id, code).or_else(|failure| {
-        let error = failure.into_error();
-        if error.user_code.as_deref() == Some("NOT_FOUND") { Ok(None) } else { Err(Failure::from(error)) }
-    });
-    let dead = match found {
-        Ok(Some(dead)) if queues.iter().any(|queue| **queue == *dead.0.queue) => dead,
-        Ok(_) => return answer.give(Ok(reply(0))),
-        Err(failure) => return answer.give(Err(failure)),
-    };
-    let now_ms = core.now_ms();
-    let (ticket, count) = if live {
-        core.machine.revive(now_ms, vec![dead], 0)
-    } else {
-        core.machine.discard(now_ms, vec![dead])
-    };
-    let reply = reply(count);
-    core.after(ticket, Box::new(move |_, outcome| answer.give(written(code, outcome).map(|()| reply))));
-}
-
 fn edit(driver: &Driver) -> Function {
-    const CODE: &str = "edit_failed";
     let driver = driver.clone();
     Function::json_async("queue::dlq::edit", move |_: Context, request: EditRequest| {
         let driver = driver.clone();
@@ -234,40 +312,106 @@ fn edit(driver: &Driver) -> Function {
                 None => to_raw_value(&Value::Null)?,
             };
             let message_id = request.message_id;
-            driver
-                .ask(move |core, answer| match find(core, &message_id, CODE) {
-                    Ok(Some((place, head, _))) => {
-                        let ticket = core.machine.write(edited(&place, head, data));
-                        let then = move |_: &mut Core, outcome| {
-                            answer.give(written(CODE, outcome).map(|()| Edited { message_id }));
-                        };
-                        core.after(ticket, Box::new(then));
-                    }
-                    Ok(None) => {
-                        let text = format!(
-                            "wanted a dead message, `{message_id}` is not dead: see `queue::receipt`"
-                        );
-                        answer.give(Err(Failure::with_code("NOT_DEAD", text)));
-                    }
-                    Err(failure) => answer.give(Err(failure)),
-                })
-                .await
+            let store = driver.ask(|core, answer| answer.give(Ok(Arc::clone(&core.store)))).await?;
+            while let Some(letter) = letters::find(&*store, &message_id, CODE)? {
+                if letter.dead.head.is_none() {
+                    let why = letter.problems.join("; ");
+                    let text = format!("`{message_id}` cannot be edited: {why}; discard it, or leave it");
+                    return Err(Failure::with_code(CODE, text));
+                }
+                if edit_once(&driver, letter.dead, data.clone()).await? {
+                    return Ok(Edited { message_id });
+                }
+            }
+            let text = format!("wanted a dead message, `{message_id}` is not dead: see `queue::receipt`");
+            Err(Failure::with_code("NOT_DEAD", text))
         }
     })
     .description("gives a dead message other data; redrive it afterwards")
 }
 
-fn edited(place: &Place, mut head: Head, data: Box<RawValue>) -> Writes {
-    let mut writes = Writes::default();
-    if data.get().len() > record::INLINE_BYTES_MAX {
-        writes.put_bytes(record::BODY, place.key(), record::encode_body(&data));
-        head.data = None;
-    } else {
-        if head.data.is_none() {
-            writes.delete(record::BODY, place.key());
-        }
-        head.data = Some(data);
+/// The code when a message could not be edited.
+const CODE: &str = "edit_failed";
+
+/// Edits a message as it was read; `false` if it has changed since.
+async fn edit_once(driver: &Driver, dead: Dead, data: Box<RawValue>) -> HandlerResult<bool> {
+    let job = move |core: &mut Core, answer: Answer<bool>| {
+        let ticket = core.machine.edit(&dead, data);
+        let then = move |_: &mut Core, outcome| {
+            answer.give(match outcome {
+                Ok(()) => Ok(true),
+                Err(StoreError::Precondition { .. }) => Ok(false),
+                Err(error) => Err(store_failure(CODE, &error)),
+            });
+        };
+        core.after(ticket, Box::new(then));
+    };
+    driver.ask(job).await
+}
+
+#[cfg(test)]
+mod tests {
+    use ringway_store::{Durability, Embedded, Options};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::machine::Machine;
+    use crate::record::{self, DeadRecord, Head, Numbers, Place, Writes};
+    use crate::worker::Stored;
+
+    /// A store with a dead message, a machine that has read it, and the message as it was read.
+    fn one_dead(folder: &std::path::Path) -> (Embedded, Machine, Dead) {
+        let options = Options { segment_bytes: 48 << 20, ..Options::default() };
+        let store = Embedded::open(folder, options).unwrap().0;
+        let place = Place::new("q", 1);
+        let head: Head = serde_json::from_str(r#"{"function":"a::b","enqueued_ms":1,"data":1}"#).unwrap();
+        let why = DeadRecord { at_ms: 1, attempts: 1, code: "E".into(), message: "no".into() };
+        let mut writes = Writes::default();
+        writes.put(record::MESSAGE, place.key(), &head);
+        writes.put(record::DEAD, place.key(), &why);
+        store.commit(writes.into_batch(), Durability::Durable).unwrap();
+        let mut machine = Machine::new(Config::default(), Numbers { seq: 9, token: 9 }, 1);
+        assert_eq!(machine.recover(1, &Stored(&store)).unwrap(), []);
+        let dead = letters::find(&store, "q:1", "E").unwrap().unwrap().dead;
+        (store, machine, dead)
     }
-    writes.put(record::MESSAGE, place.key(), &head);
-    writes
+
+    /// Commits what the machine says.
+    fn commit(store: &Embedded, machine: &mut Machine) -> Result<u64, StoreError> {
+        let (ticket, writes) = machine.take_output().commits.remove(0);
+        let outcome = store.commit(writes.into_batch(), Durability::Durable);
+        match &outcome {
+            Ok(_) => machine.committed(1, ticket),
+            Err(_) => machine.not_committed(1, ticket, false),
+        }
+        outcome
+    }
+
+    #[test]
+    fn of_two_who_read_the_same_message_the_second_reads_it_again() {
+        let edit = |machine: &mut Machine, dead: &Dead| {
+            let _ticket = machine.edit(dead, RawValue::from_string("2".to_owned()).unwrap());
+        };
+        let revive = |machine: &mut Machine, dead: &Dead| {
+            let _ticket = machine.revive(1, vec![dead.clone()], 1);
+        };
+        let discard = |machine: &mut Machine, dead: &Dead| {
+            let _ticket = machine.discard(1, vec![dead.clone()]);
+        };
+        type Deed = dyn Fn(&mut Machine, &Dead);
+        let check = |name: &str, first: &Deed, second: &Deed| {
+            let folder = tempfile::tempdir().unwrap();
+            let (store, mut machine, dead) = one_dead(folder.path());
+            first(&mut machine, &dead);
+            commit(&store, &mut machine).unwrap();
+            second(&mut machine, &dead);
+            let refused = commit(&store, &mut machine);
+            assert!(matches!(refused, Err(StoreError::Precondition { .. })), "{name}: {refused:?}");
+        };
+        check("an edit would be undone", &edit, &revive);
+        check("long data would be left behind", &edit, &discard);
+        check("an edit would be undone by another", &edit, &edit);
+        check("what lives would change", &revive, &edit);
+        check("what is gone would come back", &discard, &edit);
+    }
 }

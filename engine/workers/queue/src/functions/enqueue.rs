@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use ringway::{Context, Failure, Function, HandlerResult};
+use ringway::{CallError, Context, ErrorCode, Failure, Function, HandlerResult};
 use ringway_protocol::FunctionId;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -136,7 +136,12 @@ pub(super) fn enqueue(driver: &Driver) -> Function {
         let driver = driver.clone();
         async move {
             let wanted = read(&context, request)?;
-            driver.ask(|core, answer| accept(core, wanted, answer)).await
+            let mut taken = driver.ask(|core, answer| accept(core, wanted, answer)).await?;
+            if taken.duplicate {
+                let status = receipt::of(&driver, taken.id.clone()).await.map(|receipt| receipt.status);
+                taken.status = status.unwrap_or("unknown").to_owned();
+            }
+            Ok(taken)
         }
     })
     .description("takes a message and answers when it is on disk")
@@ -254,11 +259,8 @@ fn accept(core: &mut Core, wanted: Wanted, answer: Answer<Enqueued>) {
     }
     match known(core, &claims) {
         Ok(None) => {}
-        Ok(Some(id)) => {
-            let status = receipt::of(core, &id).map(|receipt| receipt.status.to_owned());
-            let status = status.unwrap_or_else(|_| "unknown".to_owned());
-            return answer.give(Ok(Enqueued { id, status, duplicate: true }));
-        }
+        // How it stands is looked up by whoever asks, not here.
+        Ok(Some(id)) => return answer.give(Ok(Enqueued { id, status: String::new(), duplicate: true })),
         Err(failure) => return answer.give(Err(failure)),
     }
     let delayed = wanted.delay_ms > 0 || wanted.head.due_ms > core.now_ms();
@@ -372,6 +374,10 @@ fn refusal(refused: &Refused) -> Failure {
         Refused::Full { .. } => "QUEUE_FULL",
         Refused::TooMany { .. } => "QUEUE_LIMIT",
         Refused::Draining { .. } => "QUEUE_DRAINING",
+        Refused::Behind => {
+            let error = CallError::new(ErrorCode::Busy, refused.to_string()).with_user_code("QUEUE_BEHIND");
+            return error.into();
+        }
     };
     Failure::with_code(code, refused.to_string())
 }

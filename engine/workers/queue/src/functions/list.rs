@@ -1,27 +1,20 @@
-//! What there is: topics and queues with their counts, dead messages with what happened to them. Reads only.
+//! What there is: topics and queues with their counts, and which of them have dead messages. Reads only; it must not know
+//! what the dead messages are.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ringway::{Context, Function, HandlerResult, TraceContext};
-use ringway_store::{Scan, Store};
-use ringway_worker_kit::store_failure;
+use ringway::{Context, Function, HandlerResult};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use serde_json::value::RawValue;
 
-use super::{check_name, unreadable};
+use super::check_name;
 use crate::config::QueueSettings;
 use crate::driver::{Core, Driver};
 use crate::machine::Counts;
-use crate::record::{self, AttemptRecord, DeadRecord, Mode, Place};
-use crate::runner::read_message;
+use crate::record::Mode;
 use crate::topics::TOPIC;
-
-/// Dead messages that are listed at once.
-const LIMIT_MAX: usize = 1000;
 
 /// What iii calls the kind of transport.
 const BROKER: &str = "ringway";
@@ -35,6 +28,8 @@ struct Topic {
     broker_type: &'static str,
     /// Functions that get what comes: durable subscribers of a topic, bindings of a queue.
     subscriber_count: usize,
+    /// Whether it takes and gives.
+    mode: Mode,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -42,12 +37,6 @@ struct TopicRequest {
     /// The topic or queue.
     #[serde(default, alias = "queue")]
     topic: String,
-    /// How many of the newest to leave out. Default 0.
-    #[serde(default)]
-    offset: usize,
-    /// How many to return. Default 50, at most 1000.
-    #[serde(default)]
-    limit: Option<usize>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -60,6 +49,8 @@ struct Stats {
     /// The settings; of a topic with several subscribers, those of the first.
     config: QueueSettings,
     mode: Mode,
+    /// The store takes nothing at the moment, so that nothing is delivered from any queue until it does.
+    stalled: bool,
     waiting: usize,
     delayed: usize,
     /// Messages whose function is not there.
@@ -72,35 +63,6 @@ struct DeadTopic {
     topic: String,
     broker_type: &'static str,
     message_count: usize,
-}
-
-#[derive(Debug, Serialize, JsonSchema)]
-struct DeadMessage {
-    id: String,
-    queue: String,
-    function_id: Option<String>,
-    #[schemars(with = "Value")]
-    payload: Box<RawValue>,
-    /// The last error: its code and its message.
-    error: String,
-    /// When it died, in seconds since 1970.
-    failed_at: u64,
-    /// Attempts that failed.
-    retries: u32,
-    size_bytes: usize,
-    /// The trace that it belongs to.
-    trace_id: Option<String>,
-    /// The last attempts, at most 20.
-    attempts: Vec<Attempt>,
-}
-
-#[derive(Debug, Serialize, JsonSchema)]
-struct Attempt {
-    number: u32,
-    /// When it failed, in milliseconds since 1970.
-    at_ms: u64,
-    code: String,
-    message: String,
 }
 
 /// Queues of the machine under the names that users know them by.
@@ -140,7 +102,9 @@ pub(super) fn topics(driver: &Driver, id: &str) -> Function {
         let topic = |(name, queues): (String, Vec<Arc<str>>)| {
             let bound: usize = queues.iter().map(|queue| core.bound_to(queue)).sum();
             let subscriber_count = subscribers.get(&name).copied().unwrap_or(bound);
-            Topic { name, broker_type: BROKER, subscriber_count }
+            // The queue in which a topic's messages wait before it has a subscriber is the first.
+            let mode = queues.first().map_or(Mode::Active, |queue| core.machine.settings(queue).1);
+            Topic { name, broker_type: BROKER, subscriber_count, mode }
         };
         Ok(by_name(core).into_iter().map(topic).collect::<Vec<_>>())
     })
@@ -169,6 +133,7 @@ fn stats_of(core: &Core, name: &str) -> Stats {
         dlq_depth: sum(|of| of.dead),
         config,
         mode,
+        stalled: core.machine.is_stalled(),
         waiting,
         delayed,
         parked,
@@ -185,70 +150,4 @@ pub(super) fn dead_topics(driver: &Driver, id: &str) -> Function {
         Ok(by_name(core).into_iter().filter_map(topic).collect::<Vec<_>>())
     })
     .description("lists queues and topics that have dead messages")
-}
-
-pub(super) fn dead_messages(driver: &Driver, id: &str) -> Function {
-    let driver = driver.clone();
-    Function::json_async(id, move |_: Context, request: TopicRequest| {
-        let driver = driver.clone();
-        async move {
-            check_name("topic", &request.topic, "topic_required")?;
-            let name = request.topic;
-            let (queues, store) = driver
-                .ask(move |core, answer| answer.give(Ok((core.resolve(&name), Arc::clone(&core.store)))))
-                .await?;
-            read_dead(&*store, &queues, request.offset, request.limit.unwrap_or(50).min(LIMIT_MAX))
-        }
-    })
-    .description("lists the dead messages of a queue or topic, the newest first")
-    .idempotent()
-}
-
-fn read_dead(
-    store: &dyn Store,
-    queues: &[String],
-    offset: usize,
-    limit: usize,
-) -> HandlerResult<Vec<DeadMessage>> {
-    const CODE: &str = "dlq_messages_failed";
-    let snapshot = store.snapshot().map_err(|error| store_failure(CODE, &error))?;
-    let mut found = Vec::new();
-    for queue in queues {
-        let scan = Scan::table(record::DEAD).prefix(&record::queue_prefix(queue)).reverse();
-        let entries = snapshot.scan(&scan.limit(offset.saturating_add(limit)));
-        found.extend(entries.map_err(|error| store_failure(CODE, &error))?);
-    }
-    let mut listed = Vec::new();
-    for entry in found.into_iter().skip(offset).take(limit) {
-        let (place, _) = Place::parse(record::DEAD, &entry.key).map_err(|error| unreadable(CODE, &error))?;
-        let dead = record::decode::<DeadRecord>(record::DEAD, &entry.key, &entry.value.bytes);
-        let dead = dead.map_err(|error| unreadable(CODE, &error))?;
-        let scan = Scan::table(record::ATTEMPT).prefix(&place.key());
-        let attempts = snapshot.scan(&scan).map_err(|error| store_failure(CODE, &error))?;
-        let attempts = attempts.iter().filter_map(|entry| attempt(&entry.key, &entry.value.bytes)).collect();
-        let message = read_message(store, &place).map_err(|error| unreadable(CODE, &error))?;
-        // It may have been redriven since the snapshot.
-        let Some((head, payload)) = message else { continue };
-        let trace = head.trace.as_deref().and_then(|trace| trace.parse::<TraceContext>().ok());
-        listed.push(DeadMessage {
-            id: head.receipt.clone().unwrap_or_else(|| place.id()),
-            queue: place.queue.to_string(),
-            function_id: head.function,
-            error: format!("{}: {}", dead.code, dead.message),
-            failed_at: dead.at_ms / 1000,
-            retries: dead.attempts,
-            size_bytes: payload.get().len(),
-            trace_id: trace.map(|trace| trace.trace_id.to_string()),
-            payload,
-            attempts,
-        });
-    }
-    Ok(listed)
-}
-
-fn attempt(key: &[u8], value: &[u8]) -> Option<Attempt> {
-    let (_, rest) = Place::parse(record::ATTEMPT, key).ok()?;
-    let number = u32::from_be_bytes(rest.try_into().ok()?);
-    let AttemptRecord { at_ms, code, message, .. } = record::decode(record::ATTEMPT, key, value).ok()?;
-    Some(Attempt { number, at_ms, code, message })
 }

@@ -1,12 +1,16 @@
 //! How a message stands: `queue::receipt`.
 
+use std::sync::Arc;
+
 use ringway::{Context, Failure, Function, HandlerResult};
+use ringway_store::Store;
 use ringway_worker_kit::store_failure;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::unreadable;
-use crate::driver::{Core, Driver};
+use crate::driver::{Answer, Core, Driver};
+use crate::machine::Standing;
 use crate::record::{self, End, Place};
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -40,17 +44,16 @@ pub(super) fn receipt(driver: &Driver) -> Function {
     let driver = driver.clone();
     Function::json_async("queue::receipt", move |_: Context, request: Request| {
         let driver = driver.clone();
-        async move { driver.ask(move |core, answer| answer.give(of(core, &request.id))).await }
+        async move { of(&driver, request.id).await }
     })
     .description("says how a message stands: waiting, running, done or dead")
     .idempotent()
 }
 
 /// The place of a message.
-pub(super) fn place(core: &Core, id: &str) -> HandlerResult<Place> {
+pub(super) fn place(store: &dyn Store, id: &str) -> HandlerResult<Place> {
     let key = id.as_bytes();
-    let chosen =
-        core.store.get(record::RECEIPT, key).map_err(|error| store_failure("RECEIPT_ERROR", &error))?;
+    let chosen = store.get(record::RECEIPT, key).map_err(|error| store_failure("RECEIPT_ERROR", &error))?;
     if let Some(value) = chosen {
         let read = record::decode::<record::ReceiptRecord>(record::RECEIPT, key, &value.bytes);
         let read = read.map_err(|error| unreadable("RECEIPT_ERROR", &error))?;
@@ -66,10 +69,32 @@ pub(super) fn not_found(id: &str) -> Failure {
     Failure::with_code("NOT_FOUND", text)
 }
 
-/// How a message stands.
-pub(super) fn of(core: &Core, id: &str) -> HandlerResult<Receipt> {
-    let place = place(core, id)?;
-    let receipt = |status, attempts| Receipt {
+/// How often it is looked once more for a message that was not found: it may have changed between two looks.
+const LOOKS: usize = 3;
+
+/// How a message stands. The store is read here, not on the driver's thread.
+pub(super) async fn of(driver: &Driver, id: String) -> HandlerResult<Receipt> {
+    let store = driver.ask(|core, answer| answer.give(Ok(Arc::clone(&core.store)))).await?;
+    let place = place(&*store, &id)?;
+    for _ in 0..LOOKS {
+        let at = place.clone();
+        let stands = move |core: &mut Core, answer: Answer<_>| {
+            answer.give(Ok((core.machine.standing(&at), core.now_ms())));
+        };
+        let (standing, now_ms) = driver.ask(stands).await?;
+        let found = match standing {
+            Some(standing) => Some(alive(&id, &place, standing, now_ms)),
+            None => ended(&*store, &id, &place)?,
+        };
+        if let Some(found) = found {
+            return Ok(found);
+        }
+    }
+    Err(not_found(&id))
+}
+
+fn blank(id: &str, place: &Place, status: &'static str, attempts: u32) -> Receipt {
+    Receipt {
         id: id.to_owned(),
         queue: place.queue.to_string(),
         status,
@@ -77,27 +102,33 @@ pub(super) fn of(core: &Core, id: &str) -> HandlerResult<Receipt> {
         due_ms: None,
         ended_ms: None,
         error: None,
-    };
-    if let Some(standing) = core.machine.standing(&place) {
-        let delayed = standing.due_ms > core.now_ms();
-        let status = match (standing.running, delayed) {
-            (true, _) => "running",
-            (false, true) => "delayed",
-            (false, false) => "waiting",
-        };
-        let due_ms = (status == "delayed").then_some(standing.due_ms);
-        return Ok(Receipt { due_ms, ..receipt(status, standing.attempts + u32::from(standing.running)) });
     }
+}
+
+fn alive(id: &str, place: &Place, standing: Standing, now_ms: u64) -> Receipt {
+    let delayed = standing.due_ms > now_ms;
+    let status = match (standing.running, delayed) {
+        (true, _) => "running",
+        (false, true) => "delayed",
+        (false, false) => "waiting",
+    };
+    let due_ms = (status == "delayed").then_some(standing.due_ms);
+    let attempts = standing.attempts.saturating_add(u32::from(standing.running));
+    Receipt { due_ms, ..blank(id, place, status, attempts) }
+}
+
+fn ended(store: &dyn Store, id: &str, place: &Place) -> HandlerResult<Option<Receipt>> {
     let key = place.key();
-    let get =
-        |table: &str| core.store.get(table, &key).map_err(|error| store_failure("RECEIPT_ERROR", &error));
+    let snapshot = store.snapshot().map_err(|error| store_failure("RECEIPT_ERROR", &error))?;
+    let get = |table: &str| snapshot.get(table, &key).map_err(|error| store_failure("RECEIPT_ERROR", &error));
     if let Some(value) = get(record::DEAD)? {
         let dead = record::decode::<record::DeadRecord>(record::DEAD, &key, &value.bytes);
         let dead = dead.map_err(|error| unreadable("RECEIPT_ERROR", &error))?;
         let error = Some(format!("{}: {}", dead.code, dead.message));
-        return Ok(Receipt { ended_ms: Some(dead.at_ms), error, ..receipt("dead", dead.attempts) });
+        let receipt = blank(id, place, "dead", dead.attempts);
+        return Ok(Some(Receipt { ended_ms: Some(dead.at_ms), error, ..receipt }));
     }
-    let Some(value) = get(record::DONE)? else { return Err(not_found(id)) };
+    let Some(value) = get(record::DONE)? else { return Ok(None) };
     let done = record::decode::<record::DoneRecord>(record::DONE, &key, &value.bytes);
     let done = done.map_err(|error| unreadable("RECEIPT_ERROR", &error))?;
     let status = match done.end {
@@ -105,5 +136,5 @@ pub(super) fn of(core: &Core, id: &str) -> HandlerResult<Receipt> {
         End::Cancelled => "cancelled",
         End::Discarded => "discarded",
     };
-    Ok(Receipt { ended_ms: Some(done.at_ms), ..receipt(status, done.attempts) })
+    Ok(Some(Receipt { ended_ms: Some(done.at_ms), ..blank(id, place, status, done.attempts) }))
 }

@@ -75,8 +75,10 @@ pub(super) struct Queue {
     pub(super) name: Arc<str>,
     pub(super) settings: QueueSettings,
     pub(super) mode: Mode,
-    /// Something is bound to it.
-    pub(super) bound: bool,
+    /// What is bound to it: of each binding, the functions that it needs.
+    pub(super) bindings: Vec<Vec<u32>>,
+    /// Messages with lower numbers were for a subscription that has ended.
+    pub(super) ended_below: u64,
     pub(super) entries: HashMap<u64, Entry>,
     /// Messages whose arrival is being written.
     pub(super) arriving: usize,
@@ -102,7 +104,8 @@ impl Queue {
             name,
             settings,
             mode: Mode::Active,
-            bound: false,
+            bindings: Vec::new(),
+            ended_below: 0,
             entries: HashMap::new(),
             arriving: 0,
             running: 0,
@@ -289,7 +292,9 @@ impl Queue {
             let fifo = self.is_fifo();
             let entry = self.entries.get_mut(&seq)?;
             let function = entry.function;
-            let missing = if function == BOUND { !self.bound } else { absent(function) };
+            let is_missing = |needed: &Vec<u32>| needed.iter().any(|function| absent(*function));
+            let missing =
+                if function == BOUND { self.bindings.iter().all(is_missing) } else { absent(function) };
             if missing {
                 self.take_back(seq);
                 if let Some(entry) = self.entries.get_mut(&seq) {
@@ -303,7 +308,8 @@ impl Queue {
             entry.holds_lane = true;
             let key = (9 - entry.priority.min(9), seq);
             self.running += 1;
-            self.next_at_us = self.next_at_us.max(now_us) + interval_us(self.settings.rate_per_second);
+            self.next_at_us =
+                self.next_at_us.max(now_us).saturating_add(interval_us(self.settings.rate_per_second));
             let (weight, rate) = self.share(lane);
             let lane_at = &mut self.lanes[lane as usize];
             if !fifo {
@@ -312,7 +318,7 @@ impl Queue {
             lane_at.running += 1;
             self.turns = self.turns.max(lane_at.turns);
             lane_at.turns = lane_at.turns.saturating_add(turn_of(weight));
-            lane_at.next_at_us = lane_at.next_at_us.max(now_us) + interval_us(rate);
+            lane_at.next_at_us = lane_at.next_at_us.max(now_us).saturating_add(interval_us(rate));
             self.refresh(lane, now_ms);
             return Some(seq);
         }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::{Machine, NEVER};
+use super::Machine;
 use crate::record::{self, Place, Unreadable};
 
 /// Where records are read from.
@@ -40,6 +40,18 @@ impl Machine {
                         self.queues[queue].settings = settings.clone();
                     }
                     self.records.insert(name.to_owned(), read);
+                }
+                Err(error) => note(error),
+            }
+        })?;
+        tables.each(record::ENDED, &mut |key, value| {
+            let name = std::str::from_utf8(key)
+                .map_err(|_| Unreadable::new(record::ENDED, key, "wanted a queue's name"));
+            let read = record::decode::<u64>(record::ENDED, key, value);
+            match name.and_then(|name| read.map(|read| (name, read))) {
+                Ok((name, below)) => {
+                    let queue = self.queue(name);
+                    self.queues[queue].ended_below = below;
                 }
                 Err(error) => note(error),
             }
@@ -81,13 +93,15 @@ impl Machine {
                 Err(error) => note(error),
             }
         })?;
+        for queue in 0..self.queues.len() {
+            self.end_those_below(queue, now_ms);
+        }
         Ok(unreadable)
     }
 
     /// Starts what may start, after everything that could be there has been told.
     pub(crate) fn start_all(&mut self, now_ms: u64) {
         for queue in 0..self.queues.len() {
-            self.queues[queue].alarm_ms = NEVER;
             self.run(queue, now_ms);
         }
     }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::value::to_raw_value;
 
 use super::*;
-use crate::config::{BackoffType, Fairness, QueueType};
+use crate::config::{BackoffType, CodeSettings, Fairness, QueueSettings, QueueType};
 
 type Records = BTreeMap<(&'static str, Vec<u8>), Arc<[u8]>>;
 
@@ -95,14 +95,16 @@ struct World {
     starts: Vec<u64>,
     highest: Token,
     now_ms: u64,
-    epoch: u64,
+    /// The last commit was refused.
+    full: bool,
 }
 
 impl World {
     fn new() -> Self {
+        let mut disk = BTreeMap::new();
         Self {
-            machine: Machine::new(config(), 1, 7),
-            disk: BTreeMap::new(),
+            machine: Machine::new(config(), reserve(&mut disk), 7),
+            disk,
             under_way: Vec::new(),
             running: BTreeMap::new(),
             arriving: HashMap::new(),
@@ -113,7 +115,7 @@ impl World {
             starts: Vec::new(),
             highest: 0,
             now_ms: 1_000_000,
-            epoch: 1,
+            full: false,
         }
     }
 
@@ -157,7 +159,10 @@ impl World {
         };
         let data = to_raw_value(&group).unwrap();
         let new = New { queue: QUEUES[queue].to_owned(), head, data, idempotency: None };
-        let (ticket, places) = self.machine.enqueue(vec![new]).unwrap();
+        let (ticket, places) = match self.machine.enqueue(vec![new]) {
+            Ok(taken) => taken,
+            Err(refused) => return assert_eq!(refused, Refused::Behind),
+        };
         self.lanes.insert(places[0].clone(), lane);
         self.arriving.insert(ticket, places[0].clone());
     }
@@ -167,6 +172,7 @@ impl World {
             return;
         }
         let (ticket, writes) = self.under_way.remove(0);
+        self.full = !room;
         if !room {
             self.arriving.remove(&ticket);
             return self.machine.not_committed(self.now_ms, ticket, true);
@@ -180,7 +186,7 @@ impl World {
     }
 
     fn apply(&mut self, writes: Writes) {
-        for write in writes.0 {
+        for write in writes.changes {
             match write.value {
                 Some(value) => self.disk.insert((write.table, write.key), value),
                 None => self.disk.remove(&(write.table, write.key)),
@@ -203,7 +209,11 @@ impl World {
                 fatal: false,
             }),
             Ending::NotStarted => Outcome::NotStarted { after_ms: 5 },
-            Ending::Absent => Outcome::Absent,
+            Ending::Absent => {
+                let key = (record::MESSAGE, place.key());
+                let head: record::Head = record::decode(key.0, &key.1, &self.disk[&key]).unwrap();
+                Outcome::Absent(head.function.into_iter().collect())
+            }
         };
         self.machine.ended(self.now_ms, token, outcome);
     }
@@ -216,7 +226,8 @@ impl World {
             .map(|((table, key), value)| {
                 let (place, _) = Place::parse(table, key).unwrap();
                 let head = record::decode(record::MESSAGE, key, &self.disk[&(record::MESSAGE, key.clone())]);
-                (place, head.unwrap(), record::decode(table, key, value).unwrap())
+                let record = Some(record::decode(table, key, value).unwrap());
+                Dead { place, record, head: Some(head.unwrap()), revisions: Vec::new() }
             })
             .collect();
         let (_, count) = self.machine.revive(self.now_ms, dead, 3);
@@ -233,8 +244,9 @@ impl World {
         self.running.clear();
         // The pace is kept in memory: it begins anew.
         self.starts.clear();
-        self.epoch += 1;
-        self.machine = Machine::new(config(), self.epoch, self.epoch);
+        self.full = false;
+        let first = reserve(&mut self.disk);
+        self.machine = Machine::new(config(), first, first.token);
         let unreadable = self.machine.recover(self.now_ms, &Disk(self.disk.clone())).unwrap();
         assert!(unreadable.is_empty(), "{unreadable:?}");
         self.machine.start_all(self.now_ms);
@@ -243,6 +255,7 @@ impl World {
     /// Takes what the machine says, and holds it against what must always be true.
     fn take(&mut self) {
         let output = self.machine.take_output();
+        assert!(!self.full || output.deliveries.is_empty(), "nothing starts while the store takes nothing");
         self.under_way.extend(output.commits);
         for token in output.aborts {
             self.running.remove(&token);
@@ -329,6 +342,17 @@ impl World {
     }
 }
 
+/// The first numbers of a start, with the next block noted on the disk.
+fn reserve(disk: &mut Records) -> Numbers {
+    let key = (record::META, record::NUMBERS.to_vec());
+    let first = match disk.get(&key) {
+        Some(bytes) => record::decode(record::META, record::NUMBERS, bytes).unwrap(),
+        None => Numbers { seq: 1, token: 1 },
+    };
+    disk.insert(key, record::encode(&first.after_block()));
+    first
+}
+
 fn pick<T>(mut all: impl Iterator<Item = T> + Clone, number: usize) -> Option<T> {
     let count = all.clone().count();
     all.nth(number.checked_rem(count)?)
@@ -400,14 +424,18 @@ fn a_fifo_group_waits_for_its_first_and_others_do_not() {
 fn shares_follow_weights() {
     let mut world = World::new();
     // More than three, so that turns decide; one at a time.
+    world.step(&Step::Pause(2, true));
     for _ in 0..30 {
         for group in 0..3 {
             world.step(&Step::Enqueue(2, group, 0, 0));
         }
+        settle(&mut world);
     }
     let mut settings = world.machine.settings("fair").0;
     settings.concurrency = 1;
-    world.machine.apply(world.now_ms, "fair", settings);
+    let record = record::SettingsRecord { mode: Mode::Active, settings: Some(settings) };
+    world.machine.configure(world.now_ms, "fair", &record);
+    world.take();
     settle(&mut world);
     let mut served: HashMap<String, u32> = HashMap::new();
     for _ in 0..24 {
@@ -438,4 +466,255 @@ fn an_absent_function_costs_no_attempt_and_holds_nobody_up() {
     world.machine.found(world.now_ms, "f::1");
     world.take();
     assert_eq!(world.running.len(), 1);
+}
+
+/// A message that names no function.
+fn unnamed(queue: &str) -> New {
+    let head = record::Head {
+        function: None,
+        enqueued_ms: 1,
+        due_ms: 0,
+        expires_ms: 0,
+        priority: 0,
+        lane: String::new(),
+        receipt: None,
+        trace: None,
+        baggage: None,
+        data: None,
+    };
+    New { queue: queue.to_owned(), head, data: to_raw_value(&1).unwrap(), idempotency: None }
+}
+
+#[test]
+fn what_is_bound_and_not_there_is_waited_for() {
+    let mut world = World::new();
+    let (ticket, places) = world.machine.enqueue(vec![unnamed("other")]).unwrap();
+    world.arriving.insert(ticket, places[0].clone());
+    world.lanes.insert(places[0].clone(), String::new());
+    let needs = |id: &str| vec![id.to_owned()];
+    let bindings = [vec!["a::a".to_owned(), "decides".to_owned()], needs("b::b")];
+    world.machine.set_bound(world.now_ms, "other", &bindings);
+    world.take();
+    settle(&mut world);
+    let token = *world.running.keys().next().unwrap();
+    world.running.clear();
+    let missing = vec!["decides".to_owned(), "b::b".to_owned()];
+    world.machine.ended(world.now_ms, token, Outcome::Absent(missing));
+    let output = world.machine.take_output();
+    assert_eq!((output.deliveries.len(), output.missing.len()), (0, 2), "it is not started again by trying");
+    assert_eq!(world.machine.counts("other").parked, 1);
+    world.machine.found(world.now_ms, "nobody");
+    assert!(world.machine.take_output().deliveries.is_empty());
+    world.machine.found(world.now_ms, "decides");
+    let output = world.machine.take_output();
+    assert_eq!(output.deliveries.len(), 1, "one binding has all that it needs");
+    assert_eq!(output.deliveries[0].attempt, 1, "no attempt is used up");
+}
+
+#[test]
+fn who_could_not_be_looked_for_is_looked_for_again() {
+    let mut world = World::new();
+    world.step(&Step::Enqueue(2, 1, 0, 0));
+    settle(&mut world);
+    world.step(&Step::End(0, Ending::Absent));
+    world.machine.not_looked_for(world.now_ms, "f::1");
+    assert_eq!(world.machine.next_alarm(), Some(world.now_ms + 1000));
+    world.machine.tick(world.now_ms + 1000);
+    assert_eq!(world.machine.take_output().missing, ["f::1"]);
+}
+
+#[test]
+fn nothing_more_is_started_while_the_store_takes_nothing() {
+    let mut world = World::new();
+    for _ in 0..12 {
+        world.step(&Step::Enqueue(1, 0, 0, 0));
+        world.step(&Step::Enqueue(2, 0, 0, 0));
+    }
+    settle(&mut world);
+    // Two ends come, and are refused.
+    world.step(&Step::End(0, Ending::Success));
+    world.step(&Step::End(0, Ending::Success));
+    while !world.under_way.is_empty() {
+        world.step(&Step::Commit(false));
+    }
+    // What was begun before that was known ends too.
+    while !world.running.is_empty() {
+        world.step(&Step::End(0, Ending::Success));
+    }
+    while !world.under_way.is_empty() {
+        world.step(&Step::Commit(false));
+    }
+    let ran = world.highest;
+    for _ in 0..5 {
+        world.step(&Step::Wait(1000));
+        assert_eq!(world.under_way.len(), 1, "one write shows whether the store takes some again");
+        world.step(&Step::Commit(false));
+    }
+    assert_eq!((world.highest, world.running.len()), (ran, 0));
+    assert!(world.machine.is_stalled());
+    world.step(&Step::Wait(1000));
+    settle(&mut world);
+    assert!(!world.machine.is_stalled());
+    assert!(world.highest > ran, "it goes on by itself");
+    world.finish();
+}
+
+#[test]
+fn a_cancelled_message_that_was_just_to_be_started_is_not_started() {
+    let mut world = World::new();
+    let (ticket, places) = world.machine.enqueue(vec![unnamed("plain")]).unwrap();
+    world.machine.set_bound(world.now_ms, "plain", &[vec!["a::a".to_owned()]]);
+    drop(world.machine.take_output());
+    world.machine.committed(world.now_ms, ticket);
+    // The delivery is in the output, and nobody has taken it yet.
+    assert!(world.machine.cancel(world.now_ms, &places[0]).is_some());
+    let output = world.machine.take_output();
+    assert!(output.deliveries.is_empty(), "{output:?}");
+    assert_eq!(output.commits.len(), 1);
+}
+
+#[test]
+fn numbers_rise_over_starts_and_never_begin_again() {
+    let mut disk = Records::new();
+    let mut highest = Numbers { seq: 0, token: 0 };
+    for _ in 0..200 {
+        let mut numbers = Reserve::new(reserve(&mut disk));
+        for _ in 0..record::BLOCK {
+            let (seq, token) = (numbers.seq().unwrap(), numbers.token().unwrap());
+            assert!(seq > highest.seq && token > highest.token);
+            highest = Numbers { seq, token };
+        }
+        assert_eq!((numbers.seq(), numbers.token()), (None, None), "the disk knows of no more");
+    }
+    // What an earlier version gave out: the start above, 32 or 40 bits below.
+    assert!(Numbers::after_epoch(7).token > (7 << 32) + (1 << 38));
+    assert!(Numbers::after_epoch(7).seq > (8 << 40) - 1);
+    assert!(Numbers::after_epoch(1 << 24).token > Numbers::after_epoch((1 << 24) - 3).token);
+    let last = Numbers { seq: u64::MAX - 2, token: u64::MAX - 2 };
+    let mut machine = Machine::new(config(), last, 1);
+    for _ in 0..2 {
+        machine.enqueue(vec![unnamed("plain")]).unwrap();
+        drop(machine.take_output());
+    }
+    assert_eq!(machine.enqueue(vec![unnamed("plain")]).unwrap_err(), Refused::Behind, "no number twice");
+}
+
+#[test]
+fn a_subscription_that_ends_takes_its_copies_along_and_the_next_gets_its_own() {
+    let mut world = World::new();
+    let enqueue = |world: &mut World| {
+        let (ticket, places) = world.machine.enqueue(vec![unnamed("topic/t")]).unwrap();
+        world.arriving.insert(ticket, places[0].clone());
+        world.lanes.insert(places[0].clone(), String::new());
+        places[0].clone()
+    };
+    let before = enqueue(&mut world);
+    world.take();
+    settle(&mut world);
+    let coming = enqueue(&mut world);
+    world.machine.end_subscription("topic/t", Writes::default());
+    let after = enqueue(&mut world);
+    world.take();
+    // The copy that was still being written comes to the disk, and the end of the subscription; then a crash.
+    let mut crashed = World { disk: world.disk.clone(), under_way: world.under_way.clone(), ..World::new() };
+    crashed.lanes = world.lanes.clone();
+    crashed.crash(3);
+    for world in [&mut world, &mut crashed] {
+        world.machine.set_bound(world.now_ms, "topic/t", &[vec!["a::a".to_owned()]]);
+        world.take();
+        settle(world);
+        let running: Vec<&Place> = world.running.values().collect();
+        assert_eq!(running, [&after], "not {before:?}, not {coming:?}");
+        assert_eq!(world.machine.counts("topic/t").waiting, 0);
+    }
+}
+
+#[test]
+fn what_is_set_while_the_store_takes_nothing_comes_to_the_disk_as_it_was_set_last() {
+    let mut world = World::new();
+    let record = |mode| record::SettingsRecord { mode, ..Default::default() };
+    let refuse = |world: &mut World| {
+        world.take();
+        while !world.under_way.is_empty() {
+            world.step(&Step::Commit(false));
+        }
+    };
+    world.machine.configure(world.now_ms, "plain", &record(Mode::Paused));
+    refuse(&mut world);
+    world.machine.configure(world.now_ms, "plain", &record(Mode::Draining));
+    world.take();
+    settle(&mut world);
+    world.step(&Step::Wait(2000));
+    settle(&mut world);
+    let key = (record::SETTINGS, b"plain".to_vec());
+    let read: record::SettingsRecord = record::decode(key.0, &key.1, &world.disk[&key]).unwrap();
+    assert_eq!(read.mode, Mode::Draining, "the older one does not come back");
+}
+
+proptest! {
+    #[test]
+    fn no_number_that_a_user_gives_is_too_large(
+        times in prop::collection::vec(prop_oneof![Just(0), Just(u64::MAX), Just(u64::MAX - 1), any::<u64>()], 9),
+        rate in prop_oneof![Just(1e-300), Just(f64::MIN_POSITIVE), 0.0..1e6],
+        jitter in 0.0..=1.0f64,
+        retries in any::<u32>(),
+    ) {
+        let special = CodeSettings { max_retries: Some(retries), ..Default::default() };
+        let settings = QueueSettings {
+            backoff_ms: times[0],
+            backoff_ms_max: times[1],
+            backoff_jitter: jitter,
+            max_retries: u32::MAX,
+            rate_per_second: rate,
+            timeout_ms: times[2],
+            fairness: Some(Fairness {
+                key_field: "k".into(),
+                concurrency: usize::MAX,
+                rate_per_second: rate,
+                weights: [(String::new(), 1e-3)].into(),
+            }),
+            by_code: [("F".to_owned(), special)].into(),
+            concurrency: usize::MAX,
+            max_messages: usize::MAX,
+            ..QueueSettings::default()
+        };
+        settings.check().unwrap();
+        let mut world = World::new();
+        world.machine.apply(world.now_ms, "q", settings);
+        for number in 0..4 {
+            let mut new = unnamed("q");
+            (new.head.due_ms, new.head.expires_ms) = (times[3 + number], times[4 + number]);
+            new.head.function = Some("f::f".into());
+            new.idempotency = Some((number.to_string(), times[number]));
+            let (ticket, places) = world.machine.enqueue(vec![new]).unwrap();
+            world.lanes.insert(places[0].clone(), String::new());
+            world.arriving.insert(ticket, places[0].clone());
+            world.now_ms = world.now_ms.max(times[number].min(1 << 50));
+            world.machine.tick(world.now_ms);
+            // Without the checks of `take`, which know the retries of the other queues.
+            let mut tokens = Vec::new();
+            for _ in 0..6 {
+                let output = world.machine.take_output();
+                tokens.extend(output.deliveries.iter().map(|delivery| delivery.token));
+                for (ticket, _) in output.commits {
+                    world.machine.committed(world.now_ms, ticket);
+                }
+                for token in std::mem::take(&mut tokens) {
+                    let code = if number % 2 == 0 { "E" } else { "F" };
+                    let retry_after_ms = (number == 3).then_some(times[8]);
+                    let failed = Failed { code: code.into(), message: "m".repeat(20_000), retry_after_ms, fatal: false };
+                    world.machine.ended(world.now_ms, token, Outcome::Failed(failed));
+                }
+                let _alarm = world.machine.next_alarm();
+            }
+        }
+        let dead = |seq: u64| Dead {
+            place: Place::new("q", seq),
+            record: None,
+            head: Some(unnamed("q").head),
+            revisions: Vec::new(),
+        };
+        let (_, count) = world.machine.revive(times[7], (1000..1003).map(dead).collect(), times[8]);
+        prop_assert_eq!(count, 3);
+    }
 }

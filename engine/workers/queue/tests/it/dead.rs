@@ -93,3 +93,48 @@ fn the_function_says_how_long_to_wait_and_what_waits_too_long_dies() {
     let receipt = stage.until(&id, "dead");
     assert!(receipt["error"].as_str().unwrap().starts_with("EXPIRED"), "{receipt}");
 }
+
+#[test]
+fn errors_with_a_code_of_their_own_are_tried_again_in_their_own_way() {
+    let settings = json!({
+        "max_retries": 5, "backoff_ms": 1000,
+        "by_code": { "SLOW": { "backoff_ms": 60_000, "backoff_type": "fixed" }, "ONCE": { "max_retries": 1 } },
+    });
+    let config = serde_json::from_value(json!({ "queue_configs": { "c": settings } })).unwrap();
+    let stage = Stage::with(config, Clock::manual(1_000_000));
+    let given = Stage::serve(&stage.client, "c::work", |given| {
+        Err(Failure::with_code(given.data.as_str().unwrap(), "no"))
+    });
+    let enqueue = |code: &str| stage.enqueue(json!({ "queue": "c", "function_id": "c::work", "data": code }));
+    let (plain, slow, once) = (enqueue("PLAIN"), enqueue("SLOW"), enqueue("ONCE"));
+    for (id, wait_ms) in [(&plain, 1000), (&slow, 60_000), (&once, 1000)] {
+        next(&given);
+        assert_eq!(stage.until(id, "delayed")["due_ms"], 1_000_000 + wait_ms);
+    }
+    stage.clock.set(1_001_000);
+    assert_eq!(stage.until(&once, "dead")["attempts"], 2);
+    stage.clock.set(1_060_000);
+    for _ in 0..3 {
+        next(&given);
+    }
+    while stage.call("queue::receipt", json!({ "id": slow }))["due_ms"] != 1_120_000 {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn by_default_there_are_three_retries_each_after_twice_the_wait() {
+    let stage = Stage::with(Config::default(), Clock::manual(1_000_000));
+    let given = Stage::serve(&stage.client, "t::work", |_| Err(Failure::with_code("E", "no")));
+    let id = stage.enqueue(json!({ "queue": "t", "function_id": "t::work" }));
+    for (attempt, wait_ms) in [(1, 1000), (2, 2000), (3, 4000)] {
+        assert_eq!(next(&given).metadata["attempt"], attempt);
+        let due_ms = stage.clock.now_ms() + wait_ms;
+        assert_eq!(stage.until(&id, "delayed")["due_ms"], due_ms);
+        stage.clock.set(due_ms - 1);
+        assert_eq!(stage.stats("t")["delayed"], 1);
+        stage.clock.set(due_ms);
+    }
+    assert_eq!(next(&given).metadata["attempt"], 4);
+    assert_eq!(stage.until(&id, "dead")["attempts"], 4);
+}

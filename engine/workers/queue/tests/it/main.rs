@@ -5,8 +5,10 @@
 
 mod dead;
 mod delivery;
+mod letters;
 mod messages;
 mod order;
 mod restart;
+mod room;
 mod stage;
 mod topics;

@@ -201,3 +201,34 @@ impl Drop for TellsWhenDropped {
         let _nobody_listens = self.0.send("ended");
     }
 }
+
+#[test]
+fn a_receipt_tells_each_state_and_is_kept_for_an_hour() {
+    let stage = Stage::with(Config::default(), Clock::manual(1_000_000));
+    let (go, wait) = channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    stage.call("queue::pause", json!({ "queue": "r" }));
+    let given = Stage::serve(&stage.client, "r::work", move |_| {
+        wait.lock().unwrap().recv().unwrap();
+        Ok(Value::Null)
+    });
+    let id = stage.enqueue(json!({ "queue": "r", "function_id": "r::work", "id": "mine" }));
+    assert_eq!(stage.until(&id, "waiting")["attempts"], 0);
+    stage.call("queue::resume", json!({ "queue": "r" }));
+    next(&given);
+    assert_eq!(stage.until(&id, "running")["attempts"], 1);
+    go.send(()).unwrap();
+    let done = stage.until(&id, "done");
+    assert_eq!((&done["attempts"], &done["ended_ms"]), (&json!(1), &json!(1_000_000)));
+    stage.clock.set(1_000_000 + 3_600_000);
+    stage.until(&id, "done");
+    stage.clock.set(1_000_000 + 3_600_001);
+    let gone = || stage.client.trigger_json("queue::receipt", &json!({ "id": id })).err();
+    let error = loop {
+        match gone() {
+            Some(error) => break error,
+            None => std::thread::yield_now(),
+        }
+    };
+    assert_eq!(error.user_code.as_deref(), Some("NOT_FOUND"));
+}

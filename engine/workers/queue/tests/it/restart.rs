@@ -5,6 +5,7 @@ use std::sync::mpsc::channel;
 
 use ringway::{CallOptions, Function, Message, Worker};
 use ringway_store::{Batch, Durability, Store};
+use ringway_worker_queue::Clock;
 use serde_json::{Value, json};
 
 use crate::stage::{SOON, Stage, next};
@@ -78,6 +79,9 @@ fn dead_letters_modes_and_settings_survive() {
     stage.restart();
     let stats = stage.stats("k");
     assert_eq!((&stats["mode"], &stats["dlq_depth"]), (&json!("paused"), &json!(1)));
+    stage.enqueue(json!({ "queue": "k", "function_id": "k::work", "data": 2 }));
+    assert_eq!(stage.stats("k")["waiting"], 1);
+    assert!(given.try_recv().is_err(), "it is paused after the restart too");
     assert_eq!(stats["config"]["max_retries"], 0);
     assert_eq!(stage.until(&id, "dead")["error"], "E: broken");
     assert_eq!(stage.call("queue::dlq::messages", json!({ "topic": "k" }))[0]["attempts"][0]["code"], "E");
@@ -124,4 +128,30 @@ fn a_worker_that_dies_gives_its_message_back() {
     let given = stage.accept("w::work");
     assert_eq!(next(&given).metadata["attempt"], 2);
     stage.until(&id, "done");
+}
+
+#[test]
+fn a_delay_and_a_wait_between_attempts_are_kept_over_a_restart() {
+    let mut stage = Stage::with(ringway_worker_queue::Config::default(), Clock::manual(1_000_000));
+    let fails = Stage::serve(&stage.client, "d::fails", |_| Err(ringway::Failure::with_code("E", "no")));
+    let given = stage.accept("d::work");
+    let tried = stage.enqueue(json!({ "queue": "d", "function_id": "d::fails" }));
+    next(&fails);
+    stage.until(&tried, "delayed");
+    let later = |more: Value| {
+        let mut request = json!({ "queue": "d", "function_id": "d::work" });
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        stage.enqueue(request)
+    };
+    let first = later(json!({ "delay_ms": 5000, "data": 1 }));
+    let second = later(json!({ "at": "1970-01-01T00:16:46Z", "data": 2 }));
+    stage.restart();
+    assert_eq!(stage.stats("d")["delayed"], 3);
+    for (at_ms, data, id) in [(1_005_000, 1, first), (1_006_000, 2, second)] {
+        stage.clock.set(at_ms - 1);
+        assert_eq!(stage.until(&id, "delayed")["due_ms"], at_ms);
+        stage.clock.set(at_ms);
+        assert_eq!(next(&given).data, data);
+    }
+    assert_eq!(next(&fails).metadata["attempt"], 2);
 }

@@ -50,6 +50,11 @@ impl Stage {
     }
 
     pub(crate) fn with(config: Config, clock: Clock) -> Self {
+        Self::over(config, clock, &open)
+    }
+
+    /// Over a store of one's own.
+    pub(crate) fn over(config: Config, clock: Clock, open: &dyn Fn(&Path) -> Arc<Embedded>) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let address = format!("@ringway-queue-test-{}-{number}", std::process::id());

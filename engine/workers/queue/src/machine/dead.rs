@@ -1,0 +1,122 @@
+//! Dead messages: they live again, are thrown away, or get other data. Whoever asks has read their records; since others
+//! may be at the same messages, a change is written only if the records are still those. Used by the functions by way of the
+//! driver; it must not know how the messages were chosen.
+
+use serde_json::value::RawValue;
+
+use super::{ATTEMPTS_KEPT, Machine, Pending, Ticket, erase, erase_attempts, write_end};
+use crate::record::{self, DeadRecord, Head, Place, Writes};
+
+/// A dead message as it was read.
+#[derive(Debug, Clone)]
+pub(crate) struct Dead {
+    pub(crate) place: Place,
+    /// Why it is dead; `None` if that cannot be read.
+    pub(crate) record: Option<DeadRecord>,
+    /// `None` if it cannot be read.
+    pub(crate) head: Option<Head>,
+    /// The revisions of its records, by table.
+    pub(crate) revisions: Vec<(&'static str, u64)>,
+}
+
+impl Dead {
+    fn expect(&self, writes: &mut Writes) {
+        for (table, revision) in &self.revisions {
+            writes.expect(table, self.place.key(), *revision);
+        }
+    }
+}
+
+impl Machine {
+    /// Says whether a dead message may live again: nothing else is being done with it, and what it was for is there.
+    pub(crate) fn may_live(&self, place: &Place) -> bool {
+        self.names.get(&place.queue).is_some_and(|queue| {
+            !self.handled.contains(&(*queue, place.seq))
+                && !self.queues[*queue].entries.contains_key(&place.seq)
+                && place.seq >= self.queues[*queue].ended_below
+        })
+    }
+
+    /// Says whether nothing else is being done with a dead message.
+    fn is_free(&self, place: &Place) -> bool {
+        self.names.get(&place.queue).is_some_and(|queue| {
+            !self.handled.contains(&(*queue, place.seq))
+                && !self.queues[*queue].entries.contains_key(&place.seq)
+        })
+    }
+
+    /// Lets dead messages live again, with all their attempts, one after the other with `every_ms` between them. Each
+    /// comes with its records as they are on disk; if one has changed by then, nothing is written.
+    pub(crate) fn revive(&mut self, start_ms: u64, dead: Vec<Dead>, every_ms: u64) -> (Ticket, usize) {
+        let mut writes = Writes::default();
+        let mut revived = Vec::new();
+        for dead in dead {
+            let Some(mut head) = dead.head.clone().filter(|_| self.may_live(&dead.place)) else { continue };
+            dead.expect(&mut writes);
+            let Dead { place, record, .. } = dead;
+            let queue = self.queue(&place.queue);
+            let number = u64::try_from(revived.len()).unwrap_or(u64::MAX);
+            let wait_ms = number.saturating_mul(every_ms);
+            let due_ms = if every_ms == 0 { 0 } else { start_ms.saturating_add(wait_ms) };
+            let expires_ms = 0;
+            if (head.due_ms, head.expires_ms) != (due_ms, expires_ms) {
+                (head.due_ms, head.expires_ms) = (due_ms, expires_ms);
+                writes.put(record::MESSAGE, place.key(), &head);
+            }
+            writes.delete(record::DEAD, place.key());
+            erase_attempts(&mut writes, &place, record.map_or(ATTEMPTS_KEPT, |record| record.attempts));
+            let entry = self.entry_of(&head, head.data.is_none());
+            self.handled.insert((queue, place.seq));
+            revived.push((queue, place.seq, entry, head.lane.as_str().into()));
+        }
+        let count = revived.len();
+        (self.commit(Pending::Revival(revived), writes), count)
+    }
+
+    /// Throws dead messages away, also such as cannot be read. Each comes with its records as they are on disk; if one has
+    /// changed by then, nothing is written.
+    pub(crate) fn discard(&mut self, now_ms: u64, dead: Vec<Dead>) -> (Ticket, usize) {
+        let mut writes = Writes::default();
+        let mut discarded = Vec::new();
+        for dead in dead {
+            if !self.is_free(&dead.place) {
+                continue;
+            }
+            dead.expect(&mut writes);
+            let Dead { place, record, head, .. } = dead;
+            let queue = self.queue(&place.queue);
+            let attempts = record.map_or(ATTEMPTS_KEPT, |record| record.attempts);
+            let long = head.as_ref().is_none_or(|head| head.data.is_none());
+            let receipt = head.and_then(|head| head.receipt);
+            let done = record::DoneRecord { end: record::End::Discarded, at_ms: now_ms, attempts, receipt };
+            writes.delete(record::DEAD, place.key());
+            erase(&mut writes, &place, long, attempts);
+            write_end(&mut writes, &place, &done, self.config.receipt_retention_ms);
+            self.handled.insert((queue, place.seq));
+            discarded.push((queue, place.seq));
+        }
+        let count = discarded.len();
+        (self.commit(Pending::Discard(discarded), writes), count)
+    }
+
+    /// Gives a dead message whose record was read other data, if its records are still as they were. With somebody else at it
+    /// the commits decide, in whichever order they come.
+    pub(crate) fn edit(&mut self, dead: &Dead, data: Box<RawValue>) -> Ticket {
+        let key = dead.place.key();
+        let mut writes = Writes::default();
+        dead.expect(&mut writes);
+        if let Some(mut head) = dead.head.clone() {
+            if data.get().len() > record::INLINE_BYTES_MAX {
+                writes.put_bytes(record::BODY, key.clone(), record::encode_body(&data));
+                head.data = None;
+            } else {
+                if head.data.is_none() {
+                    writes.delete(record::BODY, key.clone());
+                }
+                head.data = Some(data);
+            }
+            writes.put(record::MESSAGE, key, &head);
+        }
+        self.commit(Pending::Note, writes)
+    }
+}
