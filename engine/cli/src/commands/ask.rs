@@ -16,8 +16,19 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Calls a function of a worker.
 pub(super) fn ask(place: &Place, worker: &str, function: &str, request: &Value) -> Result<Value, Failure> {
+    ask_within(place, worker, function, request, ANSWER_TIME_MAX)
+}
+
+/// As [`ask`], for what may take another time.
+pub(super) fn ask_within(
+    place: &Place,
+    worker: &str,
+    function: &str,
+    request: &Value,
+    time_max: Duration,
+) -> Result<Value, Failure> {
     let connection = Connection::open(place, Tracing::Environment)?;
-    let options = CallOptions::new().timeout(ANSWER_TIME_MAX);
+    let options = CallOptions::new().timeout(time_max);
     connection.worker.trigger_json_with(function, request, &options).map_err(|error| {
         let missing = error.code == ErrorCode::NotFound && error.user_code.is_none();
         let failure = Failure::from(error);

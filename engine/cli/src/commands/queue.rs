@@ -1,5 +1,5 @@
-//! `ringway queue`: queues and their dead letters, through the functions `queue::…` and
-//! `iii::queue::…`.
+//! `ringway queue`: queues and their messages, through the functions `queue::…`. Dead letters are in `dlq`. It must not
+//! know how a queue works.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -7,11 +7,13 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::ask::{ask, cell, show, typed_value};
+use super::ask::{ask, ask_within, cell, show, typed_value};
 use crate::arguments::{Place, duration};
 use crate::failure::Failure;
+use crate::output::Terminal;
 use crate::output::table::Table;
-use crate::output::{self, Terminal};
+
+mod dlq;
 
 const WORKER: &str = "queue";
 
@@ -31,9 +33,27 @@ pub(crate) enum QueueCommand {
     Pause(OneQueue),
     /// Deliver again
     Resume(OneQueue),
+    /// Take in no messages, and wait until those that are there have been delivered
+    Drain(DrainArguments),
+    /// Set what holds of a queue, over restarts; without settings, what ringway.yaml says
+    Configure(ConfigureArguments),
+    /// Say how a message stands
+    Receipt(OneMessage),
+    /// Take a message back that has not ended
+    Cancel(OneMessage),
+    /// End a durable subscription for good
+    Unsubscribe {
+        /// The topic
+        topic: String,
+        /// The function that is to get no more copies
+        function: String,
+        /// Write JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Look at messages that were given up, send them again, or throw them away
     #[command(subcommand)]
-    Dlq(DlqCommand),
+    Dlq(dlq::DlqCommand),
 }
 
 #[derive(Debug, Args)]
@@ -58,6 +78,21 @@ pub(crate) struct EnqueueArguments {
     /// Deliver it no earlier than after this time (500ms, 2s, 1m)
     #[arg(long, value_name = "TIME", value_parser = duration)]
     delay: Option<Duration>,
+    /// Deliver it no earlier than then (2030-01-31T08:00:00Z)
+    #[arg(long, value_name = "WHEN", conflicts_with = "delay")]
+    at: Option<String>,
+    /// From 0 to 9, the highest first
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(0..=9))]
+    priority: Option<u8>,
+    /// The message group, or whose share of the queue it takes
+    #[arg(long)]
+    group: Option<String>,
+    /// A dead letter if it has not begun within this time
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    ttl: Option<Duration>,
+    /// The message's id; one is made without
+    #[arg(long)]
+    id: Option<String>,
     /// The same key again is the same message
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -66,42 +101,33 @@ pub(crate) struct EnqueueArguments {
     json: bool,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum DlqCommand {
-    /// List the dead letters of a queue, the newest first; without a queue, the queues that have some
-    List {
-        /// The queue, or the topic
-        queue: Option<String>,
-        /// Leave out so many
-        #[arg(long, default_value_t = 0)]
-        offset: u64,
-        /// Show so many
-        #[arg(long, default_value_t = 50)]
-        limit: u64,
-        /// Write JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Send dead letters again: all of a queue, or one
-    Redrive {
-        /// The queue, or the topic
-        queue: String,
-        /// The message's id
-        message: Option<String>,
-        /// Write JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Throw a dead letter away
-    Discard {
-        /// The queue, or the topic
-        queue: String,
-        /// The message's id
-        message: String,
-        /// Write JSON
-        #[arg(long)]
-        json: bool,
-    },
+#[derive(Debug, Args)]
+pub(crate) struct DrainArguments {
+    #[command(flatten)]
+    one: OneQueue,
+    /// Wait so long at most; the queue stays as it is afterwards
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
+    timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigureArguments {
+    /// The queue
+    queue: String,
+    /// All of its settings as JSON, such as '{"max_retries": 5}'; from a file with @FILE, from standard input with -
+    settings: Option<String>,
+    /// Write JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OneMessage {
+    /// The message's id
+    id: String,
+    /// Write JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub(crate) fn run(place: &Place, command: &QueueCommand) -> Result<ExitCode, Failure> {
@@ -123,7 +149,14 @@ pub(crate) fn run(place: &Place, command: &QueueCommand) -> Result<ExitCode, Fai
         QueueCommand::Enqueue(arguments) => enqueue(place, arguments)?,
         QueueCommand::Pause(one) => switch(place, "queue::pause", one)?,
         QueueCommand::Resume(one) => switch(place, "queue::resume", one)?,
-        QueueCommand::Dlq(command) => dlq(place, command)?,
+        QueueCommand::Drain(arguments) => drain(place, arguments)?,
+        QueueCommand::Configure(arguments) => configure(place, arguments)?,
+        QueueCommand::Receipt(one) => receipt(place, one)?,
+        QueueCommand::Cancel(one) => cancel(place, one)?,
+        QueueCommand::Unsubscribe { topic, function, json } => {
+            unsubscribe(place, [topic, function], *json)?;
+        }
+        QueueCommand::Dlq(command) => dlq::run(place, command)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -139,14 +172,21 @@ fn rows(answer: &Value, columns: &[(&'static str, &str)]) -> String {
 
 fn enqueue(place: &Place, arguments: &EnqueueArguments) -> Result<(), Failure> {
     let mut request = json!({ "queue": arguments.queue, "data": typed_value(&arguments.data)? });
-    if let Some(function) = &arguments.function_id {
-        request["function_id"] = json!(function);
-    }
-    if let Some(delay) = arguments.delay {
-        request["delay_ms"] = json!(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
-    }
-    if let Some(key) = &arguments.idempotency_key {
-        request["idempotency_key"] = json!(key);
+    let milliseconds = |time: Duration| json!(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    let fields = [
+        ("function_id", arguments.function_id.as_ref().map(|text| json!(text))),
+        ("delay_ms", arguments.delay.map(milliseconds)),
+        ("at", arguments.at.as_ref().map(|text| json!(text))),
+        ("priority", arguments.priority.map(|priority| json!(priority))),
+        ("group", arguments.group.as_ref().map(|text| json!(text))),
+        ("ttl_ms", arguments.ttl.map(milliseconds)),
+        ("id", arguments.id.as_ref().map(|text| json!(text))),
+        ("idempotency_key", arguments.idempotency_key.as_ref().map(|text| json!(text))),
+    ];
+    for (name, value) in fields {
+        if let Some(value) = value {
+            request[name] = value;
+        }
     }
     let answer = ask(place, WORKER, "queue::enqueue", &request)?;
     show(&answer, arguments.json, |answer| format!("{}\n", cell(answer.get("id"))))
@@ -157,47 +197,41 @@ fn switch(place: &Place, function: &str, one: &OneQueue) -> Result<(), Failure> 
     show(&answer, one.json, |answer| format!("{} is {}\n", one.queue, cell(answer.get("mode"))))
 }
 
-fn dlq(place: &Place, command: &DlqCommand) -> Result<(), Failure> {
-    match command {
-        DlqCommand::List { queue: None, json, .. } => {
-            let answer = ask(place, WORKER, "queue::dlq::topics", &json!({}))?;
-            let columns = [("QUEUE", "topic"), ("BROKER", "broker_type"), (">DEAD LETTERS", "message_count")];
-            show(&answer, *json, |answer| rows(answer, &columns))
-        }
-        DlqCommand::List { queue: Some(queue), offset, limit, json } => {
-            let request = json!({ "topic": queue, "offset": offset, "limit": limit });
-            let answer = ask(place, WORKER, "queue::dlq::messages", &request)?;
-            let columns =
-                [(">RETRIES", "retries"), (">BYTES", "size_bytes"), ("ID", "id"), ("ERROR", "error")];
-            show(&answer, *json, |answer| rows(answer, &columns))
-        }
-        DlqCommand::Redrive { queue, message: None, json } => {
-            let answer = ask(place, WORKER, "iii::queue::redrive", &json!({ "queue": queue }))?;
-            show(&answer, *json, |answer| format!("{} sent again\n", cell(answer.get("redriven"))))
-        }
-        DlqCommand::Redrive { queue, message: Some(message), json } => {
-            one_letter(place, "iii::queue::redrive_message", "sent again", [queue, message], *json)
-        }
-        DlqCommand::Discard { queue, message, json } => {
-            one_letter(place, "iii::queue::discard_message", "thrown away", [queue, message], *json)
-        }
-    }
+fn drain(place: &Place, arguments: &DrainArguments) -> Result<(), Failure> {
+    let DrainArguments { one, timeout } = arguments;
+    let answer = ask_within(place, WORKER, "queue::drain", &json!({ "queue": one.queue }), *timeout)?;
+    show(&answer, one.json, |_| format!("{} is empty and takes no messages\n", one.queue))
 }
 
-fn one_letter(
-    place: &Place,
-    function: &str,
-    done: &str,
-    [queue, message]: [&String; 2],
-    as_json: bool,
-) -> Result<(), Failure> {
-    let answer = ask(place, WORKER, function, &json!({ "queue": queue, "message_id": message }))?;
-    if answer.get("redriven").and_then(Value::as_u64) == Some(0) {
-        let failure = Failure::not_found(format_args!("`{queue}` has no dead letter `{message}`"));
-        return Err(failure.hint(format_args!("`ringway queue dlq list {queue}` lists them")));
+fn configure(place: &Place, arguments: &ConfigureArguments) -> Result<(), Failure> {
+    let settings = arguments.settings.as_deref().map(typed_value).transpose()?;
+    let request = json!({ "queue": arguments.queue, "settings": settings });
+    let answer = ask(place, WORKER, "queue::configure", &request)?;
+    show(&answer, arguments.json, |answer| format!("{}\n", cell(answer.get("settings"))))
+}
+
+fn receipt(place: &Place, one: &OneMessage) -> Result<(), Failure> {
+    let answer = ask(place, WORKER, "queue::receipt", &json!({ "id": one.id }))?;
+    show(&answer, one.json, |answer| {
+        let facts = [("status", "status"), ("queue", "queue"), ("attempts", "attempts"), ("error", "error")];
+        let known = facts.iter().filter(|(_, key)| answer.get(*key).is_some_and(|value| !value.is_null()));
+        known.map(|(name, key)| format!("{name:<10}{}\n", cell(answer.get(*key)))).collect()
+    })
+}
+
+fn cancel(place: &Place, one: &OneMessage) -> Result<(), Failure> {
+    let answer = ask(place, WORKER, "queue::cancel", &json!({ "id": one.id }))?;
+    show(&answer, one.json, |answer| {
+        let done = answer.get("cancelled") == Some(&Value::Bool(true));
+        format!("{} {}\n", one.id, if done { "is taken back" } else { "has ended already" })
+    })
+}
+
+fn unsubscribe(place: &Place, [topic, function]: [&String; 2], as_json: bool) -> Result<(), Failure> {
+    let request = json!({ "topic": topic, "function_id": function });
+    let answer = ask(place, WORKER, "queue::unsubscribe", &request)?;
+    if answer.get("removed") == Some(&Value::Bool(false)) {
+        return Err(Failure::not_found(format_args!("`{function}` has no subscription to `{topic}`")));
     }
-    if as_json {
-        return output::json(&answer);
-    }
-    output::text(&format!("{message} {done}\n"))
+    show(&answer, as_json, |_| format!("{function} gets no more of {topic}\n"))
 }

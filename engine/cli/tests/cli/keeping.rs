@@ -66,12 +66,10 @@ fn state_is_read_and_written() {
     host.run(&["state", "scan", "s", "--limit", "0"]).fails(2, &["--limit"]);
 }
 
-#[test]
-fn queues_are_looked_at_and_held() {
-    let host = Host::start();
-    host.run(&["queue", "list"]).fails(3, &["`queue`", "queue::topics"]);
+/// What the queue answers.
+fn offer_queue(worker: &Worker) {
     offer(
-        &host.worker,
+        worker,
         &[
             ("queue::topics", |_| {
                 Ok(json!([{"name": "mail", "broker_type": "ringway", "subscriber_count": 2}]))
@@ -82,23 +80,45 @@ fn queues_are_looked_at_and_held() {
             ("queue::dlq::topics", |_| {
                 Ok(json!([{"topic": "mail", "broker_type": "ringway", "message_count": 4}]))
             }),
-            ("queue::dlq::messages", |asked| {
+            ("queue::dlq::list", |asked| {
+                let whole = json!({"id": "m1", "payload": asked, "error": "no such box", "retries": 3, "size_bytes": 20});
+                let damaged =
+                    json!({"id": "m2", "unreadable": "no JSON", "error": "", "retries": 0, "size_bytes": 4});
+                Ok(json!({"messages": [whole, damaged], "cursor": asked["cursor"].is_null().then_some("m2")}))
+            }),
+            ("queue::drain", |asked| Ok(json!({"queue": asked["queue"], "mode": "draining"}))),
+            ("queue::configure", |asked| Ok(json!({"queue": asked["queue"], "settings": asked["settings"]}))),
+            ("queue::receipt", |asked| {
                 Ok(
-                    json!([{"id": "m1", "payload": asked, "error": "no such box", "failed_at": 1, "retries": 3, "size_bytes": 20}]),
+                    json!({"id": asked["id"], "status": "dead", "queue": "mail", "attempts": 4, "error": "E: no"}),
                 )
             }),
+            ("queue::cancel", |asked| Ok(json!({"id": asked["id"], "cancelled": asked["id"] == "m1"}))),
+            ("queue::unsubscribe", |asked| Ok(json!({"removed": asked["topic"] == "news"}))),
+            ("queue::dlq::discard", |asked| {
+                let named = asked["message_ids"].is_array();
+                let none = asked["message_ids"] == json!(["m9"]);
+                Ok(
+                    json!({"queue": asked["queue"], "discarded": if none { 0 } else { 1 + u8::from(!named) }, "asked": asked}),
+                )
+            }),
+            ("queue::dlq::edit", |asked| Ok(json!({"message_id": asked["message_id"], "asked": asked}))),
             ("queue::enqueue", |asked| Ok(json!({"id": "m2", "status": "waiting", "asked": asked}))),
             ("queue::pause", |asked| Ok(json!({"queue": asked["queue"], "mode": "paused"}))),
             ("queue::resume", |asked| Ok(json!({"queue": asked["queue"], "mode": "active"}))),
-            ("iii::queue::redrive", |asked| Ok(json!({"queue": asked["queue"], "redriven": 4}))),
-            ("iii::queue::redrive_message", |asked| {
-                Ok(json!({"redriven": u8::from(asked["message_id"] == "m1")}))
-            }),
-            ("iii::queue::discard_message", |asked| {
-                Ok(json!({"redriven": u8::from(asked["message_id"] == "m1")}))
+            ("iii::queue::redrive", |asked| {
+                let redriven = if asked["message_ids"].is_array() { 1 } else { 4 };
+                Ok(json!({"queue": asked["queue"], "redriven": redriven, "asked": asked}))
             }),
         ],
     );
+}
+
+#[test]
+fn queues_are_looked_at_and_held() {
+    let host = Host::start();
+    host.run(&["queue", "list"]).fails(3, &["`queue`", "queue::topics"]);
+    offer_queue(&host.worker);
     host.run(&["queue", "list"]).prints("QUEUE  BROKER   SUBSCRIBERS\nmail   ringway            2\n");
     host.run(&["queue", "stats", "mail"]).prints("waiting       3\nconsumers     1\ndead letters  4\n");
     assert_eq!(host.run(&["queue", "stats", "mail", "--json"]).json()["config"], "mail");
@@ -114,22 +134,89 @@ fn queues_are_looked_at_and_held() {
         "2s",
         "--idempotency-key",
         "k",
+        "--priority",
+        "9",
+        "--group",
+        "g",
+        "--ttl",
+        "1m",
+        "--id",
+        "mine",
         "--json",
     ];
-    let asked = json!({"queue": "mail", "data": "x", "function_id": "a::b", "delay_ms": 2000, "idempotency_key": "k"});
+    let asked = json!({"queue": "mail", "data": "x", "function_id": "a::b", "delay_ms": 2000, "idempotency_key": "k",
+        "priority": 9, "group": "g", "ttl_ms": 60_000, "id": "mine"});
     assert_eq!(host.run(&full).json()["asked"], asked);
     host.run(&["queue", "pause", "mail"]).prints("mail is paused\n");
     host.run(&["queue", "resume", "mail"]).prints("mail is active\n");
     host.run(&["queue", "dlq", "list"])
         .prints("QUEUE  BROKER   DEAD LETTERS\nmail   ringway             4\n");
+    let at = host.run(&["queue", "enqueue", "mail", "x", "--at", "2030-01-31T08:00:00Z", "--json"]).json();
+    assert_eq!(at["asked"]["at"], "2030-01-31T08:00:00Z");
+    host.run(&["queue", "enqueue", "mail", "x", "--at", "2030-01-31T08:00:00Z", "--delay", "1s"])
+        .fails(2, &["--delay"]);
+    host.run(&["queue", "enqueue", "mail", "x", "--priority", "10"]).fails(2, &["--priority"]);
+    host.run(&["queue", "drain", "mail", "--timeout", "5s"]).prints("mail is empty and takes no messages\n");
+    assert_eq!(host.run(&["queue", "drain", "mail", "--json"]).json()["mode"], "draining");
+    host.run(&["queue", "configure", "mail", "{\"max_retries\":5}"]).prints("{\"max_retries\":5}\n");
+    assert_eq!(host.run(&["queue", "configure", "mail", "--json"]).json()["settings"], Value::Null);
+    host.run(&["queue", "receipt", "m1"])
+        .prints("status    dead\nqueue     mail\nattempts  4\nerror     E: no\n");
+    assert_eq!(host.run(&["queue", "receipt", "m1", "--json"]).json()["id"], "m1");
+    host.run(&["queue", "cancel", "m1"]).prints("m1 is taken back\n");
+    host.run(&["queue", "cancel", "m9"]).prints("m9 has ended already\n");
+    assert_eq!(host.run(&["queue", "cancel", "m9", "--json"]).json()["cancelled"], false);
+    host.run(&["queue", "unsubscribe", "news", "a::b"]).prints("a::b gets no more of news\n");
+    host.run(&["queue", "unsubscribe", "olds", "a::b"]).fails(3, &["no subscription to `olds`"]);
+}
+
+#[test]
+fn dead_letters_are_seen_to() {
+    let host = Host::start();
+    offer_queue(&host.worker);
     let letters = host.run(&["queue", "dlq", "list", "mail", "--limit", "5"]);
-    letters.prints("RETRIES  BYTES  ID  ERROR\n      3     20  m1  no such box\n");
-    let asked = json!({"topic": "mail", "offset": 0, "limit": 50});
-    assert_eq!(host.run(&["queue", "dlq", "list", "mail", "--json"]).json()[0]["payload"], asked);
+    assert_eq!(
+        letters.out,
+        "RETRIES  BYTES  ID  ERROR\n      3     20  m1  no such box\n      0      4  m2  unreadable: no JSON\n"
+    );
+    assert!(letters.err.contains("--cursor m2"), "{letters:?}");
+    let filtered = [
+        "queue",
+        "dlq",
+        "list",
+        "mail",
+        "--function",
+        "a::b",
+        "--code",
+        "E",
+        "--text",
+        "no",
+        "--after",
+        "2030-01-31T08:00:00Z",
+        "--before",
+        "2030-02-01T08:00:00Z",
+        "--cursor",
+        "m5",
+        "--json",
+    ];
+    let asked = json!({"queue": "mail", "limit": 50, "function_id": "a::b", "code": "E", "text": "no",
+        "after": "2030-01-31T08:00:00Z", "before": "2030-02-01T08:00:00Z", "cursor": "m5"});
+    assert_eq!(host.run(&filtered).json()["messages"][0]["payload"], asked);
     host.run(&["queue", "dlq", "redrive", "mail"]).prints("4 sent again\n");
-    host.run(&["queue", "dlq", "redrive", "mail", "m1"]).prints("m1 sent again\n");
-    host.run(&["queue", "dlq", "discard", "mail", "m1"]).prints("m1 thrown away\n");
+    host.run(&["queue", "dlq", "redrive", "mail", "m1"]).prints("1 sent again\n");
+    let staggered =
+        ["queue", "dlq", "redrive", "mail", "m1", "m2", "--interval", "2s", "--code", "E", "--json"];
+    let asked = json!({"queue": "mail", "message_ids": ["m1", "m2"], "interval_ms": 2000, "code": "E"});
+    assert_eq!(host.run(&staggered).json()["asked"], asked);
+    host.run(&["queue", "dlq", "discard", "mail", "m1"]).prints("1 thrown away\n");
+    host.run(&["queue", "dlq", "discard", "mail", "--all"]).prints("2 thrown away\n");
+    let by_filter = host.run(&["queue", "dlq", "discard", "mail", "--text", "no", "--json"]).json();
+    assert_eq!(by_filter["asked"], json!({"queue": "mail", "text": "no"}));
+    host.run(&["queue", "dlq", "discard", "mail"]).fails(2, &["--all"]);
     host.run(&["queue", "dlq", "discard", "mail", "m9"]).fails(3, &["no dead letter `m9`", "dlq list mail"]);
+    host.run(&["queue", "dlq", "edit", "m1", "{\"to\":2}"]).prints("m1 has other data\n");
+    let edited = host.run(&["queue", "dlq", "edit", "m1", "5", "--json"]).json();
+    assert_eq!(edited["asked"], json!({"message_id": "m1", "data": 5}));
 }
 
 #[test]
