@@ -1,4 +1,5 @@
-//! Attempts: reads a message, picks the function, calls it, and says how that ended. Each attempt is a future. Used by the driver. It must not know when an attempt is tried again.
+//! Attempts: reads a message, picks the function, calls it, and says how that ended. Each attempt is a future that holds no
+//! thread while it waits. Used by the driver. It must not know when an attempt is tried again.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;

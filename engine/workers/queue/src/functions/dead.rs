@@ -389,10 +389,15 @@ mod tests {
 
     #[test]
     fn of_two_who_read_the_same_message_the_second_reads_it_again() {
-        let data = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
-        let edit = |machine: &mut Machine, dead: &Dead| drop(machine.edit(dead, data("2")));
-        let revive = |machine: &mut Machine, dead: &Dead| drop(machine.revive(1, vec![dead.clone()], 1));
-        let discard = |machine: &mut Machine, dead: &Dead| drop(machine.discard(1, vec![dead.clone()]));
+        let edit = |machine: &mut Machine, dead: &Dead| {
+            let _ticket = machine.edit(dead, RawValue::from_string("2".to_owned()).unwrap());
+        };
+        let revive = |machine: &mut Machine, dead: &Dead| {
+            let _ticket = machine.revive(1, vec![dead.clone()], 1);
+        };
+        let discard = |machine: &mut Machine, dead: &Dead| {
+            let _ticket = machine.discard(1, vec![dead.clone()]);
+        };
         type Deed = dyn Fn(&mut Machine, &Dead);
         let check = |name: &str, first: &Deed, second: &Deed| {
             let folder = tempfile::tempdir().unwrap();
