@@ -343,7 +343,7 @@ fn an_engine_keeps_everything_on_nats_and_says_what_is_wrong_there() {
     std::fs::write(&file, text.replace("URL", &server.url())).unwrap();
     let mut up = Up::start(&[], folder.path());
     let place = up.hear("everything durable is in");
-    assert!(place.contains("ringway-default") && place.contains(&server.url()), "{place}");
+    assert!(place.contains("ringway-shop") && place.contains(&server.url()), "{place}");
     up.run(&["state", "set", "orders", "7", "5"]).prints("{\"old_value\":null,\"new_value\":5}\n");
     let second = |arguments: &[&str]| {
         Ran::of(ringway().current_dir(folder.path()).args(["--address", &address(), "up"]).args(arguments))
