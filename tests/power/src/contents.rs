@@ -219,7 +219,7 @@ mod tests {
                     contents.set_length(at as u64);
                 }
                 _ => {
-                    let piece = vec![step as u8; length];
+                    let piece = vec![step.to_le_bytes()[0]; length];
                     if !piece.is_empty() && model.len() < at + length {
                         model.resize(at + length, 0);
                     }

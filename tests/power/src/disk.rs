@@ -65,7 +65,11 @@ pub struct Lost {
 #[derive(Debug)]
 enum Node {
     Folder,
-    File(Contents, /* since its name was made, it was synced */ bool),
+    File {
+        contents: Contents,
+        /// Since its name was made it was synced.
+        known: bool,
+    },
 }
 
 /// What is known of a file or folder.
@@ -156,7 +160,7 @@ impl Disk {
             let entries = folders.get(&folder).cloned().unwrap_or_default();
             for number in entries.values() {
                 let node = match world.nodes.get(number) {
-                    Some(Node::File(contents, _)) => {
+                    Some(Node::File { contents, .. }) => {
                         // Often all or nothing reaches the disk, now and then any part.
                         let keep = match world.mode {
                             Mode::Strict => Keep::Nothing,
@@ -166,7 +170,7 @@ impl Disk {
                         if keep != Keep::Everything {
                             lost.sectors += contents.unsynced();
                         }
-                        Node::File(contents.after_cut(keep, below), true)
+                        Node::File { contents: contents.after_cut(keep, below), known: true }
                     }
                     _ => {
                         ahead.push(*number);
@@ -224,7 +228,7 @@ impl Disk {
 
     pub(crate) fn read(&self, file: u64, offset: u64, bytes: usize) -> Result<Vec<u8>, Errno> {
         match self.on()?.nodes.get(&file) {
-            Some(Node::File(contents, _)) => Ok(contents.read(offset, bytes)),
+            Some(Node::File { contents, .. }) => Ok(contents.read(offset, bytes)),
             Some(Node::Folder) => Err(Errno::Folder),
             None => Err(Errno::Missing),
         }
@@ -252,7 +256,11 @@ impl Disk {
             }
             let number = world.next;
             world.next += 1;
-            let node = if is_folder { Node::Folder } else { Node::File(Contents::default(), false) };
+            let node = if is_folder {
+                Node::Folder
+            } else {
+                Node::File { contents: Contents::default(), known: false }
+            };
             world.nodes.insert(number, node);
             world.names.change(Change::Make((folder, name.to_owned()), number));
             world.facts(number)
@@ -324,14 +332,14 @@ impl World {
     fn facts(&self, number: u64) -> Result<Facts, Errno> {
         let length = match self.nodes.get(&number).ok_or(Errno::Missing)? {
             Node::Folder => None,
-            Node::File(contents, _) => Some(contents.length()),
+            Node::File { contents, .. } => Some(contents.length()),
         };
         Ok(Facts { number, length })
     }
 
     fn file(&mut self, number: u64) -> Result<(&mut Contents, &mut bool), Errno> {
         match self.nodes.get_mut(&number) {
-            Some(Node::File(contents, known)) => Ok((contents, known)),
+            Some(Node::File { contents, known }) => Ok((contents, known)),
             Some(Node::Folder) => Err(Errno::Folder),
             None => Err(Errno::Missing),
         }
@@ -341,7 +349,7 @@ impl World {
         for (name, number) in self.names.entries(from) {
             let path = to.join(name);
             match self.nodes.get(&number) {
-                Some(Node::File(contents, _)) => fs::write(path, contents.read(0, usize::MAX))?,
+                Some(Node::File { contents, .. }) => fs::write(path, contents.read(0, usize::MAX))?,
                 _ => {
                     fs::create_dir_all(&path)?;
                     self.write_to(number, &path)?;
