@@ -2,9 +2,9 @@
 //! at every byte. It must not know what is kept.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use ringway::{CallError, Failure, Function, Worker};
+use ringway::{CallError, Failure, Function, HandlerResult, Worker};
 use ringway_store::{Embedded, backup};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -47,7 +47,9 @@ impl Keeper {
         let worker =
             Worker::builder("store").address(address).description("the store of this engine").connect()?;
         let started = Self { worker };
-        let look = Arc::clone(&store);
+        // The worker's threads let its functions go some time after it has left; the store is to be closed by then.
+        let (backed_up, looked_at) = (Arc::downgrade(&store), Arc::downgrade(&store));
+        drop(store);
         let back_up = move |_: &ringway::Context, request: BackupRequest| {
             if !request.path.is_absolute() {
                 let text = format!(
@@ -56,12 +58,13 @@ impl Keeper {
                 );
                 return Err(Failure::invalid(text));
             }
-            let taken = backup::backup(&store, &request.path)
+            let taken = backup::backup(&*open(&backed_up)?, &request.path)
                 .map_err(|error| Failure::with_code("BACKUP_ERROR", error.to_string()))?;
             Ok(BackupAnswer { path: request.path, revision: taken.revision, entries: taken.entries })
         };
         let verify = move |_: &ringway::Context, _: Nothing| {
-            Ok(VerifyAnswer { damage: look.verify().iter().map(|damage| format!("{damage:?}")).collect() })
+            let damage = open(&looked_at)?.verify();
+            Ok(VerifyAnswer { damage: damage.iter().map(|damage| format!("{damage:?}")).collect() })
         };
         started.worker.register_all(vec![
             Function::json("store::backup", back_up)
@@ -73,6 +76,13 @@ impl Keeper {
         ])?;
         Ok(started)
     }
+}
+
+/// The store, as long as it is not being closed.
+fn open(store: &Weak<Embedded>) -> HandlerResult<Arc<Embedded>> {
+    store
+        .upgrade()
+        .ok_or_else(|| Failure::with_code("LEAVING", "the store is being closed: call again when it is back"))
 }
 
 impl Drop for Keeper {
