@@ -3,12 +3,12 @@
 
 use std::path::PathBuf;
 
-use ringway::{CallError, Failure, Function, Worker};
+use ringway::{CallError, Failure, Function, HandlerResult, Worker};
 use ringway_store::backup;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::kept::Kept;
+use crate::kept::{Kept, WeakKept};
 
 /// Where a backup goes.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -45,11 +45,12 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    pub(crate) fn start(address: &str, store: Kept) -> Result<Self, CallError> {
+    pub(crate) fn start(address: &str, store: &Kept) -> Result<Self, CallError> {
         let worker =
             Worker::builder("store").address(address).description("the store of this engine").connect()?;
         let started = Self { worker };
-        let (look, store) = (store.clone(), store.shared());
+        // The worker's threads let its functions go some time after it has left; the store is to be closed by then.
+        let (backed_up, looked_at) = (store.weak(), store.weak());
         let back_up = move |_: &ringway::Context, request: BackupRequest| {
             if !request.path.is_absolute() {
                 let text = format!(
@@ -58,13 +59,14 @@ impl Keeper {
                 );
                 return Err(Failure::invalid(text));
             }
-            let taken = backup::backup(&*store, &request.path)
+            let taken = backup::backup(&*open(&backed_up)?.shared(), &request.path)
                 .map_err(|error| Failure::with_code("BACKUP_ERROR", error.to_string()))?;
             Ok(BackupAnswer { path: request.path, revision: taken.revision, entries: taken.entries })
         };
         let verify = move |_: &ringway::Context, _: Nothing| {
-            let damage =
-                look.verify().map_err(|error| Failure::with_code("VERIFY_ERROR", error.to_string()))?;
+            let damage = open(&looked_at)?
+                .verify()
+                .map_err(|error| Failure::with_code("VERIFY_ERROR", error.to_string()))?;
             Ok(VerifyAnswer { damage: damage.iter().map(ToString::to_string).collect() })
         };
         started.worker.register_all(vec![
@@ -77,6 +79,13 @@ impl Keeper {
         ])?;
         Ok(started)
     }
+}
+
+/// The store, as long as it is not being closed.
+fn open(store: &WeakKept) -> HandlerResult<Kept> {
+    store
+        .upgrade()
+        .ok_or_else(|| Failure::with_code("LEAVING", "the store is being closed: call again when it is back"))
 }
 
 impl Drop for Keeper {

@@ -2,7 +2,7 @@
 //! must not know what is kept.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ringway_config::engine::{Store as StoreSettings, StoreKind};
@@ -22,6 +22,25 @@ pub(crate) enum Kept {
     Embedded(Arc<Embedded>),
     /// On a NATS server.
     Nats(Arc<NatsStore>),
+}
+
+/// An open store for those who must not keep it from being closed.
+#[derive(Debug)]
+pub(crate) enum WeakKept {
+    /// In a folder of this machine.
+    Embedded(Weak<Embedded>),
+    /// On a NATS server.
+    Nats(Weak<NatsStore>),
+}
+
+impl WeakKept {
+    /// The store, unless it was closed or is about to be.
+    pub(crate) fn upgrade(&self) -> Option<Kept> {
+        match self {
+            Self::Embedded(store) => store.upgrade().map(Kept::Embedded),
+            Self::Nats(store) => store.upgrade().map(Kept::Nats),
+        }
+    }
 }
 
 /// How a store is opened with these settings.
@@ -86,6 +105,14 @@ impl Kept {
                 let place = store.place().to_owned();
                 Ok((Self::Nats(Arc::new(store)), report, place))
             }
+        }
+    }
+
+    /// The same to those who must not keep it from being closed.
+    pub(crate) fn weak(&self) -> WeakKept {
+        match self {
+            Self::Embedded(store) => WeakKept::Embedded(Arc::downgrade(store)),
+            Self::Nats(store) => WeakKept::Nats(Arc::downgrade(store)),
         }
     }
 

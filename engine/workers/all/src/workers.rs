@@ -49,8 +49,8 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Opens the store that the settings ask for, in a folder or on NATS, makes it if there is none, and starts every worker that the settings want, at the
-    /// engine that listens at an address. When this returns, their functions can be called.
+    /// Opens the store that the settings ask for, in a folder or on NATS, makes it if there is none, and starts every worker
+    /// that the settings want, at the engine that listens at an address. When this returns, their functions can be called.
     ///
     /// # Errors
     /// [`StartError`]; what had been started has ended again.
@@ -67,7 +67,7 @@ impl Workers {
             report,
             place,
         };
-        let keeper = Keeper::start(address, store.clone())
+        let keeper = Keeper::start(address, &store)
             .map_err(|reason| StartError::Worker { name: "store", reason: Box::new(reason) })?;
         *workers.keeper.lock() = Some(keeper);
         for row in rows() {

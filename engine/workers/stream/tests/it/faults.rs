@@ -80,13 +80,13 @@ fn a_record_of_another_version_is_reported_and_kept() {
     assert_eq!((bed.get("l"), bed.get("m")), (json!(2), Value::Null));
 }
 
-const WRITERS: usize = 3;
+pub(crate) const WRITERS: usize = 3;
 
-fn named(writer: usize) -> Value {
+pub(crate) fn named(writer: usize) -> Value {
     json!({"stream_name": "s", "group_id": writer.to_string()})
 }
 
-fn with(mut request: Value, more: &[(&str, Value)]) -> Value {
+pub(crate) fn with(mut request: Value, more: &[(&str, Value)]) -> Value {
     more.iter().for_each(|(name, value)| request[*name] = value.clone());
     request
 }
@@ -126,6 +126,20 @@ fn log(bed: &Bed, writer: usize) -> Vec<Value> {
     }
 }
 
+/// The last entry's data among those of some types.
+fn last(log: &[Value], types: &[&str]) -> Value {
+    let of_type = log.iter().rev().find(|entry| types.contains(&entry["type"].as_str().unwrap()));
+    of_type.map_or(Value::Null, |entry| entry["data"].clone())
+}
+
+/// A group's log, which has to be whole, and to tell of the item as it is.
+pub(crate) fn check(bed: &Bed, writer: usize) -> Vec<Value> {
+    let log = log(bed, writer);
+    let item = bed.call("get", with(named(writer), &[("item_id", json!("k"))]));
+    assert_eq!(item, last(&log, &["create", "update"]), "item and log differ");
+    log
+}
+
 #[test]
 fn what_was_acknowledged_survives_power_cuts_and_items_fit_their_log() {
     let mut bed = Bed::new();
@@ -144,16 +158,11 @@ fn what_was_acknowledged_survives_power_cuts_and_items_fit_their_log() {
         bed.start();
         for (writer, acknowledged) in acknowledged.iter().enumerate() {
             let wanted = acknowledged.load(Ordering::SeqCst);
-            let log = log(&bed, writer);
-            let last = |kinds: &[&str]| {
-                let of_kind = log.iter().rev().find(|entry| kinds.contains(&entry["type"].as_str().unwrap()));
-                of_kind.map_or(Value::Null, |entry| entry["data"].clone())
-            };
-            let found = last(&["append"]).as_u64().unwrap_or(0);
+            let log = check(&bed, writer);
+            let found = last(&log, &["append"]).as_u64().unwrap_or(0);
             assert!(found >= wanted, "round {round}: {wanted} was acknowledged, {found} is there");
-            let item = bed.call("get", with(named(writer), &[("item_id", json!("k"))]));
-            assert_eq!(item, last(&["create", "update"]), "round {round}: item and log differ");
-            acknowledged.store(found.max(item.as_u64().unwrap_or(0)), Ordering::SeqCst);
+            let set = last(&log, &["create", "update"]).as_u64().unwrap_or(0);
+            acknowledged.store(found.max(set), Ordering::SeqCst);
         }
     }
     assert!(

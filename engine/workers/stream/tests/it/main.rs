@@ -7,6 +7,7 @@ mod backend;
 mod bed;
 mod faults;
 mod items;
+mod kill;
 mod log;
 mod model;
 mod retention;
