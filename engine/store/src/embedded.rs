@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::batch::{Batch, Durability};
+use crate::blobs::Blobs;
 use crate::committer::{Core, Job};
 use crate::error::{OpenError, StoreError};
 use crate::files::{self, Disk, Files};
@@ -62,6 +63,7 @@ impl Default for Options {
 #[derive(Debug)]
 pub struct Embedded {
     core: Arc<Core>,
+    blobs: Blobs,
     paths: [PathBuf; 2],
     threads: Mutex<Vec<JoinHandle<()>>>,
     _lock: Lock,
@@ -145,6 +147,8 @@ impl Embedded {
         let view = View { active: Arc::new(memory), frozen: None, index: Arc::new(index) };
         let at = At { view: Arc::new(view), revision: report.revision };
         let core = Arc::new(Core::new(folder.to_owned(), options, counters, at, released));
+        let blobs = Blobs::open(folder, Arc::clone(&core.options.files));
+        blobs.sweep(&core.current.read().clone()).map_err(|error| OpenError::blobs(&blobs, error))?;
         let spawn = |name: &str, life: Box<dyn FnOnce(Arc<Core>) + Send>| {
             let core = Arc::clone(&core);
             thread::Builder::new().name(name.to_owned()).spawn(move || life(core)).map_err(io)
@@ -157,7 +161,7 @@ impl Embedded {
                 return Err(error);
             }
         };
-        Ok((Self { core, paths, threads: Mutex::new(vec![committer, mover]), _lock: lock }, report))
+        Ok((Self { core, blobs, paths, threads: Mutex::new(vec![committer, mover]), _lock: lock }, report))
     }
 
     /// Ends: writes what waits, moves memory to the index, lets the folder go.
@@ -236,6 +240,10 @@ impl Store for Embedded {
 
     fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
         Ok(Box::new(self.at()))
+    }
+
+    fn blobs(&self) -> Option<&Blobs> {
+        Some(&self.blobs)
     }
 
     fn get(&self, table: &str, key: &[u8]) -> Result<Option<Value>, StoreError> {

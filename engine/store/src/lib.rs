@@ -10,6 +10,7 @@
 
 pub mod backup;
 pub mod batch;
+pub mod blobs;
 mod committer;
 pub mod embedded;
 pub mod error;
@@ -29,6 +30,7 @@ pub mod testing;
 mod view;
 
 pub use batch::{Batch, Durability, Precondition};
+pub use blobs::{BlobError, BlobId, Blobs};
 pub use embedded::{Embedded, Options};
 pub use error::{OpenError, StoreError};
 pub use metrics::Metrics;

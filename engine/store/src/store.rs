@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::{Condvar, Mutex};
 
 use crate::batch::{Batch, Durability};
+use crate::blobs::Blobs;
 use crate::error::StoreError;
 use crate::keys;
 
@@ -123,6 +124,11 @@ pub trait Store: Debug + Send + Sync {
     /// # Errors
     /// `Closed`.
     fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError>;
+
+    /// The blobs that lie beside it, where it keeps any.
+    fn blobs(&self) -> Option<&Blobs> {
+        None
+    }
 
     /// Reads one value as it is now.
     ///

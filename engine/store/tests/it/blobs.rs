@@ -1,0 +1,125 @@
+//! Blobs: the same bytes once, damage told, and nothing left of what nobody holds, whenever the process ends.
+
+use std::fs;
+use std::path::Path;
+
+use ringway_store::blobs::{BlobError, BlobId, Blobs, HOLD, HOLD_VALUE, hold_key};
+use ringway_store::{Batch, Durability, Embedded, Options, Store as _};
+
+fn open(folder: &Path) -> Embedded {
+    Embedded::open(folder, Options { segment_bytes: 48 << 20, ..Options::default() }).unwrap().0
+}
+
+fn blobs(store: &Embedded) -> &Blobs {
+    store.blobs().expect("an embedded store keeps blobs")
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder.join("blobs")).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+fn hold(store: &Embedded, id: &BlobId, holder: &[u8]) {
+    store.commit(Batch::new().put(HOLD, &hold_key(id, holder), HOLD_VALUE), Durability::Durable).unwrap();
+}
+
+fn let_go(store: &Embedded, id: &BlobId, holder: &[u8]) {
+    store.commit(Batch::new().delete(HOLD, &hold_key(id, holder)), Durability::Durable).unwrap();
+}
+
+#[test]
+fn the_same_bytes_lie_there_once_until_the_last_holder_lets_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let bytes = vec![7; 300_000];
+    let pins = [blobs(&store).put(&bytes).unwrap(), blobs(&store).put(&bytes).unwrap()];
+    let id = pins[0].id();
+    assert_eq!((pins[1].id(), pins[1].bytes()), (id, 300_000));
+    assert_eq!(files(folder.path()), [id.to_string()]);
+    hold(&store, &id, b"a");
+    hold(&store, &id, b"b");
+    drop(pins);
+    for (holder, collected) in [(b"a", false), (b"b", true)] {
+        let_go(&store, &id, holder);
+        assert_eq!(blobs(&store).collect(&store, &id).unwrap(), collected);
+    }
+    assert!(files(folder.path()).is_empty());
+    assert!(matches!(blobs(&store).read(&id), Err(BlobError::Missing { .. })));
+}
+
+#[test]
+fn what_is_pinned_is_not_collected() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let pin = blobs(&store).put(b"soon to be held").unwrap();
+    let id = pin.id();
+    assert!(!blobs(&store).collect(&store, &id).unwrap());
+    assert_eq!(blobs(&store).read(&id).unwrap(), b"soon to be held");
+    drop(pin);
+    assert!(blobs(&store).collect(&store, &id).unwrap());
+}
+
+#[test]
+fn a_crash_between_put_and_hold_leaves_nothing_and_what_is_held_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let (held, lost) = (blobs(&store).put(b"held").unwrap(), blobs(&store).put(b"lost").unwrap());
+    hold(&store, &held.id(), b"me");
+    let mut cut = blobs(&store).writer().unwrap();
+    cut.write(b"half of it").unwrap();
+    std::mem::forget(cut);
+    fs::write(folder.path().join("blobs/README"), "not ours").unwrap();
+    let (held, lost) = (held.id(), lost.id());
+    assert_eq!(files(folder.path()).len(), 4);
+    store.abandon();
+    let store = open(folder.path());
+    assert_eq!(blobs(&store).read(&held).unwrap(), b"held");
+    assert!(matches!(blobs(&store).read(&lost), Err(BlobError::Missing { .. })));
+    let mut left = files(folder.path());
+    left.sort();
+    assert_eq!(left, ["README".to_owned(), held.to_string()].map(String::from));
+}
+
+#[test]
+fn damage_is_told_and_mended_by_the_next_put() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let bytes: Vec<u8> = (0..3_000_000u32).map(|n| n.to_le_bytes()[0]).collect();
+    let id = blobs(&store).put(&bytes).unwrap().id();
+    let path = blobs(&store).path(&id);
+    let check = |damage: &dyn Fn(&mut Vec<u8>)| {
+        let mut damaged = bytes.clone();
+        damage(&mut damaged);
+        fs::write(&path, &damaged).unwrap();
+        let error = blobs(&store).read(&id).unwrap_err();
+        assert!(matches!(&error, BlobError::Damaged { id: found, .. } if *found == id), "{error}");
+        let pieces = blobs(&store).read_pieces(&id, |_| Ok::<_, BlobError>(())).unwrap_err();
+        assert!(pieces.to_string().contains("damaged"), "{pieces}");
+        blobs(&store).put(&bytes).unwrap();
+        assert_eq!(blobs(&store).read(&id).unwrap(), bytes);
+    };
+    check(&|bytes| bytes[2_999_999] ^= 1);
+    check(&|bytes| bytes.truncate(5));
+    check(&|bytes| bytes.push(0));
+}
+
+#[test]
+fn a_blob_in_pieces_is_the_blob_in_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let bytes: Vec<u8> = (0..2_500_000u32).map(|n| n.to_le_bytes()[1]).collect();
+    let mut writer = blobs(&store).writer().unwrap();
+    bytes.chunks(70_000).for_each(|piece| writer.write(piece).unwrap());
+    let pin = writer.finish().unwrap();
+    assert_eq!((pin.id(), pin.bytes()), (BlobId::of(&bytes), bytes.len() as u64));
+    let mut read = Vec::new();
+    blobs(&store)
+        .read_pieces(&pin.id(), |piece| {
+            read.extend_from_slice(piece);
+            Ok::<_, BlobError>(())
+        })
+        .unwrap();
+    assert_eq!(read, bytes);
+    drop(blobs(&store).writer().unwrap());
+    assert_eq!(files(folder.path()), [pin.id().to_string()], "one that was given up leaves nothing");
+}
