@@ -15,6 +15,8 @@ use ringway_worker_kit::crew::Task;
 
 use crate::config::SubscriberSettings;
 use crate::forget::Forgetter;
+use crate::functions::steps::Usages;
+use crate::functions::wait::{self, Waits};
 use crate::machine::{Machine, Outcome, Ticket, Token};
 use crate::record::Writes;
 use crate::runner::{Runner, Targets};
@@ -56,12 +58,18 @@ impl fmt::Debug for Driver {
 }
 
 /// Where the answer to a question goes.
+#[derive(Debug)]
 pub(crate) struct Answer<T>(async_channel::Sender<HandlerResult<T>>);
 
 impl<T> Answer<T> {
     /// Gives the answer. Nobody may be waiting any more, which is fine.
     pub(crate) fn give(self, answer: HandlerResult<T>) {
         drop(self.0.try_send(answer));
+    }
+
+    /// Whether somebody still waits for it.
+    pub(crate) fn is_awaited(&self) -> bool {
+        !self.0.is_closed()
     }
 }
 
@@ -157,6 +165,10 @@ pub(crate) struct Core {
     bound: HashMap<String, usize>,
     /// Who waits until a queue is empty.
     pub(crate) drains: Vec<(String, Answer<()>)>,
+    /// Who waits until a message has ended.
+    pub(crate) waits: Waits,
+    /// What attempts under way have kept of steps.
+    pub(crate) step_usages: Usages,
     after: HashMap<Ticket, Vec<After>>,
     /// Commits that the store has and has not told of.
     committing: usize,
@@ -186,6 +198,8 @@ impl Core {
             claims: HashMap::new(),
             bound: HashMap::new(),
             drains: Vec::new(),
+            waits: Waits::default(),
+            step_usages: Usages::new(),
             after: HashMap::new(),
             committing: 0,
             attempts: HashMap::new(),
@@ -260,6 +274,7 @@ impl Core {
                 if let Some(task) = self.attempts.remove(&token) {
                     task.detach();
                 }
+                self.step_usages.remove(&token);
                 self.machine.ended(self.clock.now_ms(), token, outcome);
             }
         }
@@ -287,6 +302,7 @@ impl Core {
         self.forgetter.forget(now_ms, &self.store);
         loop {
             let output = self.machine.take_output();
+            output.ended.iter().for_each(|ended| wait::tell(self, ended));
             if output.commits.is_empty() && output.deliveries.is_empty() && output.missing.is_empty() {
                 output.aborts.iter().for_each(|token| self.abort(*token));
                 break;
@@ -317,6 +333,7 @@ impl Core {
     /// Dropping a task gives its call up, and the function is told.
     fn abort(&mut self, token: Token) {
         drop(self.attempts.remove(&token));
+        self.step_usages.remove(&token);
     }
 
     fn commit(&mut self, ticket: Ticket, writes: Writes) {

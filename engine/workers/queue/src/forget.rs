@@ -13,6 +13,9 @@ use crate::record::{self, Forget, Write, Writes};
 /// What is forgotten with one commit.
 const AT_ONCE: usize = 512;
 
+/// Changes after which a commit takes no more: what one receipt takes along may be much.
+const CHANGES_MAX: usize = 4096;
+
 /// The least time between two commits, in milliseconds, so that many receipts that end one after the other share one.
 const PAUSE_MS: u64 = 1000;
 
@@ -64,6 +67,9 @@ impl Forgetter {
         let mut last = None;
         self.next_ms = None;
         for entry in entries {
+            if writes.0.len() > CHANGES_MAX {
+                break;
+            }
             match Forget::parse(&entry.key) {
                 Ok((at, _)) if at >= now_ms => {
                     self.next_ms = Some(at);
@@ -95,10 +101,13 @@ fn erase(writes: &mut Writes, store: &Arc<dyn Store>, what: Forget, now_ms: u64)
     let read = |table: &'static str, key: &[u8]| store.get(table, key).ok().flatten();
     match what {
         Forget::Done(key) => {
-            let receipt = read(record::DONE, &key)
-                .and_then(|value| record::decode::<record::DoneRecord>(record::DONE, &key, &value.bytes).ok())
-                .and_then(|done| done.receipt);
-            if let Some(receipt) = receipt {
+            let done = read(record::DONE, &key).and_then(|value| {
+                record::decode::<record::DoneRecord>(record::DONE, &key, &value.bytes).ok()
+            });
+            if done.as_ref().is_some_and(|done| done.steps) {
+                erase_steps(writes, store, &key);
+            }
+            if let Some(receipt) = done.and_then(|done| done.receipt) {
                 writes.delete(record::RECEIPT, receipt.into_bytes());
             }
             writes.delete(record::DONE, key);
@@ -113,5 +122,13 @@ fn erase(writes: &mut Writes, store: &Arc<dyn Store>, what: Forget, now_ms: u64)
                 writes.delete(record::IDEMPOTENCY, key);
             }
         }
+    }
+}
+
+/// Removes the results of the steps of a message.
+fn erase_steps(writes: &mut Writes, store: &Arc<dyn Store>, place: &[u8]) {
+    match store.scan(&Scan::table(record::STEP).prefix(place)) {
+        Ok(entries) => entries.into_iter().for_each(|entry| writes.delete(record::STEP, entry.key)),
+        Err(error) => tracing::error!(%error, "results of steps cannot be forgotten"),
     }
 }

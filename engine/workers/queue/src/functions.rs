@@ -6,6 +6,8 @@ pub(crate) mod dead;
 pub(crate) mod enqueue;
 pub(crate) mod list;
 pub(crate) mod receipt;
+pub(crate) mod steps;
+pub(crate) mod wait;
 
 use ringway::{Failure, Function, HandlerResult};
 use ringway_store::StoreError;
@@ -21,6 +23,8 @@ pub(crate) const NAME_BYTES_MAX: usize = 128;
 /// All functions but the reserved ones.
 pub(crate) fn all(driver: &Driver) -> Vec<Function> {
     let mut functions = vec![enqueue::enqueue(driver), enqueue::publish(driver), receipt::receipt(driver)];
+    functions.push(wait::wait(driver));
+    functions.extend(steps::all(driver));
     functions.extend(control::all(driver));
     functions.extend(dead::all(driver));
     functions.extend([

@@ -16,6 +16,7 @@ mod record;
 
 mod machine;
 
+mod attempt;
 mod forget;
 mod runner;
 mod topics;

@@ -16,6 +16,7 @@
 
 mod queue;
 mod recover;
+mod steps;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -117,6 +118,16 @@ pub(crate) struct Output {
     pub(crate) aborts: Vec<Token>,
     /// Functions that are not there; the machine wants to hear when they are.
     pub(crate) missing: Vec<String>,
+    /// Messages whose end is on disk.
+    pub(crate) ended: Vec<Ended>,
+}
+
+/// A message that has ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) place: Place,
+    /// How; `None` for one that is dead, whose reason is on disk.
+    pub(crate) done: Option<record::DoneRecord>,
 }
 
 /// A message that comes, or comes back: its queue, its number, and the key of its lane.
@@ -126,7 +137,7 @@ type Arrival = (usize, u64, Entry, Arc<str>);
 #[derive(Debug)]
 enum Pending {
     Arrival(Vec<Arrival>),
-    End { queue: usize, seq: u64, dead: bool, writes: Writes },
+    End { queue: usize, seq: u64, done: Option<record::DoneRecord>, writes: Writes },
     Revival(Vec<Arrival>),
     Discard(Vec<(usize, u64)>),
     Note,
@@ -171,6 +182,8 @@ pub(crate) struct Machine {
     again: BTreeMap<(u64, Ticket), Pending>,
     /// Dead messages with which something is being done.
     handled: HashSet<(usize, u64)>,
+    /// Messages that have not ended and have results of steps.
+    stepped: HashSet<(usize, u64)>,
     /// What was set by function.
     records: HashMap<String, record::SettingsRecord>,
     alarms: BTreeSet<(u64, usize)>,
@@ -195,6 +208,7 @@ impl Machine {
             pending: HashMap::new(),
             again: BTreeMap::new(),
             handled: HashSet::new(),
+            stepped: HashSet::new(),
             records: HashMap::new(),
             alarms: BTreeSet::new(),
             dice: fastrand::Rng::with_seed(seed),
@@ -343,9 +357,11 @@ impl Machine {
                 }
                 touched.into_iter().for_each(|queue| self.run(queue, now_ms));
             }
-            Some(Pending::End { queue, seq, dead, .. }) => {
+            Some(Pending::End { queue, seq, done, .. }) => {
                 self.queues[queue].remove(seq, now_ms);
-                self.queues[queue].dead += usize::from(dead);
+                self.queues[queue].dead += usize::from(done.is_none());
+                let place = Place { queue: Arc::clone(&self.queues[queue].name), seq };
+                self.output.ended.push(Ended { place, done });
                 self.run(queue, now_ms);
             }
             Some(Pending::Discard(discarded)) => {
@@ -483,7 +499,7 @@ impl Machine {
         writes.put(record::DEAD, place.key(), dead);
         self.queues[queue].end(seq, now_ms);
         let again = writes.clone();
-        self.commit(Pending::End { queue, seq, dead: true, writes: again }, writes);
+        self.commit(Pending::End { queue, seq, done: None, writes: again }, writes);
     }
 
     fn finish(&mut self, queue: usize, seq: u64, end: record::End, now_ms: u64) -> Option<Ticket> {
@@ -496,13 +512,14 @@ impl Machine {
             at_ms: now_ms,
             attempts,
             receipt: entry.receipt.as_deref().map(Into::into),
+            steps: self.stepped.remove(&(queue, seq)),
         };
         let mut writes = Writes::default();
         erase(&mut writes, &place, entry.long, entry.attempts);
         write_end(&mut writes, &place, &done, self.config.receipt_retention_ms);
         at.end(seq, now_ms);
         let again = writes.clone();
-        Some(self.commit(Pending::End { queue, seq, dead: false, writes: again }, writes))
+        Some(self.commit(Pending::End { queue, seq, done: Some(done), writes: again }, writes))
     }
 
     /// Ends a message that is to be delivered, whatever is under way. `None` if there is none, or its end is being written.
@@ -579,8 +596,9 @@ impl Machine {
             }
             let queue = self.queue(&place.queue);
             let end = record::End::Discarded;
-            let done =
-                record::DoneRecord { end, at_ms: now_ms, attempts: dead.attempts, receipt: head.receipt };
+            let (at_ms, attempts, receipt) = (now_ms, dead.attempts, head.receipt);
+            let steps = self.stepped.remove(&(queue, place.seq));
+            let done = record::DoneRecord { end, at_ms, attempts, receipt, steps };
             writes.delete(record::DEAD, place.key());
             erase(&mut writes, &place, head.data.is_none(), dead.attempts);
             write_end(&mut writes, &place, &done, self.config.receipt_retention_ms);
@@ -754,7 +772,8 @@ fn erase_attempts(writes: &mut Writes, place: &Place, attempts: u32) {
 }
 
 fn write_end(writes: &mut Writes, place: &Place, done: &record::DoneRecord, retention_ms: u64) {
-    if retention_ms == 0 {
+    // Steps are forgotten by the record that says so.
+    if retention_ms == 0 && !done.steps {
         if let Some(receipt) = &done.receipt {
             writes.delete(record::RECEIPT, receipt.as_bytes().to_vec());
         }

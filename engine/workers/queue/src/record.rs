@@ -18,6 +18,8 @@ pub(crate) const BODY: &str = "queue.body";
 pub(crate) const ATTEMPT: &str = "queue.attempt";
 /// Why a message is dead, by place.
 pub(crate) const DEAD: &str = "queue.dead";
+/// Results of finished steps, by place, ordinal and name.
+pub(crate) const STEP: &str = "queue.step";
 /// How a message ended, by place.
 pub(crate) const DONE: &str = "queue.done";
 /// The place of a message whose sender chose its id, by id.
@@ -123,6 +125,22 @@ impl Place {
         let mut key = self.key();
         key.extend_from_slice(&attempt.to_be_bytes());
         key
+    }
+
+    /// The key of the result of a step.
+    pub(crate) fn step_key(&self, ordinal: u32, name: &str) -> Vec<u8> {
+        let mut key = self.attempt_key(ordinal);
+        key.extend_from_slice(name.as_bytes());
+        key
+    }
+
+    /// Reads ordinal and name of the key of a step.
+    pub(crate) fn parse_step(key: &[u8]) -> Result<(u32, String), Unreadable> {
+        let wrong = || Unreadable::new(STEP, key, "wanted a place, 4 bytes of ordinal, and a name");
+        let (_, rest) = Self::parse(STEP, key)?;
+        let (ordinal, name) = rest.split_first_chunk::<4>().ok_or_else(wrong)?;
+        let name = std::str::from_utf8(name).map_err(|_| wrong())?;
+        Ok((u32::from_be_bytes(*ordinal), name.to_owned()))
     }
 
     /// Reads a key of a message; what follows it is returned as well.
@@ -237,6 +255,9 @@ pub(crate) struct DoneRecord {
     pub(crate) attempts: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) receipt: Option<String>,
+    /// There are results of steps, which are forgotten with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) steps: bool,
 }
 
 /// Where a message with a chosen id stands.

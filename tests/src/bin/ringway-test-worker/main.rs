@@ -8,6 +8,7 @@ mod callee;
 mod caller;
 mod durable;
 mod engine;
+mod steps;
 
 use std::error::Error;
 use std::io::BufRead as _;
@@ -32,6 +33,7 @@ fn main() -> Played {
         ["victim", address, prefix, target] => callee::play_victim(address, prefix, target, &orders()),
         ["caller", address, target, point] => caller::play(address, target, point, &orders()),
         ["durable", address, folder] => durable::play(address, folder, &orders()),
+        ["stepper", address, journal, first] => steps::play(address, journal, first, &orders()),
         ["laborer", address, journal] => durable::play_laborer(address, journal, &orders()),
         _ => Err(format!("no such part: {words:?}").into()),
     }

@@ -10,10 +10,10 @@ use crate::driver::{Core, Driver};
 use crate::record::{self, End, Place};
 
 #[derive(Debug, Deserialize, JsonSchema)]
-struct Request {
+pub(super) struct Request {
     /// The id that `queue::enqueue` answered.
     #[serde(default)]
-    id: String,
+    pub(super) id: String,
 }
 
 /// How a message stands.
@@ -34,6 +34,28 @@ pub(crate) struct Receipt {
     /// Why it is dead.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+}
+
+impl Receipt {
+    fn new(id: &str, place: &Place, status: &'static str, attempts: u32) -> Self {
+        let (id, queue) = (id.to_owned(), place.queue.to_string());
+        Self { id, queue, status, attempts, due_ms: None, ended_ms: None, error: None }
+    }
+
+    /// Of a message that is no more.
+    pub(super) fn of_done(id: &str, place: &Place, done: &record::DoneRecord) -> Self {
+        let status = match done.end {
+            End::Done => "done",
+            End::Cancelled => "cancelled",
+            End::Discarded => "discarded",
+        };
+        Self { ended_ms: Some(done.at_ms), ..Self::new(id, place, status, done.attempts) }
+    }
+
+    /// Whether nothing more happens to the message by itself.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended_ms.is_some()
+    }
 }
 
 pub(super) fn receipt(driver: &Driver) -> Function {
@@ -69,15 +91,7 @@ pub(super) fn not_found(id: &str) -> Failure {
 /// How a message stands.
 pub(super) fn of(core: &Core, id: &str) -> HandlerResult<Receipt> {
     let place = place(core, id)?;
-    let receipt = |status, attempts| Receipt {
-        id: id.to_owned(),
-        queue: place.queue.to_string(),
-        status,
-        attempts,
-        due_ms: None,
-        ended_ms: None,
-        error: None,
-    };
+    let receipt = |status, attempts| Receipt::new(id, &place, status, attempts);
     if let Some(standing) = core.machine.standing(&place) {
         let delayed = standing.due_ms > core.now_ms();
         let status = match (standing.running, delayed) {
@@ -100,10 +114,5 @@ pub(super) fn of(core: &Core, id: &str) -> HandlerResult<Receipt> {
     let Some(value) = get(record::DONE)? else { return Err(not_found(id)) };
     let done = record::decode::<record::DoneRecord>(record::DONE, &key, &value.bytes);
     let done = done.map_err(|error| unreadable("RECEIPT_ERROR", &error))?;
-    let status = match done.end {
-        End::Done => "done",
-        End::Cancelled => "cancelled",
-        End::Discarded => "discarded",
-    };
-    Ok(Receipt { ended_ms: Some(done.at_ms), ..receipt(status, done.attempts) })
+    Ok(Receipt::of_done(id, &place, &done))
 }

@@ -81,6 +81,10 @@ impl Machine {
                 Err(error) => note(error),
             }
         })?;
+        tables.each(record::STEP, &mut |key, _| match Place::parse(record::STEP, key) {
+            Ok((place, _)) => self.has_steps(&place, dead.contains(&place)),
+            Err(error) => note(error),
+        })?;
         Ok(unreadable)
     }
 

@@ -1,0 +1,88 @@
+//! Waiting for the end of a message: `queue::wait`. Who waits is told by the commit that ends the message; nobody looks again
+//! and again. It must not know why a message ends.
+
+use std::collections::HashMap;
+
+use ringway::{Context, Failure, Function};
+
+use super::receipt::{self, Receipt, Request};
+use crate::driver::{Answer, Core, Driver};
+use crate::machine::Ended;
+use crate::record::Place;
+
+/// Calls that wait at once.
+const WAITS_MAX: usize = 100_000;
+
+/// Who waits for which message, with the id that he named.
+#[derive(Debug, Default)]
+pub(crate) struct Waits {
+    by_place: HashMap<Place, Vec<(String, Answer<Receipt>)>>,
+    count: usize,
+}
+
+pub(super) fn wait(driver: &Driver) -> Function {
+    let driver = driver.clone();
+    Function::json_async("queue::wait", move |_: Context, request: Request| {
+        let driver = driver.clone();
+        async move { driver.ask(move |core, answer| begin(core, request.id, answer)).await }
+    })
+    .description("answers when a message has ended: done, dead, cancelled or discarded")
+    .idempotent()
+}
+
+fn begin(core: &mut Core, id: String, answer: Answer<Receipt>) {
+    let standing = receipt::place(core, &id).and_then(|place| Ok((place, receipt::of(core, &id)?)));
+    let (place, receipt) = match standing {
+        Ok(standing) => standing,
+        Err(failure) => return answer.give(Err(failure)),
+    };
+    if receipt.has_ended() {
+        return answer.give(Ok(receipt));
+    }
+    if let Err(answer) = core.waits.add(place, id, answer) {
+        let text = format!(
+            "{WAITS_MAX} calls wait for messages, which is all there can be: wait for fewer at once, or ask `queue::receipt`"
+        );
+        answer.give(Err(Failure::with_code("QUEUE_LIMIT", text)));
+    }
+}
+
+impl Waits {
+    /// Remembers who waits; gives the answer back when there are too many.
+    fn add(&mut self, place: Place, id: String, answer: Answer<Receipt>) -> Result<(), Answer<Receipt>> {
+        if self.count >= WAITS_MAX {
+            self.forget_who_left();
+        }
+        if self.count >= WAITS_MAX {
+            return Err(answer);
+        }
+        let waiting = self.by_place.entry(place).or_default();
+        // Whoever waits again and again for the same message has left before.
+        let before = waiting.len();
+        waiting.retain(|(_, answer)| answer.is_awaited());
+        waiting.push((id, answer));
+        self.count = self.count + waiting.len() - before;
+        Ok(())
+    }
+
+    fn forget_who_left(&mut self) {
+        for waiting in self.by_place.values_mut() {
+            waiting.retain(|(_, answer)| answer.is_awaited());
+        }
+        self.by_place.retain(|_, waiting| !waiting.is_empty());
+        self.count = self.by_place.values().map(Vec::len).sum();
+    }
+}
+
+/// Tells whoever waits for a message that it has ended, which is on disk.
+pub(crate) fn tell(core: &mut Core, ended: &Ended) {
+    let Some(waiting) = core.waits.by_place.remove(&ended.place) else { return };
+    core.waits.count -= waiting.len();
+    for (id, answer) in waiting {
+        let receipt = match &ended.done {
+            Some(done) => Ok(Receipt::of_done(&id, &ended.place, done)),
+            None => receipt::of(core, &id),
+        };
+        answer.give(receipt);
+    }
+}
