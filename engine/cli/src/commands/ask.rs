@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ringway::{CallOptions, ErrorCode};
+use ringway::{CallError, CallOptions, ErrorCode};
 use serde_json::Value;
 
 use crate::arguments::Place;
@@ -18,17 +18,21 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 pub(super) fn ask(place: &Place, worker: &str, function: &str, request: &Value) -> Result<Value, Failure> {
     let connection = Connection::open(place, Tracing::Environment)?;
     let options = CallOptions::new().timeout(ANSWER_TIME_MAX);
-    connection.worker.trigger_json_with(function, request, &options).map_err(|error| {
-        let missing = error.code == ErrorCode::NotFound && error.user_code.is_none();
-        let failure = Failure::from(error);
-        if !missing {
-            return failure;
-        }
-        failure.hint(format_args!(
-            "the built-in worker `{worker}` offers it; `ringway workers` shows whether it runs, and `workers.{worker}` in \
-             ringway.yaml decides"
-        ))
-    })
+    let answer = connection.worker.trigger_json_with(function, request, &options);
+    answer.map_err(|error| explain(error, worker))
+}
+
+/// An error of a call of a built-in worker; where it is not there, with what to do about that.
+pub(super) fn explain(error: CallError, worker: &str) -> Failure {
+    let missing = error.code == ErrorCode::NotFound && error.user_code.is_none();
+    let failure = Failure::from(error);
+    if !missing {
+        return failure;
+    }
+    failure.hint(format_args!(
+        "the built-in worker `{worker}` offers it; `ringway workers` shows whether it runs, and `workers.{worker}` in \
+         ringway.yaml decides"
+    ))
 }
 
 /// Writes an answer: as JSON where that is wanted, else as `table` draws it.
