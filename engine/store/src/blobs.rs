@@ -102,9 +102,19 @@ pub struct Blobs {
     next: AtomicU64,
 }
 
-/// Blobs that were put and may not be held yet, with how often.
+/// What may not be collected now.
 #[derive(Debug, Default)]
-struct Pins(Mutex<HashMap<BlobId, usize>>);
+struct Pins(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// Blobs that were put and may not be held yet, with how often.
+    pinned: HashMap<BlobId, usize>,
+    /// Backups under way: nothing is collected meanwhile.
+    backups: usize,
+    /// What would have been.
+    postponed: Vec<BlobId>,
+}
 
 /// Keeps a blob while there is no hold on disk yet. Dropping it removes nothing: whoever could not write his hold calls
 /// [`Blobs::collect`].
@@ -117,7 +127,7 @@ pub struct Pin {
 
 impl Pin {
     fn new(pins: &Arc<Pins>, id: BlobId, bytes: u64) -> Self {
-        *pins.0.lock().entry(id).or_default() += 1;
+        *pins.0.lock().pinned.entry(id).or_default() += 1;
         Self { id, bytes, pins: Arc::clone(pins) }
     }
 
@@ -136,11 +146,11 @@ impl Pin {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        let mut pins = self.pins.0.lock();
-        if let Some(count) = pins.get_mut(&self.id) {
+        let pinned = &mut self.pins.0.lock().pinned;
+        if let Some(count) = pinned.get_mut(&self.id) {
             *count -= 1;
             if *count == 0 {
-                pins.remove(&self.id);
+                pinned.remove(&self.id);
             }
         }
     }
@@ -294,14 +304,32 @@ impl Blobs {
     /// `Io`, and those of the store.
     pub fn collect(&self, store: &dyn Store, id: &BlobId) -> Result<bool, BlobError> {
         // Held until the file is gone: whoever puts the same bytes meanwhile waits, and writes them anew.
-        let pins = self.pins.0.lock();
-        if pins.contains_key(id) {
+        let mut kept = self.pins.0.lock();
+        if kept.backups > 0 {
+            kept.postponed.push(*id);
+            return Ok(false);
+        }
+        if kept.pinned.contains_key(id) {
             return Ok(false);
         }
         if !store.scan(&Scan::table(HOLD).prefix(id.as_bytes()).limit(1))?.is_empty() {
             return Ok(false);
         }
         self.remove(&self.path(id))
+    }
+
+    /// Has nothing be collected until [`Blobs::collect_again`].
+    pub(crate) fn collect_nothing(&self) {
+        self.pins.0.lock().backups += 1;
+    }
+
+    /// Ends a [`Blobs::collect_nothing`], and collects what was left meanwhile.
+    pub(crate) fn collect_again(&self, store: &dyn Store) -> Result<(), BlobError> {
+        let mut kept = self.pins.0.lock();
+        kept.backups -= 1;
+        let postponed = if kept.backups == 0 { std::mem::take(&mut kept.postponed) } else { Vec::new() };
+        drop(kept);
+        postponed.iter().try_for_each(|id| self.collect(store, id).map(drop))
     }
 
     fn remove(&self, path: &Path) -> Result<bool, BlobError> {
@@ -333,7 +361,7 @@ impl Blobs {
 }
 
 /// Every blob that somebody holds.
-fn held(snapshot: &dyn Snapshot) -> Result<HashSet<BlobId>, StoreError> {
+pub(crate) fn held(snapshot: &dyn Snapshot) -> Result<HashSet<BlobId>, StoreError> {
     let mut held = HashSet::new();
     let mut last: Option<Vec<u8>> = None;
     loop {

@@ -214,6 +214,11 @@ impl Embedded {
         self.core.counters.read()
     }
 
+    /// The blobs beside it.
+    pub(crate) fn kept_blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
     /// Everything as of now, by keys within the whole store.
     pub(crate) fn at(&self) -> At {
         self.core.current.read().clone()
