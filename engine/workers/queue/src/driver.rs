@@ -13,6 +13,7 @@ use ringway_store::{Durability, Store, StoreError};
 use ringway_worker_kit::Clock;
 use ringway_worker_kit::crew::Task;
 
+use crate::blobs::Shelf;
 use crate::config::SubscriberSettings;
 use crate::forget::Forgetter;
 use crate::functions::steps::Usages;
@@ -159,6 +160,7 @@ pub(crate) struct Core {
     pub(crate) topics: Topics,
     pub(crate) clock: Clock,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) shelf: Arc<Shelf>,
     /// Keys whose message is being written, with the commit.
     pub(crate) claims: HashMap<Claim, Ticket>,
     /// Functions bound to each queue.
@@ -186,7 +188,7 @@ impl Core {
         machine: Machine,
         topics: Topics,
         clock: Clock,
-        store: Arc<dyn Store>,
+        (store, shelf): (Arc<dyn Store>, Arc<Shelf>),
         runner: Runner,
         driver: Driver,
     ) -> Self {
@@ -195,6 +197,7 @@ impl Core {
             topics,
             clock,
             store,
+            shelf,
             claims: HashMap::new(),
             bound: HashMap::new(),
             drains: Vec::new(),
@@ -303,6 +306,7 @@ impl Core {
         loop {
             let output = self.machine.take_output();
             output.ended.iter().for_each(|ended| wait::tell(self, ended));
+            self.shelf.collect(output.freed);
             if output.commits.is_empty() && output.deliveries.is_empty() && output.missing.is_empty() {
                 output.aborts.iter().for_each(|token| self.abort(*token));
                 break;

@@ -11,6 +11,7 @@
 //! This crate must not know the engine; it is told an address and a store.
 #![forbid(unsafe_code)]
 
+mod blobs;
 mod config;
 mod record;
 

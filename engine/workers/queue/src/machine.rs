@@ -21,8 +21,10 @@ mod steps;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use ringway_store::BlobId;
 use serde_json::value::RawValue;
 
+use crate::blobs;
 use crate::config::{Config, QueueSettings};
 use crate::record::{self, Forget, Mode, Place, Writes};
 use queue::{BOUND, Entry, NEVER, Queue, State};
@@ -120,6 +122,8 @@ pub(crate) struct Output {
     pub(crate) missing: Vec<String>,
     /// Messages whose end is on disk.
     pub(crate) ended: Vec<Ended>,
+    /// Blobs that a message held and holds no more.
+    pub(crate) freed: Vec<BlobId>,
 }
 
 /// A message that has ended.
@@ -137,9 +141,9 @@ type Arrival = (usize, u64, Entry, Arc<str>);
 #[derive(Debug)]
 enum Pending {
     Arrival(Vec<Arrival>),
-    End { queue: usize, seq: u64, done: Option<record::DoneRecord>, writes: Writes },
+    End { queue: usize, seq: u64, done: Option<record::DoneRecord>, freed: Option<BlobId>, writes: Writes },
     Revival(Vec<Arrival>),
-    Discard(Vec<(usize, u64)>),
+    Discard(Vec<(usize, u64)>, Vec<BlobId>),
     Note,
 }
 
@@ -182,6 +186,8 @@ pub(crate) struct Machine {
     again: BTreeMap<(u64, Ticket), Pending>,
     /// Dead messages with which something is being done.
     handled: HashSet<(usize, u64)>,
+    /// What messages hold that are to be delivered.
+    blobs: HashMap<(usize, u64), BlobId>,
     /// Messages that have not ended and have results of steps.
     stepped: HashSet<(usize, u64)>,
     /// What was set by function.
@@ -208,6 +214,7 @@ impl Machine {
             pending: HashMap::new(),
             again: BTreeMap::new(),
             handled: HashSet::new(),
+            blobs: HashMap::new(),
             stepped: HashSet::new(),
             records: HashMap::new(),
             alarms: BTreeSet::new(),
@@ -279,8 +286,9 @@ impl Machine {
             let place = Place { queue: Arc::clone(&self.queues[queue].name), seq: self.next };
             self.next += 1;
             self.queues[queue].arriving += 1;
-            let long = message.data.get().len() > record::INLINE_BYTES_MAX;
+            let long = message.head.blob.is_none() && message.data.get().len() > record::INLINE_BYTES_MAX;
             let entry = self.entry_of(&message.head, long);
+            self.note_blob(queue, place.seq, &message.head);
             arrivals.push((queue, place.seq, entry, message.head.lane.as_str().into()));
             write_message(&mut writes, &place, message);
             places.push(place);
@@ -300,6 +308,12 @@ impl Machine {
             due_ms: head.due_ms,
             expires_ms: if head.expires_ms == 0 { NEVER } else { head.expires_ms },
             receipt: head.receipt.as_deref().map(Into::into),
+        }
+    }
+
+    fn note_blob(&mut self, queue: usize, seq: u64, head: &record::Head) {
+        if let Some(blob) = &head.blob {
+            self.blobs.insert((queue, seq), blob.id);
         }
     }
 
@@ -357,14 +371,16 @@ impl Machine {
                 }
                 touched.into_iter().for_each(|queue| self.run(queue, now_ms));
             }
-            Some(Pending::End { queue, seq, done, .. }) => {
+            Some(Pending::End { queue, seq, done, freed, .. }) => {
+                self.output.freed.extend(freed);
                 self.queues[queue].remove(seq, now_ms);
                 self.queues[queue].dead += usize::from(done.is_none());
                 let place = Place { queue: Arc::clone(&self.queues[queue].name), seq };
                 self.output.ended.push(Ended { place, done });
                 self.run(queue, now_ms);
             }
-            Some(Pending::Discard(discarded)) => {
+            Some(Pending::Discard(discarded, freed)) => {
+                self.output.freed.extend(freed);
                 for (queue, seq) in discarded {
                     self.handled.remove(&(queue, seq));
                     self.queues[queue].dead -= 1;
@@ -383,8 +399,9 @@ impl Machine {
     pub(crate) fn not_committed(&mut self, now_ms: u64, ticket: Ticket, again: bool) {
         match self.pending.remove(&ticket) {
             Some(Pending::Arrival(arrivals)) => {
-                for (queue, ..) in arrivals {
+                for (queue, seq, ..) in arrivals {
                     self.queues[queue].arriving -= 1;
+                    self.blobs.remove(&(queue, seq));
                 }
             }
             Some(Pending::Revival(revived)) => {
@@ -392,7 +409,7 @@ impl Machine {
                     self.handled.remove(&(queue, seq));
                 }
             }
-            Some(Pending::Discard(discarded)) => {
+            Some(Pending::Discard(discarded, _)) => {
                 for place in discarded {
                     self.handled.remove(&place);
                 }
@@ -499,7 +516,7 @@ impl Machine {
         writes.put(record::DEAD, place.key(), dead);
         self.queues[queue].end(seq, now_ms);
         let again = writes.clone();
-        self.commit(Pending::End { queue, seq, done: None, writes: again }, writes);
+        self.commit(Pending::End { queue, seq, done: None, freed: None, writes: again }, writes);
     }
 
     fn finish(&mut self, queue: usize, seq: u64, end: record::End, now_ms: u64) -> Option<Ticket> {
@@ -518,8 +535,12 @@ impl Machine {
         erase(&mut writes, &place, entry.long, entry.attempts);
         write_end(&mut writes, &place, &done, self.config.receipt_retention_ms);
         at.end(seq, now_ms);
+        let freed = self.blobs.remove(&(queue, seq));
+        if let Some(id) = &freed {
+            blobs::let_go(&mut writes, &place, id);
+        }
         let again = writes.clone();
-        Some(self.commit(Pending::End { queue, seq, done: Some(done), writes: again }, writes))
+        Some(self.commit(Pending::End { queue, seq, done: Some(done), freed, writes: again }, writes))
     }
 
     /// Ends a message that is to be delivered, whatever is under way. `None` if there is none, or its end is being written.
@@ -574,7 +595,8 @@ impl Machine {
             }
             writes.delete(record::DEAD, place.key());
             erase_attempts(&mut writes, &place, dead.attempts);
-            let entry = self.entry_of(&head, head.data.is_none());
+            let entry = self.entry_of(&head, head.is_long());
+            self.note_blob(queue, place.seq, &head);
             self.handled.insert((queue, place.seq));
             revived.push((queue, place.seq, entry, head.lane.as_str().into()));
         }
@@ -589,24 +611,29 @@ impl Machine {
         dead: Vec<(Place, record::Head, record::DeadRecord)>,
     ) -> (Ticket, usize) {
         let mut writes = Writes::default();
-        let mut discarded = Vec::new();
+        let (mut discarded, mut freed) = (Vec::new(), Vec::new());
         for (place, head, dead) in dead {
             if !self.is_dead(&place) {
                 continue;
             }
             let queue = self.queue(&place.queue);
             let end = record::End::Discarded;
+            let long = head.is_long();
             let (at_ms, attempts, receipt) = (now_ms, dead.attempts, head.receipt);
             let steps = self.stepped.remove(&(queue, place.seq));
             let done = record::DoneRecord { end, at_ms, attempts, receipt, steps };
             writes.delete(record::DEAD, place.key());
-            erase(&mut writes, &place, head.data.is_none(), dead.attempts);
+            if let Some(blob) = &head.blob {
+                blobs::let_go(&mut writes, &place, &blob.id);
+                freed.push(blob.id);
+            }
+            erase(&mut writes, &place, long, dead.attempts);
             write_end(&mut writes, &place, &done, self.config.receipt_retention_ms);
             self.handled.insert((queue, place.seq));
             discarded.push((queue, place.seq));
         }
         let count = discarded.len();
-        (self.commit(Pending::Discard(discarded), writes), count)
+        (self.commit(Pending::Discard(discarded, freed), writes), count)
     }
 
     // ---- what surrounds the messages ----
@@ -749,7 +776,9 @@ fn write_message(writes: &mut Writes, place: &Place, message: New) {
         writes.put(record::IDEMPOTENCY, key.clone(), &record::IdempotencyRecord { id, expires_ms });
         writes.forget(expires_ms, &Forget::Idempotency(key));
     }
-    if data.get().len() > record::INLINE_BYTES_MAX {
+    if let Some(blob) = &head.blob {
+        blobs::hold(writes, place, &blob.id);
+    } else if data.get().len() > record::INLINE_BYTES_MAX {
         writes.put_bytes(record::BODY, place.key(), record::encode_body(&data));
     } else {
         head.data = Some(data);

@@ -10,6 +10,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::blobs::BlobRef;
+
 /// Messages that are to be delivered or dead, by place.
 pub(crate) const MESSAGE: &str = "queue.message";
 /// Data that is too long to lie in its message's record, by place.
@@ -206,9 +208,19 @@ pub(crate) struct Head {
     /// W3C baggage of its sender.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) baggage: Option<String>,
+    /// Where the data lies, if it is long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) blob: Option<BlobRef>,
     /// The data, if it is short.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "there")]
     pub(crate) data: Option<Box<RawValue>>,
+}
+
+impl Head {
+    /// Whether the data lies in a record of its own.
+    pub(crate) fn is_long(&self) -> bool {
+        self.data.is_none() && self.blob.is_none()
+    }
 }
 
 /// Data that is there may be `null`, which is not the same as none.

@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::attempt;
+use crate::blobs::read_message;
 use crate::driver::Driver;
 use crate::machine::{Delivery, Failed, Outcome};
 use crate::record::{self, Head, Place, Unreadable};
@@ -133,7 +134,7 @@ impl Caller {
         let (head, data) = match read_message(&*self.store, &delivery.place) {
             Ok(Some(message)) => message,
             Ok(None) => return fatal("MESSAGE_LOST", "its record is not in the store".into()),
-            Err(error) => return fatal("MESSAGE_UNREADABLE", error.to_string()),
+            Err(error) => return fatal(error.code(), error.to_string()),
         };
         let (function, target) = match head.function.clone() {
             Some(function) => (function, None),
@@ -216,20 +217,21 @@ impl Caller {
     }
 }
 
-/// Reads a message with its data.
-pub(crate) fn read_message(
+/// Reads a message with its data, unless that lies in a blob.
+pub(crate) fn read_parts(
     store: &dyn Store,
     place: &Place,
-) -> Result<Option<(Head, Box<RawValue>)>, Unreadable> {
+) -> Result<Option<(Head, Option<Box<RawValue>>)>, Unreadable> {
     let key = place.key();
     let get =
         |table: &'static str| store.get(table, &key).map_err(|error| Unreadable::new(table, &key, error));
     let Some(value) = get(record::MESSAGE)? else { return Ok(None) };
     let mut head = record::decode::<Head>(record::MESSAGE, &key, &value.bytes)?;
     let data = match head.data.take() {
-        Some(data) => data,
+        Some(data) => Some(data),
+        None if head.blob.is_some() => None,
         None => match get(record::BODY)? {
-            Some(value) => record::decode_body(&key, &value.bytes)?,
+            Some(value) => Some(record::decode_body(&key, &value.bytes)?),
             None => return Err(Unreadable::new(record::BODY, &key, "it is not there")),
         },
     };

@@ -11,6 +11,7 @@ use ringway_store::{Batch, Durability, Scan, Store, StoreError};
 use ringway_worker_kit::{Clock, Crew};
 use serde_json::Value;
 
+use crate::blobs::Shelf;
 use crate::config::{Config, SettingsError};
 use crate::driver::{Core, Driver};
 use crate::functions;
@@ -60,6 +61,7 @@ pub struct Queue {
     driver: Driver,
     /// The thread of the driver, then those that attempts run on.
     threads: Mutex<Option<(JoinHandle<()>, Crew)>>,
+    shelf: Arc<Shelf>,
     unreadable: Vec<String>,
 }
 
@@ -85,6 +87,7 @@ impl Queue {
     ) -> Result<Self, StartError> {
         config.check()?;
         let threads = config.delivery_threads;
+        let shelf = Shelf::new(&store, config.blob_bytes_min);
         let epoch = next_epoch(&*store)?;
         let mut machine = Machine::new(config, epoch, clock.now_ms() ^ epoch.rotate_left(32));
         let tables = Stored(&*store);
@@ -109,10 +112,11 @@ impl Queue {
         let driver = Driver::new();
         let (of_core, waker) = (driver.clone(), driver.clone());
         clock.on_set(move || waker.wake());
-        let core = Core::new(machine, topics, clock, store, runner, of_core);
+        let kept = (store, Arc::clone(&shelf));
+        let core = Core::new(machine, topics, clock, kept, runner, of_core);
         let thread = driver.start(core)?;
         // From here on dropping the queue ends what was started.
-        let queue = Self { worker, driver, threads: Mutex::new(Some((thread, crew))), unreadable };
+        let queue = Self { worker, driver, threads: Mutex::new(Some((thread, crew))), shelf, unreadable };
         queue.register()?;
         queue.driver.run(|core| {
             let now_ms = core.now_ms();
@@ -122,8 +126,8 @@ impl Queue {
     }
 
     fn register(&self) -> Result<(), CallError> {
-        self.worker.register_all(functions::all(&self.driver))?;
-        match self.worker.register_all(functions::reserved(&self.driver)) {
+        self.worker.register_all(functions::all(&self.driver, &self.shelf))?;
+        match self.worker.register_all(functions::reserved(&self.driver, &self.shelf)) {
             Ok(()) => {}
             // Only what lives in the engine's process may have these names.
             Err(error) if error.code == ringway::ErrorCode::RegistrationConflict => {
@@ -160,6 +164,7 @@ impl Queue {
             let _panicked = driver.join();
             drop(crew);
         }
+        self.shelf.close();
         self.worker.shut_down();
     }
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{check_name, receipt, unreadable, written};
+use crate::blobs;
 use crate::driver::{Answer, Core, Driver};
 use crate::record::{self, DeadRecord, Head, Place, Writes};
 
@@ -237,8 +238,10 @@ fn edit(driver: &Driver) -> Function {
             driver
                 .ask(move |core, answer| match find(core, &message_id, CODE) {
                     Ok(Some((place, head, _))) => {
+                        let freed = head.blob.map(|blob| blob.id);
                         let ticket = core.machine.write(edited(&place, head, data));
-                        let then = move |_: &mut Core, outcome| {
+                        let then = move |core: &mut Core, outcome| {
+                            core.shelf.collect(freed.into_iter().collect());
                             answer.give(written(CODE, outcome).map(|()| Edited { message_id }));
                         };
                         core.after(ticket, Box::new(then));
@@ -259,11 +262,15 @@ fn edit(driver: &Driver) -> Function {
 
 fn edited(place: &Place, mut head: Head, data: Box<RawValue>) -> Writes {
     let mut writes = Writes::default();
+    let was_long = head.is_long();
+    if let Some(blob) = head.blob.take() {
+        blobs::let_go(&mut writes, place, &blob.id);
+    }
     if data.get().len() > record::INLINE_BYTES_MAX {
         writes.put_bytes(record::BODY, place.key(), record::encode_body(&data));
         head.data = None;
     } else {
-        if head.data.is_none() {
+        if was_long {
             writes.delete(record::BODY, place.key());
         }
         head.data = Some(data);

@@ -17,7 +17,7 @@ use crate::config::QueueSettings;
 use crate::driver::{Core, Driver};
 use crate::machine::Counts;
 use crate::record::{self, AttemptRecord, DeadRecord, Mode, Place};
-use crate::runner::read_message;
+use crate::runner::read_parts;
 use crate::topics::TOPIC;
 
 /// Dead messages that are listed at once.
@@ -79,15 +79,19 @@ struct DeadMessage {
     id: String,
     queue: String,
     function_id: Option<String>,
+    /// The data; null where it lies in a blob.
     #[schemars(with = "Value")]
-    payload: Box<RawValue>,
+    payload: Option<Box<RawValue>>,
+    /// The blob with the data, for `blob::get`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blob: Option<String>,
     /// The last error: its code and its message.
     error: String,
     /// When it died, in seconds since 1970.
     failed_at: u64,
     /// Attempts that failed.
     retries: u32,
-    size_bytes: usize,
+    size_bytes: u64,
     /// The trace that it belongs to.
     trace_id: Option<String>,
     /// The last attempts, at most 20.
@@ -226,7 +230,7 @@ fn read_dead(
         let scan = Scan::table(record::ATTEMPT).prefix(&place.key());
         let attempts = snapshot.scan(&scan).map_err(|error| store_failure(CODE, &error))?;
         let attempts = attempts.iter().filter_map(|entry| attempt(&entry.key, &entry.value.bytes)).collect();
-        let message = read_message(store, &place).map_err(|error| unreadable(CODE, &error))?;
+        let message = read_parts(store, &place).map_err(|error| unreadable(CODE, &error))?;
         // It may have been redriven since the snapshot.
         let Some((head, payload)) = message else { continue };
         let trace = head.trace.as_deref().and_then(|trace| trace.parse::<TraceContext>().ok());
@@ -237,7 +241,11 @@ fn read_dead(
             error: format!("{}: {}", dead.code, dead.message),
             failed_at: dead.at_ms / 1000,
             retries: dead.attempts,
-            size_bytes: payload.get().len(),
+            size_bytes: head.blob.map_or_else(
+                || payload.as_ref().map_or(0, |payload| payload.get().len() as u64),
+                |blob| blob.bytes,
+            ),
+            blob: head.blob.map(|blob| blob.id.to_string()),
             trace_id: trace.map(|trace| trace.trace_id.to_string()),
             payload,
             attempts,

@@ -70,12 +70,13 @@ impl Machine {
             }
             match record::decode::<record::Head>(record::MESSAGE, key, value) {
                 Ok(head) => {
-                    let mut entry = self.entry_of(&head, head.data.is_none());
+                    let mut entry = self.entry_of(&head, head.is_long());
                     if let Some((failed, due_ms)) = attempts.get(&place) {
                         entry.attempts = *failed;
                         entry.due_ms = entry.due_ms.max(*due_ms);
                     }
                     let queue = self.queue(&place.queue);
+                    self.note_blob(queue, place.seq, &head);
                     self.insert(queue, place.seq, entry, &head.lane, now_ms);
                 }
                 Err(error) => note(error),

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
 
+mod blobs;
 mod dead;
 mod delivery;
 mod messages;

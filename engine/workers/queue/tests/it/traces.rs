@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use ringway::{Enqueue, Failure, Sampler, Worker};
+use ringway::{Context, Enqueue, Failure, Function, HandlerResult, Sampler, Worker};
 use serde_json::{Value, json};
 
 use crate::stage::{SOON, Stage};
@@ -63,4 +63,25 @@ fn attempts_are_spans_of_the_senders_trace_with_number_and_end() {
     let failed = &rows[1]["logs"][0];
     assert_eq!((&failed["level"], &failed["fields"]["code"]), (&json!("warn"), &json!("E1")));
     assert_eq!(failed["fields"]["error"], "not yet");
+}
+
+#[test]
+fn a_step_is_a_span_of_its_attempt_and_says_how_it_ended() {
+    let stage = Stage::configured(json!({ "t": { "max_retries": 0 } }));
+    let work = |context: &Context, _: Value| -> HandlerResult<()> {
+        context.step("look up", || Ok(1))?;
+        context.step("charge", || Err(Failure::new("no money")))
+    };
+    stage.client.register(Function::json("t::steps", work).pooled()).unwrap();
+    let sender: Worker = stage.traced("sender", Sampler::always());
+    let receipt = sender.enqueue("t::steps", &Value::Null, &Enqueue::to("t")).unwrap();
+    receipt.wait(SOON).unwrap();
+    let tree = trace(&stage, "queue::enqueue", 1);
+    let rows = tree["rows"].as_array().unwrap();
+    let steps = rows.iter().filter(|row| row["name"].as_str().is_some_and(|name| name.starts_with("step ")));
+    let found: Vec<_> = steps.map(|row| (&row["name"], &row["depth"], row["error"].as_str())).collect();
+    let (look_up, charge, depth) = (json!("step look up"), json!("step charge"), json!(3));
+    assert_eq!(found, [(&look_up, &depth, None), (&charge, &depth, Some("handler_error"))], "{tree:#}");
+    let kept = rows.iter().find(|row| row["name"] == "queue::step").expect("the result of the first is kept");
+    assert_eq!(kept["depth"], 4, "below the step");
 }
