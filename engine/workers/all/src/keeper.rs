@@ -38,18 +38,24 @@ struct VerifyAnswer {
     damage: Vec<String>,
 }
 
+fn ended() -> Failure {
+    Failure::with_code("STORE_CLOSED", "the store is being closed: start the engine again")
+}
+
 /// The worker `store`. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Keeper {
     worker: Worker,
+    /// The functions have it only during a call: a worker that has ended may keep them a moment longer.
+    _store: Arc<Embedded>,
 }
 
 impl Keeper {
     pub(crate) fn start(address: &str, store: Arc<Embedded>) -> Result<Self, CallError> {
         let worker =
             Worker::builder("store").address(address).description("the store of this engine").connect()?;
-        let started = Self { worker };
-        let look = Arc::clone(&store);
+        let (lent, look) = (Arc::downgrade(&store), Arc::downgrade(&store));
+        let started = Self { worker, _store: store };
         let back_up = move |_: &ringway::Context, request: BackupRequest| {
             if !request.path.is_absolute() {
                 let text = format!(
@@ -58,12 +64,14 @@ impl Keeper {
                 );
                 return Err(Failure::invalid(text));
             }
+            let store = lent.upgrade().ok_or_else(ended)?;
             let taken = backup::backup(&store, &request.path)
                 .map_err(|error| Failure::with_code("BACKUP_ERROR", error.to_string()))?;
             let backup::Backup { revision, entries, blobs } = taken;
             Ok(BackupAnswer { path: request.path, revision, entries, blobs })
         };
         let verify = move |_: &ringway::Context, _: Nothing| {
+            let look = look.upgrade().ok_or_else(ended)?;
             Ok(VerifyAnswer { damage: look.verify().iter().map(|damage| format!("{damage:?}")).collect() })
         };
         started.worker.register_all(vec![
