@@ -191,7 +191,7 @@ impl Blobs {
     }
 
     /// Puts bytes; when this returns they are on disk. Bytes that lie there already are read instead of written. Costs two
-    /// `fdatasync`.
+    /// `fdatasync`, or one.
     ///
     /// # Errors
     /// `TooLarge`, `DiskFull`, `Io`.
@@ -204,7 +204,9 @@ impl Blobs {
         // Pinned before it is looked for, so that it is not collected in between.
         let pin = Pin::new(&self.pins, id, length);
         if self.is_whole(&id) {
-            return Ok(pin);
+            // Whoever wrote it may not have come so far.
+            let synced = self.files.sync_folder(&self.folder);
+            return synced.map(|()| pin).map_err(|error| self.failed(&self.folder, &error));
         }
         let mut writer = self.writer()?;
         writer.write(bytes)?;
