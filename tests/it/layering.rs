@@ -19,6 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ringway-worker-queue", &["ringway", "ringway-protocol", "ringway-store", "ringway-worker-kit"]),
     ("ringway-worker-cron", &["ringway", "ringway-protocol", "ringway-store", "ringway-worker-kit"]),
     ("ringway-worker-pubsub", &["ringway", "ringway-protocol", "ringway-store", "ringway-worker-kit"]),
+    ("ringway-worker-blob", &["ringway", "ringway-store", "ringway-worker-kit"]),
     ("ringway-update-ops", &[]),
     ("ringway-worker-state", &["ringway", "ringway-store", "ringway-worker-kit", "ringway-update-ops"]),
     (
@@ -38,6 +39,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ringway",
             "ringway-store",
             "ringway-config",
+            "ringway-worker-blob",
             "ringway-worker-configuration",
             "ringway-worker-cron",
             "ringway-worker-pubsub",
