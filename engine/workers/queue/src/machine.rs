@@ -514,6 +514,8 @@ impl Machine {
     fn bury(&mut self, queue: usize, seq: u64, dead: &record::DeadRecord, mut writes: Writes, now_ms: u64) {
         let place = Place { queue: Arc::clone(&self.queues[queue].name), seq };
         writes.put(record::DEAD, place.key(), dead);
+        // Its record names it, for whoever revives or discards it.
+        self.blobs.remove(&(queue, seq));
         self.queues[queue].end(seq, now_ms);
         let again = writes.clone();
         self.commit(Pending::End { queue, seq, done: None, freed: None, writes: again }, writes);

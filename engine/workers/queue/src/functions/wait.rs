@@ -65,6 +65,13 @@ impl Waits {
         Ok(())
     }
 
+    /// Calls that wait for messages of these queues.
+    pub(super) fn count(&self, queues: &[String]) -> usize {
+        let of_queues =
+            self.by_place.iter().filter(|(place, _)| queues.iter().any(|queue| **queue == *place.queue));
+        of_queues.map(|(_, waiting)| waiting.iter().filter(|(_, answer)| answer.is_awaited()).count()).sum()
+    }
+
     fn forget_who_left(&mut self) {
         for waiting in self.by_place.values_mut() {
             waiting.retain(|(_, answer)| answer.is_awaited());

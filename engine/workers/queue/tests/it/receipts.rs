@@ -2,14 +2,22 @@
 //! waits for it.
 
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Barrier};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringway::{Delivery, Enqueue, ErrorCode, Failure, Function, Message, MessageStatus};
 use ringway_worker_queue::{Clock, Config};
 use serde_json::{Value, json};
 
 use crate::stage::{SOON, Stage, next};
+
+/// Waits until so many calls wait for messages of a queue.
+fn until_waiters(stage: &Stage, queue: &str, count: usize) {
+    let started = Instant::now();
+    while stage.stats(queue)["waiters"] != count {
+        assert!(started.elapsed() < SOON, "wanted {count} waiters, found {}", stage.stats(queue));
+        std::thread::yield_now();
+    }
+}
 
 #[test]
 fn an_enqueued_call_tells_its_handler_what_it_is_and_its_sender_how_it_ended() {
@@ -87,6 +95,7 @@ fn who_waits_hears_of_every_end_also_of_one_that_is_not_kept() {
         std::thread::spawn(move || receipt.wait(SOON).unwrap())
     };
     let waiters = [waiting(&first), waiting(&first), waiting(&second)];
+    until_waiters(&stage, "w", 3);
     assert!(second.cancel().unwrap());
     let given = stage.accept("w::late");
     next(&given);
@@ -103,6 +112,7 @@ fn a_wait_ends_at_its_deadline_and_leaves_nothing_behind() {
     let error = receipt.wait(Duration::from_millis(5)).unwrap_err();
     assert_eq!(error.code, ErrorCode::DeadlineExceeded);
     assert!(!receipt.state().unwrap().status.has_ended());
+    until_waiters(&stage, "d", 0);
     let given = stage.accept("d::work");
     next(&given);
     assert_eq!(futures_lite::future::block_on(receipt.wait_async(SOON)).unwrap().status, MessageStatus::Done);
@@ -112,17 +122,11 @@ fn a_wait_ends_at_its_deadline_and_leaves_nothing_behind() {
 fn a_wait_outlives_a_restart_of_the_queue() {
     let mut stage = Stage::new();
     let receipt = stage.client.enqueue("o::work", &1, &Enqueue::to("o")).unwrap();
-    let begun = Arc::new(Barrier::new(3));
-    let (of_thread, of_task) = ((receipt.clone(), Arc::clone(&begun)), (receipt, Arc::clone(&begun)));
-    let blocking = std::thread::spawn(move || {
-        of_thread.1.wait();
-        of_thread.0.wait(SOON).unwrap()
-    });
-    let task = std::thread::spawn(move || {
-        of_task.1.wait();
-        futures_lite::future::block_on(of_task.0.wait_async(SOON)).unwrap()
-    });
-    begun.wait();
+    let of_thread = receipt.clone();
+    let blocking = std::thread::spawn(move || of_thread.wait(SOON).unwrap());
+    let waiting = async move { receipt.wait_async(SOON).await.unwrap() };
+    let task = std::thread::spawn(move || futures_lite::future::block_on(waiting));
+    until_waiters(&stage, "o", 2);
     stage.restart();
     let given = stage.accept("o::work");
     next(&given);
