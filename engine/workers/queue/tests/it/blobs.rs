@@ -118,6 +118,8 @@ fn what_is_not_taken_leaves_nothing() {
 #[test]
 fn a_damaged_blob_makes_a_dead_letter_that_can_be_mended() {
     let stage = stage();
+    // An attempt would read it before it is damaged.
+    stage.call("queue::pause", json!({ "queue": "b" }));
     let receipt = enqueue(&stage, "b", &long("d"));
     let id = files(&stage).remove(0);
     let path = stage.store().blobs().unwrap().folder().join(&id);
@@ -126,6 +128,7 @@ fn a_damaged_blob_makes_a_dead_letter_that_can_be_mended() {
     damaged[1500] ^= 1;
     std::fs::write(&path, damaged).unwrap();
     let given = stage.accept("b::work");
+    stage.call("queue::resume", json!({ "queue": "b" }));
     let dead = receipt.wait(SOON).unwrap();
     assert_eq!((dead.status, dead.attempts), (MessageStatus::Dead, 1));
     let error = dead.error.unwrap();
