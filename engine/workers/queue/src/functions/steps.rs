@@ -168,7 +168,7 @@ fn step(core: &mut Core, request: &StepRequest, answer: Answer<StepAnswer>) {
         Ok(ticket) => core.after(
             ticket,
             Box::new(move |_, outcome| {
-                answer.give(written(CODE, outcome).map(|()| StepAnswer { kept: true }))
+                answer.give(written(CODE, outcome).map(|()| StepAnswer { kept: true }));
             }),
         ),
         Err(failure) => answer.give(Err(failure)),
