@@ -283,11 +283,11 @@ impl Caller {
     }
 }
 
-/// Reads a message with its data, unless that lies in a blob.
-pub(crate) fn read_parts(
-    store: &dyn Store,
-    place: &Place,
-) -> Result<Option<(Head, Option<Box<RawValue>>)>, Unreadable> {
+/// A message with its data, unless that lies in a blob.
+pub(crate) type Parts = (Head, Option<Box<RawValue>>);
+
+/// Reads a message, but no blob.
+pub(crate) fn read_parts(store: &dyn Store, place: &Place) -> Result<Option<Parts>, Unreadable> {
     let key = place.key();
     let get =
         |table: &'static str| store.get(table, &key).map_err(|error| Unreadable::new(table, &key, error));

@@ -170,7 +170,7 @@ impl<'a> Step<'a> {
     }
 
     fn with_state<R>(&self, look: impl FnOnce(&mut State) -> R) -> Option<R> {
-        Some(look(&mut *self.context.meta.as_ref()?.steps.0.get()?.lock()))
+        Some(look(&mut self.context.meta.as_ref()?.steps.0.get()?.lock()))
     }
 
     /// Whether the queue has not been asked yet what it keeps.

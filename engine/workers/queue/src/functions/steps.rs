@@ -193,7 +193,7 @@ fn step(core: &mut Core, place: &Place, request: &StepRequest, answer: Answer<St
         Ok(ticket) => core.after(
             ticket,
             Box::new(move |_, outcome| {
-                answer.give(written(CODE, outcome).map(|()| StepAnswer { kept: true }))
+                answer.give(written(CODE, outcome).map(|()| StepAnswer { kept: true }));
             }),
         ),
         Err(failure) => answer.give(Err(failure)),
