@@ -6,6 +6,8 @@ pub(crate) mod judge;
 pub(crate) mod load;
 pub(crate) mod scene;
 
+mod rot;
+
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 

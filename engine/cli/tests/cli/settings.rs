@@ -358,3 +358,40 @@ fn an_engine_keeps_everything_on_nats_and_says_what_is_wrong_there() {
     up.run(&["state", "get", "orders", "7"]).prints("5\n");
     up.stop();
 }
+
+#[test]
+fn a_flipped_bit_is_told_and_set_aside_and_everything_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let start = || Up::start(&["--data", data.to_str().unwrap()], folder.path());
+    let (up, keys) = (start(), ["a", "b", "c", "d"]);
+    let value = |key: &str| format!("\"the value of {key}\"");
+    for key in keys {
+        assert_eq!(up.run(&["state", "set", "s", key, &value(key)]).code, Some(0));
+    }
+    up.stop();
+    let index = data.join("index-1.redb");
+    let mut bytes = std::fs::read(&index).unwrap();
+    let at = bytes.windows(14).position(|window| window == b"the value of b").expect("it is in the index");
+    bytes[at] ^= 1;
+    std::fs::write(&index, &bytes).unwrap();
+
+    let up = start();
+    let names = std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().path());
+    let mut aside = names.filter(|path| path.to_string_lossy().contains("index-1.redb.damaged-"));
+    let aside = aside.next().expect("the damaged file is set aside");
+    assert!(
+        up.started.contains("was damaged") && up.started.contains(aside.to_str().unwrap()),
+        "{}",
+        up.started
+    );
+    assert_eq!(std::fs::read(&aside).unwrap(), bytes, "as it was found");
+    for key in keys {
+        up.run(&["state", "get", "s", key]).prints(&format!("{}\n", value(key)));
+    }
+    assert_eq!(up.run(&["trigger", "store::verify", "--json", "{}"]).json()["damage"], json!([]));
+    up.stop();
+    let up = start();
+    assert!(!up.started.contains("damaged"), "what was mended stays so: {}", up.started);
+    up.stop();
+}

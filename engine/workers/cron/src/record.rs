@@ -1,7 +1,7 @@
 //! What is known of a job on disk: a version byte, then JSON. The table is `cron`, the key the trigger's id; the README has
 //! the fields. Read when a job is bound, written before its function is called. It must not know when that is.
 
-use ringway_store::{Batch, StoreError};
+use ringway_store::Batch;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Bound;

@@ -323,10 +323,13 @@ impl Core {
             Err(error) => {
                 // What does not hold or does not fit will not do so later either; for the rest the store may get well.
                 let refused = matches!(error, StoreError::Precondition { .. } | StoreError::TooLarge { .. });
-                if !refused && !self.machine.is_stalled() {
+                // Where senders are quicker than the disk, one that is sent back is no reason to hold up deliveries.
+                let crowded = matches!(error, StoreError::Busy { .. }) && self.machine.is_arrival(ticket);
+                let stalls = !refused && !crowded;
+                if stalls && !self.machine.is_stalled() {
                     tracing::error!(%error, "the store takes nothing, nothing is delivered until it does");
                 }
-                self.machine.not_committed(now_ms, ticket, !refused);
+                self.machine.not_committed(now_ms, ticket, stalls);
             }
         }
         for then in self.after.remove(&ticket).unwrap_or_default() {

@@ -451,6 +451,11 @@ impl Machine {
         self.queues[queue].insert(seq, entry, now_ms);
     }
 
+    /// Whether a commit is of messages that come.
+    pub(crate) fn is_arrival(&self, ticket: Ticket) -> bool {
+        matches!(self.pending.get(&ticket), Some(Pending::Arrival(_)))
+    }
+
     /// A batch was not written. `again`: the store takes nothing now, and may later.
     pub(crate) fn not_committed(&mut self, now_ms: u64, ticket: Ticket, again: bool) {
         if again {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ringway::protocol::control::TriggerTypeSpec;
 use ringway::{CallError, ErrorCode, Worker};
+use ringway_worker_kit::text::sorted;
 use ringway_worker_kit::{Binding, Condition};
 use serde_json::{Value, json};
 
@@ -38,13 +39,6 @@ pub(crate) fn parse(config: &Value) -> Result<Filter, CallError> {
         }
     };
     Ok(Filter { scope: name("scope")?, key: name("key")?, text: sorted(config) })
-}
-
-/// JSON text that is the same whatever the order of keys, which an SDK need not keep from one start to the next.
-fn sorted(value: &Value) -> String {
-    let mut value = value.clone();
-    value.sort_all_objects();
-    value.to_string()
 }
 
 /// By what a trigger is known again after a restart, whatever its id is then: function, configuration, metadata.
