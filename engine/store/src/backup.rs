@@ -2,8 +2,10 @@
 //! commits go on. Used by the command line; it must not know how entries are stored.
 //!
 //! `RWBACKUP`, version (4), revision (8); then per entry lengths of key (4) and value (4), revision (8), seal (8), key,
-//! value; then four bytes of ones, the number of entries (8), and a checksum of everything before (8). Little-endian.
+//! value; then four bytes of ones, the number of entries (8). Since version 2 the blobs follow that entries hold: a byte 1, id
+//! (32), length (8), bytes; a byte 0 ends them. Last, a checksum of everything before (8). Little-endian.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -13,6 +15,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::blobs::{self, BlobError, BlobId, Blobs};
 use crate::embedded::{Embedded, FORMAT, Options};
 use crate::error::OpenError;
 use crate::index::Facts;
@@ -22,11 +25,18 @@ use crate::store::Store;
 use crate::{files, keys, limits};
 
 const MAGIC: &[u8; 8] = b"RWBACKUP";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The version before blobs, which is read too.
+const VERSION_WITHOUT_BLOBS: u32 = 1;
 const END: u32 = u32::MAX;
+const BLOB_FOLLOWS: u8 = 1;
+const BLOBS_END: u8 = 0;
 
 /// Entries that are read or written at once.
 const CHUNK: usize = 4096;
+
+/// Bytes of a blob that are read at once.
+const PIECE: usize = 1 << 20;
 
 /// What a backup holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +45,8 @@ pub struct Backup {
     pub revision: u64,
     /// How many entries it has.
     pub entries: u64,
+    /// How many blobs it has. One that is held and was damaged or missing is left out.
+    pub blobs: u64,
 }
 
 /// Counts a checksum over what passes.
@@ -80,10 +92,15 @@ pub fn backup(store: &dyn Store, path: &Path) -> Result<Backup, OpenError> {
         return Err(OpenError::Target { path: path.to_owned() });
     }
     let (new, file) = create_beside(path).map_err(io)?;
+    let blobs = store.blobs();
+    // What is held now is to be there when its turn comes.
+    blobs.inspect(|blobs| blobs.collect_nothing());
     let taken = write(store, file, &io).and_then(|taken| {
         fs::rename(&new, path).map_err(io)?;
         Ok(taken)
     });
+    // What could not be removed is swept when the store is opened.
+    blobs.inspect(|blobs| drop(blobs.collect_again(store)));
     match taken {
         Ok(taken) => {
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
@@ -141,11 +158,56 @@ fn write(store: &dyn Store, file: File, io: &impl Fn(io::Error) -> OpenError) ->
     }
     file.put(&END.to_le_bytes()).map_err(io)?;
     file.put(&entries.to_le_bytes()).map_err(io)?;
+    let blobs = match store.blobs() {
+        Some(blobs) => write_blobs(blobs, blobs::held(&*at)?, &mut file, io)?,
+        None => 0,
+    };
+    file.put(&[BLOBS_END]).map_err(io)?;
     let sum = file.sum.digest();
     file.inner.write_all(&sum.to_le_bytes()).map_err(io)?;
     let file = file.inner.into_inner().map_err(|error| io(error.into_error()))?;
     file.sync_all().map_err(io)?;
-    Ok(Backup { revision: at.revision(), entries })
+    Ok(Backup { revision: at.revision(), entries, blobs })
+}
+
+fn write_blobs(
+    blobs: &Blobs,
+    held: HashSet<BlobId>,
+    file: &mut Summed<impl Write>,
+    io: &impl Fn(io::Error) -> OpenError,
+) -> Result<u64, OpenError> {
+    let mut held: Vec<BlobId> = held.into_iter().collect();
+    held.sort_unstable();
+    let mut count = 0;
+    for id in held {
+        // Read twice, since its length comes first and it may not be whole.
+        let Ok(length) = blobs.bytes(&id) else { continue };
+        if blobs.read_pieces(&id, |_| Ok::<_, BlobError>(())).is_err() {
+            continue;
+        }
+        file.put(&[BLOB_FOLLOWS]).map_err(io)?;
+        file.put(id.as_bytes()).map_err(io)?;
+        file.put(&length.to_le_bytes()).map_err(io)?;
+        let pieces = blobs.read_pieces(&id, |piece| file.put(piece).map_err(BlobFailure::Write));
+        pieces.map_err(|failure| match failure {
+            BlobFailure::Write(error) => io(error),
+            BlobFailure::Read(error) => io(io::Error::other(error.to_string())),
+        })?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// Why a blob did not come into a backup.
+enum BlobFailure {
+    Write(io::Error),
+    Read(BlobError),
+}
+
+impl From<BlobError> for BlobFailure {
+    fn from(error: BlobError) -> Self {
+        Self::Read(error)
+    }
 }
 
 /// Makes a store from a backup. The backup is read twice: nothing is made from one that is not whole.
@@ -153,7 +215,7 @@ fn write(store: &dyn Store, file: File, io: &impl Fn(io::Error) -> OpenError) ->
 /// # Errors
 /// [`OpenError::NotEmpty`] if there is anything in the folder, [`OpenError::Backup`] if the backup is not whole.
 pub fn restore(path: &Path, folder: &Path, options: &Options) -> Result<Backup, OpenError> {
-    read(path, &mut |_| Ok(()))?;
+    read(path, &mut |_| Ok(()), None)?;
     let io = |source| OpenError::io(folder, folder, source);
     files::make_folder(&*options.files, folder).map_err(io)?;
     if fs::read_dir(folder).map_err(io)?.next().is_some() {
@@ -164,7 +226,8 @@ pub fn restore(path: &Path, folder: &Path, options: &Options) -> Result<Backup, 
     let mut chunk: Vec<Version> = Vec::new();
     let mut bytes = 0;
     let index = |reason| OpenError::Index { path: pair.paths[0].clone(), reason };
-    let backup = read(path, &mut |version| {
+    let blobs = Blobs::open(folder, Arc::clone(&options.files));
+    let mut each = |version: Version| {
         bytes += version.2.as_ref().map_or(0, |value| value.len());
         chunk.push(version);
         if chunk.len() < CHUNK && bytes < limits::MEMORY_BYTES_MAX {
@@ -173,7 +236,8 @@ pub fn restore(path: &Path, folder: &Path, options: &Options) -> Result<Backup, 
         bytes = 0;
         let versions = std::mem::take(&mut chunk);
         pair.apply(|| Box::new(versions.clone().into_iter()), new).map_err(index)
-    })?;
+    };
+    let backup = read(path, &mut each, Some(&blobs))?;
     // The revision comes last: a restore that was cut short lacks the file that names the format, and is made anew.
     let facts = Facts { format: FORMAT, revision: backup.revision };
     pair.apply(|| Box::new(chunk.clone().into_iter()), facts).map_err(index)?;
@@ -188,10 +252,15 @@ pub fn restore(path: &Path, folder: &Path, options: &Options) -> Result<Backup, 
 /// # Errors
 /// [`OpenError::Backup`] if it is not whole.
 pub fn check(path: &Path) -> Result<Backup, OpenError> {
-    read(path, &mut |_| Ok(()))
+    read(path, &mut |_| Ok(()), None)
 }
 
-fn read(path: &Path, entry: &mut dyn FnMut(Version) -> Result<(), OpenError>) -> Result<Backup, OpenError> {
+/// Reads a backup, gives each entry away, and writes its blobs where there is a place for them.
+fn read(
+    path: &Path,
+    entry: &mut dyn FnMut(Version) -> Result<(), OpenError>,
+    blobs: Option<&Blobs>,
+) -> Result<Backup, OpenError> {
     let bad = |reason: String| OpenError::Backup { path: path.to_owned(), reason };
     let cut = |error: io::Error| match error.kind() {
         io::ErrorKind::UnexpectedEof => bad("it ends early".to_owned()),
@@ -203,7 +272,7 @@ fn read(path: &Path, entry: &mut dyn FnMut(Version) -> Result<(), OpenError>) ->
         return Err(bad("it does not begin like one".to_owned()));
     }
     let version = u32::from_le_bytes(file.take().map_err(cut)?);
-    if version != VERSION {
+    if ![VERSION, VERSION_WITHOUT_BLOBS].contains(&version) {
         return Err(bad(format!("wanted version {VERSION}, found {version}")));
     }
     let revision = u64::from_le_bytes(file.take().map_err(cut)?);
@@ -228,11 +297,36 @@ fn read(path: &Path, entry: &mut dyn FnMut(Version) -> Result<(), OpenError>) ->
         entries += 1;
     }
     let told = u64::from_le_bytes(file.take().map_err(cut)?);
+    let mut blob_count = 0;
+    while version != VERSION_WITHOUT_BLOBS && file.take::<1>().map_err(cut)? == [BLOB_FOLLOWS] {
+        let id: [u8; 32] = file.take().map_err(cut)?;
+        let length = u64::from_le_bytes(file.take().map_err(cut)?);
+        if length > limits::BLOB_BYTES_MAX {
+            return Err(bad(format!("blob {blob_count} has a length that no blob has")));
+        }
+        let mut left = length;
+        let mut writer = blobs.map(Blobs::writer).transpose().map_err(|error| bad(error.to_string()))?;
+        while left > 0 {
+            let piece = usize::try_from(left).map_or(PIECE, |left| left.min(PIECE));
+            let bytes = file.take_vec(piece).map_err(cut)?;
+            if let Some(writer) = &mut writer {
+                writer.write(&bytes).map_err(|error| bad(error.to_string()))?;
+            }
+            left -= piece as u64;
+        }
+        if let Some(writer) = writer {
+            let pin = writer.finish().map_err(|error| bad(error.to_string()))?;
+            if pin.id().as_bytes() != id {
+                return Err(bad(format!("blob {blob_count} does not have the hash that names it")));
+            }
+        }
+        blob_count += 1;
+    }
     let sum = file.sum.digest();
     let mut end = [0; 8];
     file.inner.read_exact(&mut end).map_err(cut)?;
     if told != entries || u64::from_le_bytes(end) != sum {
         return Err(bad("its checksum does not fit it".to_owned()));
     }
-    Ok(Backup { revision, entries })
+    Ok(Backup { revision, entries, blobs: blob_count })
 }

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::batch::{Batch, Durability};
+use crate::blobs::Blobs;
 use crate::committer::{Core, Job};
 use crate::error::{OpenError, StoreError};
 use crate::files::{self, Disk, Files};
@@ -65,6 +66,7 @@ impl Default for Options {
 #[derive(Debug)]
 pub struct Embedded {
     core: Arc<Core>,
+    blobs: Blobs,
     paths: [PathBuf; 2],
     threads: Mutex<Vec<JoinHandle<()>>>,
     _lock: Lock,
@@ -150,6 +152,8 @@ impl Embedded {
         let view = View { active: Arc::new(memory), frozen: None, index: Arc::new(index) };
         let at = At { view: Arc::new(view), revision: report.revision };
         let core = Arc::new(Core::new(folder.to_owned(), options, counters, at, released));
+        let blobs = Blobs::open(folder, Arc::clone(&core.options.files));
+        blobs.sweep(&core.current.read().clone()).map_err(|error| OpenError::blobs(&blobs, error))?;
         if found.used.len() > 1 {
             // Else each crash of an engine that crashes again and again would leave one segment more.
             core.move_now(&pair);
@@ -166,7 +170,7 @@ impl Embedded {
                 return Err(error);
             }
         };
-        Ok((Self { core, paths, threads: Mutex::new(vec![committer, mover]), _lock: lock }, report))
+        Ok((Self { core, blobs, paths, threads: Mutex::new(vec![committer, mover]), _lock: lock }, report))
     }
 
     /// As [`Embedded::open`], where there is a store already; makes nothing where there is none.
@@ -259,6 +263,10 @@ impl Store for Embedded {
 
     fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
         Ok(Box::new(self.at()))
+    }
+
+    fn blobs(&self) -> Option<&Blobs> {
+        Some(&self.blobs)
     }
 
     fn get(&self, table: &str, key: &[u8]) -> Result<Option<Value>, StoreError> {

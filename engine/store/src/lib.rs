@@ -11,6 +11,7 @@
 
 pub mod backup;
 pub mod batch;
+pub mod blobs;
 mod committer;
 pub mod embedded;
 pub mod error;
@@ -32,6 +33,7 @@ pub mod told;
 mod view;
 
 pub use batch::{Batch, Change, Durability, Precondition};
+pub use blobs::{BlobError, BlobId, Blobs};
 pub use embedded::{Embedded, Options};
 pub use error::{OpenError, StoreError};
 pub use metrics::Metrics;

@@ -12,6 +12,9 @@ pub const VALUE_BYTES_MAX: usize = 16 << 20;
 /// Bytes of one batch, so that a group fits in a segment of the log.
 pub const BATCH_BYTES_MAX: usize = 32 << 20;
 
+/// Bytes of a blob.
+pub const BLOB_BYTES_MAX: u64 = 4 << 30;
+
 /// Batches that wait for the committer before `submit` answers `Busy` and `commit` waits.
 pub const WAITING_MAX: usize = 65_536;
 

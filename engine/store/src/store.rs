@@ -6,6 +6,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::batch::{Batch, Durability};
+use crate::blobs::Blobs;
 use crate::error::StoreError;
 use crate::keys;
 use crate::told::{Told, told};
@@ -170,6 +171,11 @@ pub trait Store: Debug + Send + Sync {
     /// # Errors
     /// `Closed`.
     fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError>;
+
+    /// The blobs that lie beside it, where it keeps any.
+    fn blobs(&self) -> Option<&Blobs> {
+        None
+    }
 
     /// Reads one value as it is now.
     ///

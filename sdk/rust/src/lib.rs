@@ -20,6 +20,7 @@
 //! - [`Worker::trigger`] and [`Worker::function`]: calling by name and by resolved handle, blocking or async;
 //! - [`Message`], [`Worker::loan`], [`Attachment`]: large payloads and tensors, read where they were written;
 //! - [`StreamCall`]: streams in both directions;
+//! - [`Worker::enqueue`], [`Receipt`], [`Context::delivery`], [`Context::step`]: work that a queue keeps until it is done;
 //! - [`layer`]: attaches `tracing` events to the active span.
 //!
 //! The blocking API needs no async runtime, and the async one is tied to none.
@@ -65,6 +66,10 @@ mod control;
 
 mod inspect;
 
+mod durable;
+
+mod span;
+
 mod memory;
 
 mod meta;
@@ -86,6 +91,7 @@ mod wire;
 pub use call::{CallOptions, Pending};
 pub use context::{CancelToken, Context};
 pub use counters::{PayloadCounters, payload_counters};
+pub use durable::{Delivery, Enqueue, MessageState, MessageStatus, Receipt};
 pub use error::{CallError, ErrorCode, Failure, HandlerResult};
 pub use executor::BoxFuture;
 pub use function::{Function, Placement, Request, Typed, View};
@@ -104,6 +110,7 @@ pub use ringway_protocol::baggage::Baggage;
 pub use ringway_protocol::header::{DType, Encoding};
 pub use ringway_protocol::{SpanId, Started, TraceContext, TraceId, WorkerId};
 pub use sampler::Sampler;
+pub use span::Span;
 pub use stream::{StreamReader, StreamWriter};
 pub use stream_call::StreamCall;
 pub use worker::{Builder, TriggerProvider, Worker};

@@ -5,6 +5,7 @@
 use ringway_protocol::baggage::Baggage;
 use serde_json::Value;
 
+use crate::durable::KeptSteps;
 use crate::message::Attachment;
 
 pub(crate) const TAG_BAGGAGE: u8 = 1;
@@ -18,6 +19,8 @@ pub(crate) struct Meta {
     pub(crate) baggage: Option<Baggage>,
     pub(crate) trace_state: Option<String>,
     pub(crate) metadata: Option<Value>,
+    /// What the handler of a delivery has learned about its steps; it does not travel.
+    pub(crate) steps: KeptSteps,
 }
 
 impl Meta {
@@ -74,6 +77,7 @@ impl Meta {
             baggage: text(TAG_BAGGAGE).and_then(|text| Baggage::parse(text).ok()),
             trace_state: text(TAG_TRACE_STATE).map(str::to_owned),
             metadata: Self::find(bytes, TAG_METADATA).and_then(|value| serde_json::from_slice(value).ok()),
+            steps: KeptSteps::default(),
         }
     }
 }
@@ -91,6 +95,7 @@ mod tests {
             baggage: Some(baggage),
             trace_state: Some("a=b".into()),
             metadata: Some(serde_json::json!({"n": 1})),
+            ..Meta::default()
         };
         let read = Meta::decode(&meta.encode(&[]));
         assert_eq!(read.baggage.unwrap().get("tenant"), Some("acme"));

@@ -73,7 +73,8 @@ pub(crate) fn run(place: &Place, command: &BackupCommand) -> Result<ExitCode, Fa
         BackupCommand::Create { file, data: None, json } => {
             let answer = of_engine(place, file)?;
             let number = |key: &str| answer.get(key).and_then(Value::as_u64).unwrap_or_default();
-            let taken = Backup { revision: number("revision"), entries: number("entries") };
+            let [revision, entries, blobs] = ["revision", "entries", "blobs"].map(number);
+            let taken = Backup { revision, entries, blobs };
             tell("holds", file, taken, *json)?;
         }
         BackupCommand::Verify { file, json } => {
@@ -106,10 +107,16 @@ fn of_engine(place: &Place, file: &Path) -> Result<Value, Failure> {
 }
 
 fn tell(what: &str, path: &Path, found: Backup, as_json: bool) -> Result<(), Failure> {
-    let Backup { revision, entries } = found;
+    let Backup { revision, entries, blobs } = found;
     if as_json {
-        return output::json(&json!({ "path": path, "revision": revision, "entries": entries }));
+        return output::json(
+            &json!({ "path": path, "revision": revision, "entries": entries, "blobs": blobs }),
+        );
     }
     let count = several(usize::try_from(entries).unwrap_or(usize::MAX), "entry");
-    output::text(&format!("{} {what} {count} as of revision {revision}\n", path.display()))
+    let blobs = match usize::try_from(blobs).unwrap_or(usize::MAX) {
+        0 => String::new(),
+        some => format!(" and {}", several(some, "blob")),
+    };
+    output::text(&format!("{} {what} {count}{blobs} as of revision {revision}\n", path.display()))
 }

@@ -3,9 +3,11 @@
 //! - `values`: what `key=value` means;
 //! - `schema`: reading the JSON Schema of a request;
 //! - `convert`: texts to values, by the schema where there is one;
+//! - `enqueue`: the call goes to a queue;
 //! - `help`: `FN --help`, a page made from the live schema.
 
 mod convert;
+mod enqueue;
 mod help;
 mod schema;
 mod values;
@@ -18,6 +20,7 @@ use clap::{Args, CommandFactory};
 use ringway::{CallError, CallOptions, Encoding, ErrorCode, Message, StreamCall};
 use serde_json::Value;
 
+use self::enqueue::EnqueueOptions;
 use self::schema::Schema;
 use super::word;
 use crate::arguments::{Arguments, Place, duration};
@@ -51,6 +54,8 @@ pub(crate) struct TriggerArguments {
     /// Repeating the call does no harm: try another worker if one dies during it
     #[arg(long)]
     idempotent: bool,
+    #[command(flatten)]
+    enqueue: EnqueueOptions,
     /// Show what the function takes and returns
     #[arg(long, short)]
     help: bool,
@@ -71,10 +76,14 @@ pub(crate) fn run(place: &Place, arguments: &TriggerArguments) -> Result<ExitCod
         return Ok(ExitCode::SUCCESS);
     }
     let is_offered = connection.worker.catalog().functions.iter().any(|offered| *offered.id == *function);
-    if info.is_none() && !is_offered {
+    // A queue waits for a function that is not there yet.
+    if info.is_none() && !is_offered && !arguments.enqueue.is_wanted() {
         return Err(unknown_function(&connection, function));
     }
     let request = request(arguments, info.as_ref(), function)?;
+    if arguments.enqueue.is_wanted() {
+        return enqueue::run(&connection, function, &request, &arguments.enqueue, arguments.timeout);
+    }
     let options = options(arguments)?;
     call(&connection, function, &request, &options, arguments.void, streams_out(info.as_ref()))
         .map_err(|error| explain(&connection, function, error))?;

@@ -69,6 +69,11 @@ impl Host {
         Self { worker, _engine: engine, address }
     }
 
+    /// Where the engine listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Runs the command to its end.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         self.run_with(arguments, &[])

@@ -5,6 +5,7 @@
 
 mod host;
 
+mod enqueue;
 mod keeping;
 mod looking;
 mod running;

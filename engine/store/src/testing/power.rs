@@ -118,6 +118,19 @@ struct PoweredFile {
     file: Arc<dyn File>,
 }
 
+/// The files of a folder and of the folders in it.
+fn files_below(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in Disk.list(folder)? {
+        if path.is_dir() {
+            files.extend(Disk.list(&path)?);
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
 impl Power {
     /// A disk with what is in the folder, whose power goes with the given call that changes or syncs something.
     ///
@@ -125,7 +138,7 @@ impl Power {
     /// What the system says to the reading of the folder.
     pub fn new(folder: &Path, calls: u64) -> io::Result<Self> {
         let mut world = World { calls_left: calls, ..World::default() };
-        for path in Disk.list(folder)? {
+        for path in files_below(folder)? {
             world.names.insert(path.clone(), world.nodes.len());
             world.nodes.push(Node { durable: fs::read(path)?, unsynced: Vec::new() });
         }
@@ -161,7 +174,7 @@ impl Power {
                 _ => dice.below(2) == 0,
             });
         }
-        for path in Disk.list(folder)? {
+        for path in files_below(folder)? {
             if path.file_name().is_some_and(|name| name != "LOCK") {
                 fs::remove_file(path)?;
             }

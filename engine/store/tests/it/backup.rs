@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use ringway_store::{Batch, Durability, Embedded, OpenError, Scan, Store, backup};
+use ringway_store::blobs::{HOLD, HOLD_VALUE, hold_key};
+use ringway_store::{Batch, BlobId, Durability, Embedded, OpenError, Scan, Store, backup};
 
 use crate::tools::{dice, open, small};
 
@@ -46,6 +47,35 @@ fn a_backup_shows_one_revision_and_comes_back() {
     assert_eq!(copy.commit(Batch::new(), Durability::Durable).unwrap(), taken.revision + 1);
     let error = backup::restore(&path, &restored, &small()).unwrap_err();
     assert!(matches!(error, OpenError::NotEmpty { .. }), "{error}");
+}
+
+#[test]
+fn blobs_come_back_and_one_that_is_let_go_meanwhile_is_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = open(&folder.path().join("store"));
+    let blobs = store.blobs().unwrap();
+    let held: Vec<Vec<u8>> = [3_000_000, 1, 0].map(|length| vec![7; length]).into();
+    for bytes in &held {
+        let pin = blobs.put(bytes).unwrap();
+        let batch = Batch::new().put(HOLD, &hold_key(&pin.id(), b"me"), HOLD_VALUE);
+        store.commit(batch, Durability::Durable).unwrap();
+    }
+    drop(blobs.put(b"nobody's").unwrap());
+    let damaged = blobs.put(b"damaged").unwrap();
+    let batch = Batch::new().put(HOLD, &hold_key(&damaged.id(), b"me"), HOLD_VALUE);
+    store.commit(batch, Durability::Durable).unwrap();
+    fs::write(blobs.path(&damaged.id()), "other bytes").unwrap();
+    let path = folder.path().join("backup");
+    let taken = backup::backup(&store, &path).unwrap();
+    assert_eq!((taken.entries, taken.blobs), (4, 3));
+    assert_eq!(backup::check(&path).unwrap(), taken);
+    let restored = folder.path().join("restored");
+    assert_eq!(backup::restore(&path, &restored, &small()).unwrap(), taken);
+    let (copy, _) = open(&restored);
+    for bytes in &held {
+        assert_eq!(copy.blobs().unwrap().read(&BlobId::of(bytes)).unwrap(), *bytes);
+    }
+    assert!(copy.blobs().unwrap().read(&BlobId::of(b"nobody's")).is_err());
 }
 
 #[test]

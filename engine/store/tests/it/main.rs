@@ -8,6 +8,7 @@
 )]
 
 mod backup;
+mod blobs;
 mod damage;
 mod faults;
 mod kill;

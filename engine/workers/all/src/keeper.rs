@@ -25,6 +25,8 @@ struct BackupAnswer {
     /// The commit that it shows.
     revision: u64,
     entries: u64,
+    /// How many blobs; one that is damaged is left out.
+    blobs: u64,
 }
 
 /// Nothing is asked for.
@@ -61,7 +63,8 @@ impl Keeper {
             }
             let taken = backup::backup(&*open(&backed_up)?.shared(), &request.path)
                 .map_err(|error| Failure::with_code("BACKUP_ERROR", error.to_string()))?;
-            Ok(BackupAnswer { path: request.path, revision: taken.revision, entries: taken.entries })
+            let backup::Backup { revision, entries, blobs } = taken;
+            Ok(BackupAnswer { path: request.path, revision, entries, blobs })
         };
         let verify = move |_: &ringway::Context, _: Nothing| {
             let damage = open(&looked_at)?

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ringway_config::{Section, Settings};
 use ringway_store::Store;
+use ringway_worker_blob as blob;
 use ringway_worker_configuration as configuration;
 use ringway_worker_cron as cron;
 use ringway_worker_pubsub as pubsub;
@@ -27,6 +28,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::of::<Config, Configuration, _>("configuration", Configuration::start)
             .iii("configuration", &[III_ADAPTER, ("ttl_seconds", None)])
             .live(&["history_max", "value_bytes_max", "delivery_timeout_ms"], Configuration::reconfigure),
+        Row::of::<blob::Config, blob::Blob, _>("blob", blob::Blob::start).fixed(),
         Row::of::<state::Config, state::State, _>("state", state::State::start)
             .iii(
                 "iii-state",

@@ -19,11 +19,18 @@ pub struct Config {
     /// How long the receipt of a message that has ended is kept, in milliseconds; 0 for not at all. Default 3,600,000, an
     /// hour.
     pub receipt_retention_ms: u64,
+    /// Data that is longer lies in a file of its own, as a blob, in bytes. Default 262,144.
+    pub blob_bytes_min: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { queue_configs: BTreeMap::new(), delivery_threads: 2, receipt_retention_ms: 3_600_000 }
+        Self {
+            queue_configs: BTreeMap::new(),
+            delivery_threads: 2,
+            receipt_retention_ms: 3_600_000,
+            blob_bytes_min: 256 << 10,
+        }
     }
 }
 

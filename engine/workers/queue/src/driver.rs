@@ -13,8 +13,11 @@ use ringway_store::{Durability, Store, StoreError};
 use ringway_worker_kit::Clock;
 use ringway_worker_kit::crew::Task;
 
+use crate::blobs::Shelf;
 use crate::config::SubscriberSettings;
 use crate::forget::{self, Forgetter};
+use crate::functions::steps::Usages;
+use crate::functions::wait::{self, Waits};
 use crate::machine::{Machine, Outcome, Ticket, Token};
 use crate::record::{Mode, SettingsRecord, Writes};
 use crate::runner::{Runner, Target, Targets};
@@ -57,17 +60,18 @@ impl fmt::Debug for Driver {
 }
 
 /// Where the answer to a question goes.
+#[derive(Debug)]
 pub(crate) struct Answer<T>(async_channel::Sender<HandlerResult<T>>);
 
 impl<T> Answer<T> {
-    /// Whether nobody waits for it any more.
-    pub(crate) fn is_unwanted(&self) -> bool {
-        self.0.is_closed()
-    }
-
     /// Gives the answer. Nobody may be waiting any more, which is fine.
     pub(crate) fn give(self, answer: HandlerResult<T>) {
         drop(self.0.try_send(answer));
+    }
+
+    /// Whether somebody still waits for it.
+    pub(crate) fn is_awaited(&self) -> bool {
+        !self.0.is_closed()
     }
 }
 
@@ -159,12 +163,17 @@ pub(crate) struct Core {
     pub(crate) triggers: Option<Triggers>,
     pub(crate) clock: Clock,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) shelf: Arc<Shelf>,
     /// Keys whose message is being written, with the commit.
     pub(crate) claims: HashMap<Claim, Ticket>,
     /// Functions bound to each queue.
     bound: HashMap<String, usize>,
     /// Who waits until queues are empty.
     pub(crate) drains: Vec<(Vec<String>, Answer<()>)>,
+    /// Who waits until a message has ended.
+    pub(crate) waits: Waits,
+    /// What attempts under way have kept of steps.
+    pub(crate) step_usages: Usages,
     after: HashMap<Ticket, Vec<After>>,
     /// The first time at which something of a commit under way is to be forgotten.
     forget_at: HashMap<Ticket, u64>,
@@ -184,7 +193,7 @@ impl Core {
         machine: Machine,
         topics: Topics,
         clock: Clock,
-        store: Arc<dyn Store>,
+        (store, shelf): (Arc<dyn Store>, Arc<Shelf>),
         runner: Runner,
         forgetter: Forgetter,
         driver: Driver,
@@ -195,9 +204,12 @@ impl Core {
             triggers: None,
             clock,
             store,
+            shelf,
             claims: HashMap::new(),
             bound: HashMap::new(),
             drains: Vec::new(),
+            waits: Waits::default(),
+            step_usages: Usages::new(),
             after: HashMap::new(),
             forget_at: HashMap::new(),
             committing: 0,
@@ -293,6 +305,7 @@ impl Core {
                 if let Some(task) = self.attempts.remove(&token) {
                     task.detach();
                 }
+                self.step_usages.remove(&token);
                 self.machine.ended(self.clock.now_ms(), token, outcome);
             }
         }
@@ -330,6 +343,8 @@ impl Core {
         self.machine.tick(now_ms);
         loop {
             let output = self.machine.take_output();
+            output.ended.iter().for_each(|ended| wait::tell(self, ended));
+            self.shelf.collect(output.freed);
             if output.commits.is_empty() && output.deliveries.is_empty() && output.missing.is_empty() {
                 output.aborts.iter().for_each(|token| self.abort(*token));
                 break;
@@ -352,7 +367,7 @@ impl Core {
         let Self { machine, drains, .. } = self;
         for number in (0..drains.len()).rev() {
             let (queues, answer) = &drains[number];
-            if queues.iter().all(|queue| machine.is_empty(queue)) || answer.is_unwanted() {
+            if queues.iter().all(|queue| machine.is_empty(queue)) || !answer.is_awaited() {
                 drains.swap_remove(number).1.give(Ok(()));
             }
         }
@@ -361,6 +376,7 @@ impl Core {
     /// Dropping a task gives its call up, and the function is told.
     fn abort(&mut self, token: Token) {
         drop(self.attempts.remove(&token));
+        self.step_usages.remove(&token);
     }
 
     fn commit(&mut self, ticket: Ticket, writes: Writes) {

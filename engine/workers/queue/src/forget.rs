@@ -17,6 +17,9 @@ use crate::record::{self, Forget, Writes};
 /// What is forgotten with one commit.
 const AT_ONCE: usize = 2048;
 
+/// Changes after which a commit takes no more: what one receipt takes along may be much.
+const CHANGES_MAX: usize = 4096;
+
 /// The least time between two commits that do not remove all they can, in milliseconds, so that many receipts that end one
 /// after the other share one; and between two that fail.
 const PAUSE_MS: u64 = 1000;
@@ -144,6 +147,10 @@ fn forget(store: &dyn Store, passed: &mut Vec<u8>, now_ms: u64) -> Result<Found,
     let mut last = None;
     let mut found = if full { Found::More } else { Found::Until(None) };
     for entry in entries {
+        if batch.changes().len() > CHANGES_MAX {
+            found = Found::More;
+            break;
+        }
         match Forget::parse(&entry.key) {
             Ok((at_ms, _)) if at_ms >= now_ms => {
                 found = Found::Until(Some(at_ms));
@@ -168,9 +175,14 @@ fn erase(batch: Batch, store: &dyn Store, what: Forget, now_ms: u64) -> Result<B
     match what {
         Forget::Done(key) => {
             let Some(value) = store.get(record::DONE, &key)? else { return Ok(batch) };
-            let batch = batch.delete(record::DONE, &key);
+            let mut batch = batch.delete(record::DONE, &key);
             let done = record::decode::<record::DoneRecord>(record::DONE, &key, &value.bytes);
-            let Some(id) = done.ok().and_then(|done| done.receipt) else { return Ok(batch) };
+            let Ok(done) = done else { return Ok(batch) };
+            if done.steps {
+                let steps = store.scan(&Scan::table(record::STEP).prefix(&key))?;
+                batch = steps.iter().fold(batch, |batch, step| batch.delete(record::STEP, &step.key));
+            }
+            let Some(id) = done.receipt else { return Ok(batch) };
             let id = id.into_bytes();
             let Some(value) = store.get(record::RECEIPT, &id)? else { return Ok(batch) };
             let its_own = record::decode::<record::ReceiptRecord>(record::RECEIPT, &id, &value.bytes)

@@ -8,11 +8,16 @@ pub(crate) mod enqueue;
 pub(crate) mod letters;
 pub(crate) mod list;
 pub(crate) mod receipt;
+pub(crate) mod steps;
+pub(crate) mod wait;
+
+use std::sync::Arc;
 
 use ringway::{Failure, Function, HandlerResult};
 use ringway_store::StoreError;
 use ringway_worker_kit::store_failure;
 
+use crate::blobs::Shelf;
 use crate::driver::Driver;
 use crate::record::Unreadable;
 use crate::topics::TOPIC;
@@ -21,8 +26,11 @@ use crate::topics::TOPIC;
 pub(crate) const NAME_BYTES_MAX: usize = 128;
 
 /// All functions but the reserved ones.
-pub(crate) fn all(driver: &Driver) -> Vec<Function> {
-    let mut functions = vec![enqueue::enqueue(driver), enqueue::publish(driver), receipt::receipt(driver)];
+pub(crate) fn all(driver: &Driver, shelf: &Arc<Shelf>) -> Vec<Function> {
+    let mut functions =
+        vec![enqueue::enqueue(driver, shelf), enqueue::publish(driver, shelf), receipt::receipt(driver)];
+    functions.push(wait::wait(driver));
+    functions.extend(steps::all(driver));
     functions.extend(control::all(driver));
     functions.extend(dead::all(driver));
     functions.extend([
@@ -36,9 +44,9 @@ pub(crate) fn all(driver: &Driver) -> Vec<Function> {
 }
 
 /// Functions whose ids only the engine may register.
-pub(crate) fn reserved(driver: &Driver) -> Vec<Function> {
+pub(crate) fn reserved(driver: &Driver, shelf: &Arc<Shelf>) -> Vec<Function> {
     vec![
-        enqueue::engine_enqueue(driver, "engine::queue::enqueue"),
+        enqueue::engine_enqueue(driver, shelf, "engine::queue::enqueue"),
         list::topics(driver, "engine::queue::list_topics"),
         list::stats(driver, "engine::queue::topic_stats"),
         list::dead_topics(driver, "engine::queue::dlq_topics"),

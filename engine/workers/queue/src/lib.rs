@@ -11,11 +11,13 @@
 //! This crate must not know the engine; it is told an address and a store.
 #![forbid(unsafe_code)]
 
+mod blobs;
 mod config;
 mod record;
 
 mod machine;
 
+mod attempt;
 mod forget;
 mod runner;
 mod topics;

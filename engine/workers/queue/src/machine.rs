@@ -24,12 +24,15 @@ mod queue;
 mod recover;
 mod settings;
 mod stall;
+mod steps;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use ringway_store::BlobId;
 use serde_json::value::RawValue;
 
+use crate::blobs;
 use crate::config::Config;
 use crate::record::{self, Forget, Mode, Numbers, Place, Writes};
 use numbers::Reserve;
@@ -127,6 +130,18 @@ pub(crate) struct Output {
     pub(crate) aborts: Vec<Token>,
     /// Functions that are not there; the machine wants to hear when they are.
     pub(crate) missing: Vec<String>,
+    /// Messages whose end is on disk.
+    pub(crate) ended: Vec<Ended>,
+    /// Blobs that a message held and holds no more.
+    pub(crate) freed: Vec<BlobId>,
+}
+
+/// A message that has ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) place: Place,
+    /// How; `None` for one that is dead, whose reason is on disk.
+    pub(crate) done: Option<record::DoneRecord>,
 }
 
 /// A message that comes, or comes back: its queue, its number, and the key of its lane.
@@ -136,15 +151,15 @@ type Arrival = (usize, u64, Entry, Arc<str>);
 #[derive(Debug)]
 enum Pending {
     Arrival(Vec<Arrival>),
-    /// Messages of a queue that are no longer to be delivered.
+    /// Messages of a queue that are no longer to be delivered: done, or all of them dead.
     End {
         queue: usize,
-        seqs: Vec<u64>,
-        dead: bool,
+        ended: Vec<(u64, Option<record::DoneRecord>)>,
+        freed: Vec<BlobId>,
         writes: Writes,
     },
     Revival(Vec<Arrival>),
-    Discard(Vec<(usize, u64)>),
+    Discard(Vec<(usize, u64)>, Vec<BlobId>),
     /// What holds in memory already and is written until it is on disk; then the messages of a queue end that came before
     /// a number.
     Kept {
@@ -196,6 +211,10 @@ pub(crate) struct Machine {
     stall: Stall,
     /// Dead messages with which something is being done.
     handled: HashSet<(usize, u64)>,
+    /// What messages hold that are to be delivered.
+    blobs: HashMap<(usize, u64), BlobId>,
+    /// Messages that have not ended and have results of steps.
+    stepped: HashSet<(usize, u64)>,
     /// What was set by function.
     records: HashMap<String, record::SettingsRecord>,
     alarms: BTreeSet<(u64, usize)>,
@@ -221,6 +240,8 @@ impl Machine {
             kept: HashMap::new(),
             stall: Stall::default(),
             handled: HashSet::new(),
+            blobs: HashMap::new(),
+            stepped: HashSet::new(),
             records: HashMap::new(),
             alarms: BTreeSet::new(),
             dice: fastrand::Rng::with_seed(seed),
@@ -295,8 +316,9 @@ impl Machine {
             let Some(seq) = self.numbers.seq() else { return Err(Refused::Behind) };
             let place = Place { queue: Arc::clone(&self.queues[queue].name), seq };
             self.queues[queue].arriving += 1;
-            let long = message.data.get().len() > record::INLINE_BYTES_MAX;
+            let long = message.head.blob.is_none() && message.data.get().len() > record::INLINE_BYTES_MAX;
             let entry = self.entry_of(&message.head, long);
+            self.note_blob(queue, place.seq, &message.head);
             arrivals.push((queue, place.seq, entry, message.head.lane.as_str().into()));
             write_message(&mut writes, &place, message);
             places.push(place);
@@ -316,6 +338,12 @@ impl Machine {
             due_ms: head.due_ms,
             expires_ms: if head.expires_ms == 0 { NEVER } else { head.expires_ms },
             receipt: head.receipt.as_deref().map(Into::into),
+        }
+    }
+
+    fn note_blob(&mut self, queue: usize, seq: u64, head: &record::Head) {
+        if let Some(blob) = &head.blob {
+            self.blobs.insert((queue, seq), blob.id);
         }
     }
 
@@ -373,16 +401,21 @@ impl Machine {
                 }
                 self.insert_all(revived, now_ms);
             }
-            Some(Pending::End { queue, seqs, dead, .. }) => {
-                for seq in seqs {
+            Some(Pending::End { queue, ended, freed, .. }) => {
+                self.output.freed.extend(freed);
+                for (seq, done) in ended {
                     self.queues[queue].remove(seq, now_ms);
-                    self.queues[queue].dead += usize::from(dead);
+                    self.queues[queue].dead += usize::from(done.is_none());
+                    let place = Place { queue: Arc::clone(&self.queues[queue].name), seq };
+                    self.output.ended.push(Ended { place, done });
                 }
                 self.run(queue, now_ms);
             }
-            Some(Pending::Discard(discarded)) => {
+            Some(Pending::Discard(discarded, freed)) => {
+                self.output.freed.extend(freed);
                 for (queue, seq) in discarded {
                     self.handled.remove(&(queue, seq));
+                    self.stepped.remove(&(queue, seq));
                     self.queues[queue].dead -= 1;
                 }
             }
@@ -430,16 +463,18 @@ impl Machine {
         }
         match self.pending.remove(&ticket) {
             Some(Pending::Arrival(arrivals)) => {
-                for (queue, ..) in arrivals {
+                for (queue, seq, ..) in arrivals {
                     self.queues[queue].arriving -= 1;
+                    self.blobs.remove(&(queue, seq));
                 }
             }
             Some(Pending::Revival(revived)) => {
                 for (queue, seq, ..) in revived {
                     self.handled.remove(&(queue, seq));
+                    self.blobs.remove(&(queue, seq));
                 }
             }
-            Some(Pending::Discard(discarded)) => {
+            Some(Pending::Discard(discarded, _)) => {
                 for place in discarded {
                     self.handled.remove(&place);
                 }
@@ -465,7 +500,9 @@ fn write_message(writes: &mut Writes, place: &Place, message: New) {
         writes.put(record::IDEMPOTENCY, key.clone(), &record::IdempotencyRecord { id, expires_ms });
         writes.forget(expires_ms, &Forget::Idempotency(key));
     }
-    if data.get().len() > record::INLINE_BYTES_MAX {
+    if let Some(blob) = &head.blob {
+        blobs::hold(writes, place, &blob.id);
+    } else if data.get().len() > record::INLINE_BYTES_MAX {
         writes.put_bytes(record::BODY, place.key(), record::encode_body(&data));
     } else {
         head.data = Some(data);
@@ -488,7 +525,8 @@ fn erase_attempts(writes: &mut Writes, place: &Place, attempts: u32) {
 }
 
 fn write_end(writes: &mut Writes, place: &Place, done: &record::DoneRecord, retention_ms: u64) {
-    if retention_ms == 0 {
+    // Steps are forgotten by the record that says so.
+    if retention_ms == 0 && !done.steps {
         if let Some(receipt) = &done.receipt {
             writes.delete(record::RECEIPT, receipt.as_bytes().to_vec());
         }

@@ -10,6 +10,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::blobs::BlobRef;
+
 /// Messages that are to be delivered or dead, by place.
 pub(crate) const MESSAGE: &str = "queue.message";
 /// Data that is too long to lie in its message's record, by place.
@@ -18,6 +20,8 @@ pub(crate) const BODY: &str = "queue.body";
 pub(crate) const ATTEMPT: &str = "queue.attempt";
 /// Why a message is dead, by place.
 pub(crate) const DEAD: &str = "queue.dead";
+/// Results of finished steps, by place, ordinal and name.
+pub(crate) const STEP: &str = "queue.step";
 /// How a message ended, by place.
 pub(crate) const DONE: &str = "queue.done";
 /// The place of a message whose sender chose its id, by id.
@@ -134,6 +138,22 @@ impl Place {
         key
     }
 
+    /// The key of the result of a step.
+    pub(crate) fn step_key(&self, ordinal: u32, name: &str) -> Vec<u8> {
+        let mut key = self.attempt_key(ordinal);
+        key.extend_from_slice(name.as_bytes());
+        key
+    }
+
+    /// Reads ordinal and name of the key of a step.
+    pub(crate) fn parse_step(key: &[u8]) -> Result<(u32, String), Unreadable> {
+        let wrong = || Unreadable::new(STEP, key, "wanted a place, 4 bytes of ordinal, and a name");
+        let (_, rest) = Self::parse(STEP, key)?;
+        let (ordinal, name) = rest.split_first_chunk::<4>().ok_or_else(wrong)?;
+        let name = std::str::from_utf8(name).map_err(|_| wrong())?;
+        Ok((u32::from_be_bytes(*ordinal), name.to_owned()))
+    }
+
     /// Reads a key of a message; what follows it is returned as well.
     pub(crate) fn parse<'k>(table: &'static str, key: &'k [u8]) -> Result<(Self, &'k [u8]), Unreadable> {
         let wrong = || Unreadable::new(table, key, "wanted a queue's name, a zero byte and 8 bytes");
@@ -197,9 +217,19 @@ pub(crate) struct Head {
     /// W3C baggage of its sender.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) baggage: Option<String>,
+    /// Where the data lies, if it is long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) blob: Option<BlobRef>,
     /// The data, if it is short.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "there")]
     pub(crate) data: Option<Box<RawValue>>,
+}
+
+impl Head {
+    /// Whether the data lies in a record of its own.
+    pub(crate) fn is_long(&self) -> bool {
+        self.data.is_none() && self.blob.is_none()
+    }
 }
 
 /// Data that is there may be `null`, which is not the same as none.
@@ -246,6 +276,9 @@ pub(crate) struct DoneRecord {
     pub(crate) attempts: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) receipt: Option<String>,
+    /// There are results of steps, which are forgotten with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) steps: bool,
 }
 
 /// Where a message with a chosen id stands.

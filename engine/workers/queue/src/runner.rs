@@ -17,6 +17,8 @@ use ringway_worker_kit::{Condition, Spawner};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use crate::attempt;
+use crate::blobs::read_message;
 use crate::driver::Driver;
 use crate::machine::{Delivery, Failed, Outcome};
 use crate::record::{self, Head, Place, Unreadable};
@@ -164,7 +166,7 @@ impl Caller {
         let (head, data) = match read_message(&*self.store, &delivery.place) {
             Ok(Some(message)) => message,
             Ok(None) => return fatal("MESSAGE_LOST", "its record is not in the store".into()),
-            Err(error) => return fatal("MESSAGE_UNREADABLE", error.to_string()),
+            Err(error) => return fatal(error.code(), error.to_string()),
         };
         let (function, target) = match head.function.clone() {
             Some(function) => (function, None),
@@ -174,26 +176,40 @@ impl Caller {
             },
         };
         let target = target.as_ref().map(|(targets, at)| &targets[*at]);
+        let sender = head.trace.as_deref().and_then(|trace| trace.parse::<TraceContext>().ok());
+        let mut span = attempt::begin(&self.worker, delivery, sender);
+        let call = self.call(delivery, (&head, &data), &function, target, span.context());
+        let outcome = span.within_async(call).await;
+        attempt::end(&mut span, delivery, &message_id(delivery, &head), &function, &outcome);
+        outcome
+    }
+
+    async fn call(
+        &self,
+        delivery: &Delivery,
+        (head, data): (&Head, &RawValue),
+        function: &str,
+        target: Option<&Target>,
+        trace: TraceContext,
+    ) -> Outcome {
         if let Some(target) = target {
-            match self.is_wanted(target.wants.condition(), &data).await {
+            match self.is_wanted(target.wants.condition(), data).await {
                 Ok(true) => {}
                 // Not wanted is done.
                 Ok(false) => return Outcome::Succeeded,
                 Err(error) => {
                     let decides = match target.wants.condition() {
                         Condition::Function(id) => id,
-                        _ => &function,
+                        _ => function,
                     };
                     let absent = self.is_absent(decides).await;
                     return outcome_of(error, decides, absent);
                 }
             }
         }
-        let metadata = metadata(delivery, &head, target.and_then(|target| target.metadata.as_ref()));
+        let metadata = metadata(delivery, head, target.and_then(|target| target.metadata.as_ref()));
         let mut options = CallOptions::new().metadata(metadata);
-        if let Some(trace) = head.trace.as_deref().and_then(|trace| trace.parse::<TraceContext>().ok())
-            && trace.is_valid()
-        {
+        if trace.is_valid() {
             options = options.parent(trace);
         }
         if let Some(baggage) = head.baggage.as_deref().and_then(|baggage| Baggage::parse(baggage).ok()) {
@@ -202,16 +218,16 @@ impl Caller {
         if delivery.timeout_ms > 0 {
             options = options.timeout(Duration::from_millis(delivery.timeout_ms));
         }
-        let handle = self.worker.handle(&function);
-        let message = match Message::json(&data) {
+        let handle = self.worker.handle(function);
+        let message = match Message::json(data) {
             Ok(message) => message,
             Err(error) => return fatal("MESSAGE_UNREADABLE", error.to_string()),
         };
         match handle.call_async_with(&message, &options).await {
             Ok(_) => Outcome::Succeeded,
             Err(error) => {
-                let absent = self.is_absent(&function).await;
-                outcome_of(error, &function, absent)
+                let absent = self.is_absent(function).await;
+                outcome_of(error, function, absent)
             }
         }
     }
@@ -267,40 +283,48 @@ impl Caller {
     }
 }
 
-/// Reads a message with its data.
-pub(crate) fn read_message(
-    store: &dyn Store,
-    place: &Place,
-) -> Result<Option<(Head, Box<RawValue>)>, Unreadable> {
+/// A message with its data, unless that lies in a blob.
+pub(crate) type Parts = (Head, Option<Box<RawValue>>);
+
+/// Reads a message, but no blob.
+pub(crate) fn read_parts(store: &dyn Store, place: &Place) -> Result<Option<Parts>, Unreadable> {
     let key = place.key();
     let get =
         |table: &'static str| store.get(table, &key).map_err(|error| Unreadable::new(table, &key, error));
     let Some(value) = get(record::MESSAGE)? else { return Ok(None) };
     let mut head = record::decode::<Head>(record::MESSAGE, &key, &value.bytes)?;
     let data = match head.data.take() {
-        Some(data) => data,
+        Some(data) => Some(data),
+        None if head.blob.is_some() => None,
         None => match get(record::BODY)? {
-            Some(value) => record::decode_body(&key, &value.bytes)?,
+            Some(value) => Some(record::decode_body(&key, &value.bytes)?),
             None => return Err(Unreadable::new(record::BODY, &key, "it is not there")),
         },
     };
     Ok(Some((head, data)))
 }
 
+/// The id that the sender knows.
+fn message_id(delivery: &Delivery, head: &Head) -> String {
+    head.receipt.clone().unwrap_or_else(|| delivery.place.id())
+}
+
 /// What the function reads beside the data.
 fn metadata(delivery: &Delivery, head: &Head, of_trigger: Option<&Value>) -> Value {
-    let id = head.receipt.clone().unwrap_or_else(|| delivery.place.id());
     let mut metadata = json!({
         "queue": &*delivery.place.queue,
-        "message_id": id,
+        "message_id": message_id(delivery, head),
         "attempt": delivery.attempt,
         "attempts_max": delivery.attempts_max,
         "status": if delivery.attempt == 1 { "first" } else { "retry" },
         "fencing_token": delivery.token,
         "enqueued_at_ms": head.enqueued_ms,
     });
-    if let (Value::Object(fields), Some(of_trigger)) = (&mut metadata, of_trigger) {
-        fields.insert("trigger".to_owned(), of_trigger.clone());
+    if let Some(of_trigger) = of_trigger {
+        metadata["trigger"] = of_trigger.clone();
+    }
+    if !head.lane.is_empty() {
+        metadata["group"] = json!(head.lane);
     }
     metadata
 }
@@ -336,7 +360,8 @@ fn outcome_of(error: CallError, function: &str, absent: bool) -> Outcome {
     let retry_after_ms = asked.or_else(by_code).or(died);
     let code = error.user_code.clone().unwrap_or_else(|| error.code.as_str().to_owned());
     let message = error.message.clone();
-    Outcome::Failed(Failed { code, message, retry_after_ms, fatal: false })
+    let fatal = error.details.as_deref().is_some_and(|details| details["retry"] == false);
+    Outcome::Failed(Failed { code, message, retry_after_ms, fatal })
 }
 
 #[cfg(test)]
@@ -377,5 +402,8 @@ mod tests {
         check(asks, false, &failed("E1", "no", Some(70)));
         let asks = CallError::new(ErrorCode::HandlerError, "250").with_user_code("RETRY_AFTER");
         check(asks, false, &failed("RETRY_AFTER", "250", Some(250)));
+        let hopeless = ringway::Failure::with_code("E2", "never").do_not_retry().into_error();
+        let dead = Failed { code: "E2".into(), message: "never".into(), retry_after_ms: None, fatal: true };
+        check(hopeless, false, &Outcome::Failed(dead));
     }
 }

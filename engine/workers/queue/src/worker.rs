@@ -11,6 +11,7 @@ use ringway_store::{Batch, Durability, Scan, Store, StoreError};
 use ringway_worker_kit::{Clock, Crew};
 use serde_json::Value;
 
+use crate::blobs::Shelf;
 use crate::config::{Config, SettingsError};
 use crate::driver::{Core, Driver};
 use crate::forget::Forgetter;
@@ -70,6 +71,7 @@ pub struct Queue {
     driver: Driver,
     forgetter: Forgetter,
     threads: Mutex<Option<Threads>>,
+    shelf: Arc<Shelf>,
     unreadable: Vec<String>,
 }
 
@@ -95,6 +97,7 @@ impl Queue {
     ) -> Result<Self, StartError> {
         config.check()?;
         let threads = config.delivery_threads;
+        let shelf = Shelf::new(&store, config.blob_bytes_min);
         let first = reserve(&*store)?;
         let mut machine = Machine::new(config, first, clock.now_ms() ^ first.token.rotate_left(32));
         let tables = Stored(&*store);
@@ -120,8 +123,8 @@ impl Queue {
         let (of_core, waker) = (driver.clone(), driver.clone());
         clock.on_set(move || waker.wake());
         let forgetter = Forgetter::default();
-        let core =
-            Core::new(machine, topics, clock.clone(), Arc::clone(&store), runner, forgetter.clone(), of_core);
+        let kept = (Arc::clone(&store), Arc::clone(&shelf));
+        let core = Core::new(machine, topics, clock.clone(), kept, runner, forgetter.clone(), of_core);
         let forgetting = forgetter.start(store, clock)?;
         let thread = match driver.start(core) {
             Ok(thread) => thread,
@@ -132,7 +135,7 @@ impl Queue {
         };
         // From here on dropping the queue ends what was started.
         let threads = Threads { driver: thread, crew, forgetting };
-        let queue = Self { worker, driver, forgetter, threads: Mutex::new(Some(threads)), unreadable };
+        let queue = Self { worker, driver, forgetter, threads: Mutex::new(Some(threads)), shelf, unreadable };
         queue.register()?;
         queue.driver.run(|core| {
             let now_ms = core.now_ms();
@@ -142,8 +145,8 @@ impl Queue {
     }
 
     fn register(&self) -> Result<(), CallError> {
-        self.worker.register_all(functions::all(&self.driver))?;
-        match self.worker.register_all(functions::reserved(&self.driver)) {
+        self.worker.register_all(functions::all(&self.driver, &self.shelf))?;
+        match self.worker.register_all(functions::reserved(&self.driver, &self.shelf)) {
             Ok(()) => {}
             // Only what lives in the engine's process may have these names.
             Err(error) if error.code == ringway::ErrorCode::RegistrationConflict => {
@@ -182,6 +185,7 @@ impl Queue {
             drop(crew);
             let _panicked = forgetting.join();
         }
+        self.shelf.close();
         self.worker.shut_down();
     }
 }

@@ -9,6 +9,7 @@ mod caller;
 mod durable;
 mod engine;
 mod renamer;
+mod steps;
 
 use std::error::Error;
 use std::io::BufRead as _;
@@ -33,6 +34,7 @@ fn main() -> Played {
         ["victim", address, prefix, target] => callee::play_victim(address, prefix, target, &orders()),
         ["caller", address, target, point] => caller::play(address, target, point, &orders()),
         ["durable", address, folder, settings] => durable::play(address, folder, settings, &orders()),
+        ["stepper", address, journal, first] => steps::play(address, journal, first, &orders()),
         ["laborer", address, journal] => durable::play_laborer(address, journal, &orders()),
         ["renamer", folder, syncs] => renamer::play(folder, syncs),
         _ => Err(format!("no such part: {words:?}").into()),

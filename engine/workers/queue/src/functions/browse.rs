@@ -69,9 +69,12 @@ struct DeadMessage {
     id: String,
     queue: String,
     function_id: Option<String>,
-    /// Null if it cannot be read.
+    /// Null if it cannot be read, and where it lies in a blob.
     #[schemars(with = "Value")]
     payload: Box<RawValue>,
+    /// The blob with the data, for `blob::get`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blob: Option<String>,
     /// The bytes of a payload that is not JSON, or of the record that it lies in, in base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     payload_base64: Option<String>,
@@ -86,7 +89,7 @@ struct DeadMessage {
     failed_at: u64,
     /// Attempts that failed.
     retries: u32,
-    size_bytes: usize,
+    size_bytes: u64,
     /// The trace that it belongs to.
     trace_id: Option<String>,
     /// The last attempts, at most 20.
@@ -194,9 +197,10 @@ fn describe(snapshot: &dyn Snapshot, letter: Letter) -> HandlerResult<DeadMessag
     let attempts = snapshot.scan(&Scan::table(record::ATTEMPT).prefix(&place.key())).map_err(failed)?;
     let attempts = attempts.iter().filter_map(|entry| attempt(&entry.key, &entry.value.bytes)).collect();
     let (payload, bytes) = payload(snapshot, &place, dead.head.as_ref(), &mut problems);
-    let size_bytes =
-        payload.as_ref().map_or_else(|| bytes.as_ref().map_or(0, Vec::len), |data| data.get().len());
     let head = dead.head.as_ref();
+    let blob = head.and_then(|head| head.blob);
+    let found = payload.as_ref().map(|data| data.get().len()).or_else(|| bytes.as_ref().map(Vec::len));
+    let size_bytes = blob.map_or(found.unwrap_or(0) as u64, |blob| blob.bytes);
     let trace = head.and_then(|head| head.trace.as_deref()?.parse::<TraceContext>().ok());
     let payload = match payload {
         Some(payload) => payload,
@@ -214,6 +218,7 @@ fn describe(snapshot: &dyn Snapshot, letter: Letter) -> HandlerResult<DeadMessag
         size_bytes,
         trace_id: trace.map(|trace| trace.trace_id.to_string()),
         payload,
+        blob: blob.map(|blob| blob.id.to_string()),
         payload_base64: bytes.map(|bytes| STANDARD.encode(bytes)),
         unreadable: (!problems.is_empty()).then(|| problems.join("; ")),
         attempts,
@@ -250,7 +255,7 @@ fn payload(
             }
         },
         None => {
-            if head.is_some() {
+            if head.is_some_and(Head::is_long) {
                 problems.push("its data is not there".to_owned());
             }
             (None, lies_in.map(|value| value.bytes.to_vec()))

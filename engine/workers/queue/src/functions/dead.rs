@@ -336,8 +336,9 @@ const CODE: &str = "edit_failed";
 /// Edits a message as it was read; `false` if it has changed since.
 async fn edit_once(driver: &Driver, dead: Dead, data: Box<RawValue>) -> HandlerResult<bool> {
     let job = move |core: &mut Core, answer: Answer<bool>| {
-        let ticket = core.machine.edit(&dead, data);
-        let then = move |_: &mut Core, outcome| {
+        let (ticket, freed) = core.machine.edit(&dead, data);
+        let then = move |core: &mut Core, outcome| {
+            core.shelf.collect(freed.into_iter().collect());
             answer.give(match outcome {
                 Ok(()) => Ok(true),
                 Err(StoreError::Precondition { .. }) => Ok(false),

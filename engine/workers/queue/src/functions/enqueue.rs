@@ -2,16 +2,19 @@
 //! taken before, by its id or its idempotency key, is not taken again. Nothing is answered before it is on disk.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use ringway::{CallError, Context, ErrorCode, Failure, Function, HandlerResult};
 use ringway_protocol::FunctionId;
+use ringway_store::blobs::Pin;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{check_length, check_name, check_queue, receipt, unreadable, written};
+use crate::blobs::{BlobRef, Shelf};
 use crate::config::{QueueSettings, QueueType};
 use crate::driver::{Answer, Claim, Core, Driver};
 use crate::machine::{New, Refused};
@@ -128,14 +131,36 @@ struct Wanted {
     ttl_ms: Option<u64>,
     group: Option<String>,
     idempotency: Option<(String, u64)>,
+    /// Keeps the blob of long data until the message holds it.
+    pin: Option<Pin>,
 }
 
-pub(super) fn enqueue(driver: &Driver) -> Function {
-    let driver = driver.clone();
+impl Wanted {
+    /// Has long data lie in a blob.
+    async fn shelve(mut self, shelf: &Arc<Shelf>) -> HandlerResult<Self> {
+        self.pin = shelf.put(&self.data).await?;
+        self.head.blob = self.pin.as_ref().map(reference);
+        Ok(self)
+    }
+}
+
+fn reference(pin: &Pin) -> BlobRef {
+    BlobRef { id: pin.id(), bytes: pin.bytes() }
+}
+
+/// Takes a blob away whose message was not taken.
+fn let_go(core: &Core, pin: Option<Pin>) {
+    let id = pin.as_ref().map(Pin::id);
+    drop(pin);
+    core.shelf.collect(id.into_iter().collect());
+}
+
+pub(super) fn enqueue(driver: &Driver, shelf: &Arc<Shelf>) -> Function {
+    let (driver, shelf) = (driver.clone(), Arc::clone(shelf));
     Function::json_async("queue::enqueue", move |context: Context, request: EnqueueRequest| {
-        let driver = driver.clone();
+        let (driver, shelf) = (driver.clone(), Arc::clone(&shelf));
         async move {
-            let wanted = read(&context, request)?;
+            let wanted = read(&context, request)?.shelve(&shelf).await?;
             let mut taken = driver.ask(|core, answer| accept(core, wanted, answer)).await?;
             if taken.duplicate {
                 let status = receipt::of(&driver, taken.id.clone()).await.map(|receipt| receipt.status);
@@ -147,10 +172,10 @@ pub(super) fn enqueue(driver: &Driver) -> Function {
     .description("takes a message and answers when it is on disk")
 }
 
-pub(super) fn engine_enqueue(driver: &Driver, id: &str) -> Function {
-    let driver = driver.clone();
+pub(super) fn engine_enqueue(driver: &Driver, shelf: &Arc<Shelf>, id: &str) -> Function {
+    let (driver, shelf) = (driver.clone(), Arc::clone(shelf));
     Function::json_async(id, move |context: Context, request: EngineEnqueue| {
-        let driver = driver.clone();
+        let (driver, shelf) = (driver.clone(), Arc::clone(&shelf));
         async move {
             let EngineEnqueue { traceparent, baggage, message_receipt_id, .. } = request;
             let plain = EnqueueRequest {
@@ -166,7 +191,7 @@ pub(super) fn engine_enqueue(driver: &Driver, id: &str) -> Function {
                 idempotency_retention_ms: None,
                 ttl_ms: None,
             };
-            let mut wanted = read(&context, plain)?;
+            let mut wanted = read(&context, plain)?.shelve(&shelf).await?;
             wanted.head.trace = traceparent.or(wanted.head.trace);
             wanted.head.baggage = baggage.or(wanted.head.baggage);
             let taken = driver.ask(|core, answer| accept(core, wanted, answer)).await?;
@@ -176,15 +201,17 @@ pub(super) fn engine_enqueue(driver: &Driver, id: &str) -> Function {
     .description("takes a message for a function, as the enqueue action asks for")
 }
 
-pub(super) fn publish(driver: &Driver) -> Function {
-    let driver = driver.clone();
+pub(super) fn publish(driver: &Driver, shelf: &Arc<Shelf>) -> Function {
+    let (driver, shelf) = (driver.clone(), Arc::clone(shelf));
     Function::json_async("iii::durable::publish", move |context: Context, request: PublishRequest| {
-        let driver = driver.clone();
+        let (driver, shelf) = (driver.clone(), Arc::clone(&shelf));
         async move {
             check_name("topic", &request.topic, "topic_not_set")?;
-            let head = head(&context, None);
+            let mut head = head(&context, None);
             let data = or_null(request.data)?;
-            driver.ask(move |core, answer| copy(core, &request.topic, &head, &data, answer)).await
+            let pin = shelf.put(&data).await?;
+            head.blob = pin.as_ref().map(reference);
+            driver.ask(move |core, answer| copy(core, &request.topic, (&head, &data, pin), answer)).await
         }
     })
     .description("publishes to every durable subscriber of a topic, those that are away included")
@@ -206,6 +233,7 @@ fn head(context: &Context, function: Option<String>) -> Head {
         receipt: None,
         trace: trace.is_valid().then(|| trace.to_string()),
         baggage: context.baggage().map(ringway::Baggage::format).filter(|baggage| !baggage.is_empty()),
+        blob: None,
         data: None,
     }
 }
@@ -247,11 +275,12 @@ fn read(context: &Context, request: EnqueueRequest) -> HandlerResult<Wanted> {
         ttl_ms: request.ttl_ms,
         group: request.group,
         idempotency: request.idempotency_key.map(|key| (key, retention_ms)),
+        pin: None,
     })
 }
 
 /// Takes a message, or finds that it was taken before.
-fn accept(core: &mut Core, wanted: Wanted, answer: Answer<Enqueued>) {
+fn accept(core: &mut Core, mut wanted: Wanted, answer: Answer<Enqueued>) {
     let claims = claims(&wanted);
     if let Some(ticket) = claims.iter().find_map(|claim| core.claims.get(claim).copied()) {
         // Another one is being written; when that has ended, it is there, or has failed.
@@ -260,26 +289,43 @@ fn accept(core: &mut Core, wanted: Wanted, answer: Answer<Enqueued>) {
     match known(core, &claims) {
         Ok(None) => {}
         // How it stands is looked up by whoever asks, not here.
-        Ok(Some(id)) => return answer.give(Ok(Enqueued { id, status: String::new(), duplicate: true })),
-        Err(failure) => return answer.give(Err(failure)),
+        Ok(Some(id)) => {
+            let_go(core, wanted.pin);
+            return answer.give(Ok(Enqueued { id, status: String::new(), duplicate: true }));
+        }
+        Err(failure) => {
+            let_go(core, wanted.pin);
+            return answer.give(Err(failure));
+        }
     }
+    let pin = wanted.pin.take();
     let delayed = wanted.delay_ms > 0 || wanted.head.due_ms > core.now_ms();
     let new = match prepare(core, wanted) {
         Ok(new) => new,
-        Err(failure) => return answer.give(Err(failure)),
+        Err(failure) => {
+            let_go(core, pin);
+            return answer.give(Err(failure));
+        }
     };
     let receipt = new.head.receipt.clone();
     let (ticket, places) = match core.machine.enqueue(vec![new]) {
         Ok(taken) => taken,
-        Err(refused) => return answer.give(Err(refusal(&refused))),
+        Err(refused) => {
+            let_go(core, pin);
+            return answer.give(Err(refusal(&refused)));
+        }
     };
     for claim in claims.iter().cloned() {
         core.claims.insert(claim, ticket);
     }
     let id = receipt.or_else(|| places.first().map(record::Place::id)).unwrap_or_default();
-    let then = move |core: &mut Core, outcome| {
+    let then = move |core: &mut Core, outcome: Result<(), _>| {
         for claim in &claims {
             core.claims.remove(claim);
+        }
+        match &outcome {
+            Ok(()) => drop(pin),
+            Err(_) => let_go(core, pin),
         }
         let status = if delayed { "delayed" } else { "waiting" }.to_owned();
         answer.give(written(CODE, outcome).map(|()| Enqueued { id, status, duplicate: false }));
@@ -316,7 +362,7 @@ fn known(core: &Core, claims: &[Claim]) -> HandlerResult<Option<String>> {
 fn prepare(core: &Core, wanted: Wanted) -> HandlerResult<New> {
     let now_ms = core.now_ms();
     let (settings, _) = core.machine.settings(&wanted.queue);
-    let Wanted { queue, mut head, data, delay_ms, ttl_ms, group, idempotency } = wanted;
+    let Wanted { queue, mut head, data, delay_ms, ttl_ms, group, idempotency, pin: _ } = wanted;
     head.lane = lane(&settings, &queue, group, &data)?;
     head.enqueued_ms = now_ms;
     if delay_ms > 0 {
@@ -383,7 +429,12 @@ fn refusal(refused: &Refused) -> Failure {
 }
 
 /// Gives each subscriber of a topic its copy; without any, keeps one for the first that comes.
-fn copy(core: &mut Core, topic: &str, head: &Head, data: &RawValue, answer: Answer<()>) {
+fn copy(
+    core: &mut Core,
+    topic: &str,
+    (head, data, pin): (&Head, &RawValue, Option<Pin>),
+    answer: Answer<()>,
+) {
     let now_ms = core.now_ms();
     let subscribed = core.topics.queues(topic);
     let mut queues: Vec<(String, u64)> = Vec::with_capacity(subscribed.len().max(1));
@@ -397,18 +448,32 @@ fn copy(core: &mut Core, topic: &str, head: &Head, data: &RawValue, answer: Answ
     let mut new = Vec::with_capacity(queues.len());
     for (queue, delay_ms) in queues {
         let (head, data) = (head.clone(), data.to_owned());
-        let wanted = Wanted { queue, head, data, delay_ms, ttl_ms: None, group: None, idempotency: None };
+        let wanted =
+            Wanted { queue, head, data, delay_ms, ttl_ms: None, group: None, idempotency: None, pin: None };
         match prepare(core, wanted) {
             Ok(copy) => new.push(copy),
-            Err(failure) => return answer.give(Err(failure)),
+            Err(failure) => {
+                let_go(core, pin);
+                return answer.give(Err(failure));
+            }
         }
     }
     tracing::trace!(topic, copies = new.len(), now_ms, "published");
     match core.machine.enqueue(new) {
         Ok((ticket, _)) => {
-            core.after(ticket, Box::new(move |_, outcome| answer.give(written("publish_error", outcome))));
+            let then = move |core: &mut Core, outcome: Result<(), _>| {
+                match &outcome {
+                    Ok(()) => drop(pin),
+                    Err(_) => let_go(core, pin),
+                }
+                answer.give(written("publish_error", outcome));
+            };
+            core.after(ticket, Box::new(then));
         }
-        Err(refused) => answer.give(Err(refusal(&refused))),
+        Err(refused) => {
+            let_go(core, pin);
+            answer.give(Err(refusal(&refused)));
+        }
     }
 }
 

@@ -56,6 +56,8 @@ struct Stats {
     /// Messages whose function is not there.
     parked: usize,
     running: usize,
+    /// Calls of `queue::wait` for messages of it.
+    waiters: usize,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -138,6 +140,7 @@ fn stats_of(core: &Core, name: &str) -> Stats {
         delayed,
         parked,
         running,
+        waiters: core.waits.count(&queues),
     }
 }
 

@@ -14,10 +14,10 @@ use crate::machine::Standing;
 use crate::record::{self, End, Place};
 
 #[derive(Debug, Deserialize, JsonSchema)]
-struct Request {
+pub(super) struct Request {
     /// The id that `queue::enqueue` answered.
     #[serde(default)]
-    id: String,
+    pub(super) id: String,
 }
 
 /// How a message stands.
@@ -38,6 +38,28 @@ pub(crate) struct Receipt {
     /// Why it is dead.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+}
+
+impl Receipt {
+    fn new(id: &str, place: &Place, status: &'static str, attempts: u32) -> Self {
+        let (id, queue) = (id.to_owned(), place.queue.to_string());
+        Self { id, queue, status, attempts, due_ms: None, ended_ms: None, error: None }
+    }
+
+    /// Of a message that is no more.
+    pub(super) fn of_done(id: &str, place: &Place, done: &record::DoneRecord) -> Self {
+        let status = match done.end {
+            End::Done => "done",
+            End::Cancelled => "cancelled",
+            End::Discarded => "discarded",
+        };
+        Self { ended_ms: Some(done.at_ms), ..Self::new(id, place, status, done.attempts) }
+    }
+
+    /// Whether nothing more happens to the message by itself.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended_ms.is_some()
+    }
 }
 
 pub(super) fn receipt(driver: &Driver) -> Function {
@@ -93,18 +115,6 @@ pub(super) async fn of(driver: &Driver, id: String) -> HandlerResult<Receipt> {
     Err(not_found(&id))
 }
 
-fn blank(id: &str, place: &Place, status: &'static str, attempts: u32) -> Receipt {
-    Receipt {
-        id: id.to_owned(),
-        queue: place.queue.to_string(),
-        status,
-        attempts,
-        due_ms: None,
-        ended_ms: None,
-        error: None,
-    }
-}
-
 fn alive(id: &str, place: &Place, standing: Standing, now_ms: u64) -> Receipt {
     let delayed = standing.due_ms > now_ms;
     let status = match (standing.running, delayed) {
@@ -114,7 +124,7 @@ fn alive(id: &str, place: &Place, standing: Standing, now_ms: u64) -> Receipt {
     };
     let due_ms = (status == "delayed").then_some(standing.due_ms);
     let attempts = standing.attempts.saturating_add(u32::from(standing.running));
-    Receipt { due_ms, ..blank(id, place, status, attempts) }
+    Receipt { due_ms, ..Receipt::new(id, place, status, attempts) }
 }
 
 fn ended(store: &dyn Store, id: &str, place: &Place) -> HandlerResult<Option<Receipt>> {
@@ -125,16 +135,11 @@ fn ended(store: &dyn Store, id: &str, place: &Place) -> HandlerResult<Option<Rec
         let dead = record::decode::<record::DeadRecord>(record::DEAD, &key, &value.bytes);
         let dead = dead.map_err(|error| unreadable("RECEIPT_ERROR", &error))?;
         let error = Some(format!("{}: {}", dead.code, dead.message));
-        let receipt = blank(id, place, "dead", dead.attempts);
+        let receipt = Receipt::new(id, place, "dead", dead.attempts);
         return Ok(Some(Receipt { ended_ms: Some(dead.at_ms), error, ..receipt }));
     }
     let Some(value) = get(record::DONE)? else { return Ok(None) };
     let done = record::decode::<record::DoneRecord>(record::DONE, &key, &value.bytes);
     let done = done.map_err(|error| unreadable("RECEIPT_ERROR", &error))?;
-    let status = match done.end {
-        End::Done => "done",
-        End::Cancelled => "cancelled",
-        End::Discarded => "discarded",
-    };
-    Ok(Some(Receipt { ended_ms: Some(done.at_ms), ..blank(id, place, status, done.attempts) }))
+    Ok(Some(Receipt::of_done(id, place, &done)))
 }

@@ -3,8 +3,11 @@
 
 use std::sync::Arc;
 
+use ringway_store::BlobId;
+
 use super::queue::{Entry, NEVER, State};
 use super::{ATTEMPTS_KEPT, Delivery, Failed, Machine, Outcome, Pending, Ticket, Token, erase, write_end};
+use crate::blobs;
 use crate::record::{self, Place, Writes};
 
 /// Messages that end with one commit when a subscription does.
@@ -114,9 +117,11 @@ impl Machine {
     fn bury(&mut self, queue: usize, seq: u64, dead: &record::DeadRecord, mut writes: Writes, now_ms: u64) {
         let place = Place { queue: Arc::clone(&self.queues[queue].name), seq };
         writes.put(record::DEAD, place.key(), dead);
+        // Its record names it, for whoever revives or discards it.
+        self.blobs.remove(&(queue, seq));
         self.queues[queue].end(seq, now_ms);
-        let again = writes.clone();
-        self.commit(Pending::End { queue, seqs: vec![seq], dead: true, writes: again }, writes);
+        let (ended, again) = (vec![(seq, None)], writes.clone());
+        self.commit(Pending::End { queue, ended, freed: Vec::new(), writes: again }, writes);
     }
 
     fn finish(&mut self, queue: usize, seq: u64, end: record::End, now_ms: u64) -> Option<Ticket> {
@@ -129,13 +134,27 @@ impl Machine {
             at_ms: now_ms,
             attempts,
             receipt: entry.receipt.as_deref().map(Into::into),
+            steps: self.stepped.remove(&(queue, seq)),
         };
         let mut writes = Writes::default();
         erase(&mut writes, &place, entry.long, entry.attempts);
         write_end(&mut writes, &place, &done, self.config.receipt_retention_ms);
         at.end(seq, now_ms);
-        let again = writes.clone();
-        Some(self.commit(Pending::End { queue, seqs: vec![seq], dead: false, writes: again }, writes))
+        let freed = self.let_go(&mut writes, queue, &place);
+        let (ended, again) = (vec![(seq, Some(done))], writes.clone());
+        Some(
+            self.commit(
+                Pending::End { queue, ended, freed: freed.into_iter().collect(), writes: again },
+                writes,
+            ),
+        )
+    }
+
+    /// Has a message that ends let its data go.
+    fn let_go(&mut self, writes: &mut Writes, queue: usize, place: &Place) -> Option<BlobId> {
+        let freed = self.blobs.remove(&(queue, place.seq))?;
+        blobs::let_go(writes, place, &freed);
+        Some(freed)
     }
 
     /// Ends a message that is to be delivered, whatever is under way. `None` if there is none, or its end is being written.
@@ -173,17 +192,31 @@ impl Machine {
         seqs.sort_unstable();
         for seqs in seqs.chunks(AT_ONCE) {
             let mut writes = Writes::default();
+            let (mut ended, mut freed) = (Vec::new(), Vec::new());
             for seq in seqs {
                 let Some(entry) = self.queues[queue].entries.get(seq) else { continue };
                 let place = Place { queue: Arc::clone(&self.queues[queue].name), seq: *seq };
                 erase(&mut writes, &place, entry.long, entry.attempts);
+                let done = record::DoneRecord {
+                    end: record::End::Cancelled,
+                    at_ms: now_ms,
+                    attempts: entry.attempts,
+                    receipt: entry.receipt.as_deref().map(Into::into),
+                    steps: self.stepped.remove(&(queue, *seq)),
+                };
                 if entry.state == State::Running {
                     self.abort(queue, *seq);
                 }
+                if done.steps {
+                    // Nobody asks for the receipt of a copy, but it takes the steps along.
+                    write_end(&mut writes, &place, &done, self.config.receipt_retention_ms);
+                }
+                freed.extend(self.let_go(&mut writes, queue, &place));
+                ended.push((*seq, Some(done)));
                 self.queues[queue].end(*seq, now_ms);
             }
             let again = writes.clone();
-            self.commit(Pending::End { queue, seqs: seqs.to_vec(), dead: false, writes: again }, writes);
+            self.commit(Pending::End { queue, ended, freed, writes: again }, writes);
         }
     }
 }

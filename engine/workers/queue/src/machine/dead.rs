@@ -2,9 +2,11 @@
 //! may be at the same messages, a change is written only if the records are still those. Used by the functions by way of the
 //! driver; it must not know how the messages were chosen.
 
+use ringway_store::BlobId;
 use serde_json::value::RawValue;
 
 use super::{ATTEMPTS_KEPT, Machine, Pending, Ticket, erase, erase_attempts, write_end};
+use crate::blobs;
 use crate::record::{self, DeadRecord, Head, Place, Writes};
 
 /// A dead message as it was read.
@@ -65,7 +67,8 @@ impl Machine {
             }
             writes.delete(record::DEAD, place.key());
             erase_attempts(&mut writes, &place, record.map_or(ATTEMPTS_KEPT, |record| record.attempts));
-            let entry = self.entry_of(&head, head.data.is_none());
+            let entry = self.entry_of(&head, head.is_long());
+            self.note_blob(queue, place.seq, &head);
             self.handled.insert((queue, place.seq));
             revived.push((queue, place.seq, entry, head.lane.as_str().into()));
         }
@@ -77,7 +80,7 @@ impl Machine {
     /// changed by then, nothing is written.
     pub(crate) fn discard(&mut self, now_ms: u64, dead: Vec<Dead>) -> (Ticket, usize) {
         let mut writes = Writes::default();
-        let mut discarded = Vec::new();
+        let (mut discarded, mut freed) = (Vec::new(), Vec::new());
         for dead in dead {
             if !self.is_free(&dead.place) {
                 continue;
@@ -86,9 +89,15 @@ impl Machine {
             let Dead { place, record, head, .. } = dead;
             let queue = self.queue(&place.queue);
             let attempts = record.map_or(ATTEMPTS_KEPT, |record| record.attempts);
-            let long = head.as_ref().is_none_or(|head| head.data.is_none());
+            let long = head.as_ref().is_none_or(Head::is_long);
+            if let Some(blob) = head.as_ref().and_then(|head| head.blob) {
+                blobs::let_go(&mut writes, &place, &blob.id);
+                freed.push(blob.id);
+            }
+            let (end, at_ms) = (record::End::Discarded, now_ms);
             let receipt = head.and_then(|head| head.receipt);
-            let done = record::DoneRecord { end: record::End::Discarded, at_ms: now_ms, attempts, receipt };
+            let steps = self.stepped.contains(&(queue, place.seq));
+            let done = record::DoneRecord { end, at_ms, attempts, receipt, steps };
             writes.delete(record::DEAD, place.key());
             erase(&mut writes, &place, long, attempts);
             write_end(&mut writes, &place, &done, self.config.receipt_retention_ms);
@@ -96,27 +105,33 @@ impl Machine {
             discarded.push((queue, place.seq));
         }
         let count = discarded.len();
-        (self.commit(Pending::Discard(discarded), writes), count)
+        (self.commit(Pending::Discard(discarded, freed), writes), count)
     }
 
     /// Gives a dead message whose record was read other data, if its records are still as they were. With somebody else at it
-    /// the commits decide, in whichever order they come.
-    pub(crate) fn edit(&mut self, dead: &Dead, data: Box<RawValue>) -> Ticket {
+    /// the commits decide, in whichever order they come. Returns the blob too that it then holds no more.
+    pub(crate) fn edit(&mut self, dead: &Dead, data: Box<RawValue>) -> (Ticket, Option<BlobId>) {
         let key = dead.place.key();
         let mut writes = Writes::default();
         dead.expect(&mut writes);
+        let mut freed = None;
         if let Some(mut head) = dead.head.clone() {
+            let was_long = head.is_long();
+            if let Some(blob) = head.blob.take() {
+                blobs::let_go(&mut writes, &dead.place, &blob.id);
+                freed = Some(blob.id);
+            }
             if data.get().len() > record::INLINE_BYTES_MAX {
                 writes.put_bytes(record::BODY, key.clone(), record::encode_body(&data));
                 head.data = None;
             } else {
-                if head.data.is_none() {
+                if was_long {
                     writes.delete(record::BODY, key.clone());
                 }
                 head.data = Some(data);
             }
             writes.put(record::MESSAGE, key, &head);
         }
-        self.commit(Pending::Note, writes)
+        (self.commit(Pending::Note, writes), freed)
     }
 }

@@ -82,16 +82,21 @@ impl Machine {
             }
             match record::decode::<record::Head>(record::MESSAGE, key, value) {
                 Ok(head) => {
-                    let mut entry = self.entry_of(&head, head.data.is_none());
+                    let mut entry = self.entry_of(&head, head.is_long());
                     if let Some((failed, due_ms)) = attempts.get(&place) {
                         entry.attempts = *failed;
                         entry.due_ms = entry.due_ms.max(*due_ms);
                     }
                     let queue = self.queue(&place.queue);
+                    self.note_blob(queue, place.seq, &head);
                     self.insert(queue, place.seq, entry, &head.lane, now_ms);
                 }
                 Err(error) => note(error),
             }
+        })?;
+        tables.each(record::STEP, &mut |key, _| match Place::parse(record::STEP, key) {
+            Ok((place, _)) => self.has_steps(&place, dead.contains(&place)),
+            Err(error) => note(error),
         })?;
         for queue in 0..self.queues.len() {
             self.end_those_below(queue, now_ms);

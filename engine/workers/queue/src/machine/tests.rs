@@ -146,6 +146,7 @@ impl World {
     fn enqueue(&mut self, queue: usize, group: u8, priority: u8, delay_ms: u64) {
         let lane = if queue == 0 { String::new() } else { group.to_string() };
         let head = record::Head {
+            blob: None,
             function: Some(format!("f::{group}")),
             enqueued_ms: self.now_ms,
             due_ms: if delay_ms == 0 { 0 } else { self.now_ms + delay_ms },

@@ -3,12 +3,16 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
 
+mod blobs;
 mod dead;
 mod delivery;
 mod letters;
 mod messages;
 mod order;
+mod receipts;
 mod restart;
 mod room;
 mod stage;
+mod steps;
 mod topics;
+mod traces;

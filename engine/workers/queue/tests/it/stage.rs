@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ringway::protocol::FunctionId;
 use ringway::protocol::control::TriggerSpec;
-use ringway::{CallError, Context, Function, HandlerResult, Worker};
+use ringway::{CallError, Context, Function, HandlerResult, Sampler, Worker};
 use ringway_engine::Engine;
 use ringway_store::{Embedded, Options};
 use ringway_worker_queue::{Clock, Config, Queue};
@@ -97,6 +97,11 @@ impl Stage {
     /// Another worker.
     pub(crate) fn worker(&self, name: &str) -> Worker {
         Worker::builder(name).address(&self.address).connect().unwrap()
+    }
+
+    /// Another worker, whose calls are traced.
+    pub(crate) fn traced(&self, name: &str, sampler: Sampler) -> Worker {
+        Worker::builder(name).address(&self.address).sampler(sampler).connect().unwrap()
     }
 
     pub(crate) fn call(&self, id: &str, request: Value) -> Value {
