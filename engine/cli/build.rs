@@ -1,7 +1,5 @@
 //! Gathers the pages of `docs/errors` into the program, so that `ringway errors` needs no network and no list of its own.
 
-#![expect(clippy::print_stdout, reason = "cargo is told so what a build depends on")]
-
 use std::error::Error;
 use std::fmt::Write;
 use std::path::Path;

@@ -114,7 +114,7 @@ pub(crate) struct DrainArguments {
 pub(crate) struct ConfigureArguments {
     /// The queue
     queue: String,
-    /// All of its settings as JSON, such as '{"max_retries": 5}'; from a file with @FILE, from standard input with -
+    /// All of its settings as JSON, such as '{"concurrency": 5}'; from a file with @FILE, from standard input with -
     settings: Option<String>,
     /// Write JSON
     #[arg(long)]

@@ -67,7 +67,7 @@ pub(crate) struct Version {
 #[derive(Debug, Clone)]
 pub(crate) enum Stored {
     /// An entry, and the revision of the commit that wrote it.
-    Entry { entry: Entry, revision: u64 },
+    Entry { entry: Box<Entry>, revision: u64 },
     /// There was one; its last version, and the revision of the commit that deleted it.
     Deleted { version: u64, revision: u64 },
     /// There never was one.
@@ -85,7 +85,8 @@ impl Stored {
     /// The version of the next change.
     pub(crate) fn next_version(&self) -> u64 {
         1 + match self {
-            Self::Entry { entry: Entry { version, .. }, .. } | Self::Deleted { version, .. } => *version,
+            Self::Entry { entry, .. } => entry.version,
+            Self::Deleted { version, .. } => *version,
             Self::Never => 0,
         }
     }
@@ -148,7 +149,7 @@ impl Shelf {
         };
         if let Some(value) = read(ENTRIES)? {
             let entry = decode(&format!("the configuration `{id}`"), &value.bytes)?;
-            return Ok(Stored::Entry { entry, revision: value.revision });
+            return Ok(Stored::Entry { entry: Box::new(entry), revision: value.revision });
         }
         let Some(value) = read(DELETED)? else { return Ok(Stored::Never) };
         let version = decode(&format!("the last version of the configuration `{id}`"), &value.bytes)?;

@@ -482,6 +482,7 @@ fn unnamed(queue: &str) -> New {
         trace: None,
         baggage: None,
         data: None,
+        blob: None,
     };
     New { queue: queue.to_owned(), head, data: to_raw_value(&1).unwrap(), idempotency: None }
 }
