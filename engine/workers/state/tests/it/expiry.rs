@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ringway::Function;
 use ringway::protocol::FunctionId;
 use ringway::protocol::control::TriggerSpec;
-use ringway_store::store::Done;
+use ringway_store::store::{Done, Joined};
 use ringway_store::{
     Batch, Durability, Embedded, Entry, Options, Scan, Snapshot, Store, StoreError, Value as Stored,
 };
@@ -167,6 +167,10 @@ impl Snapshot for RottenSnapshot {
 
     fn scan(&self, scan: &Scan) -> Result<Vec<Entry>, StoreError> {
         self.0.scan(scan)
+    }
+
+    fn all(&self, after: Option<&[u8]>, limit: usize) -> Result<Vec<Joined>, StoreError> {
+        self.0.all(after, limit)
     }
 }
 
