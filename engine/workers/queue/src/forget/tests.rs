@@ -25,7 +25,8 @@ fn commit(store: &dyn Store, writes: Writes) {
 fn done(writes: &mut Writes, seq: u64, at_ms: u64) {
     let place = Place::new("q", seq);
     let id = format!("id {seq}");
-    let record = DoneRecord { end: End::Done, at_ms: 1, attempts: 1, receipt: Some(id.clone()) };
+    let record =
+        DoneRecord { end: End::Done, at_ms: 1, attempts: 1, receipt: Some(id.clone()), steps: false };
     writes.put(record::DONE, place.key(), &record);
     writes.put(record::RECEIPT, id.into_bytes(), &ReceiptRecord { queue: "q".into(), seq });
     writes.forget(at_ms, &Forget::Done(place.key()));
