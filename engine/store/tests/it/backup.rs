@@ -132,7 +132,7 @@ fn what_is_made_is_for_its_own_user_alone() {
         let blobs = folder.join("blobs");
         let paths = [folder, &blobs].map(|folder| fs::read_dir(folder).unwrap());
         let paths: Vec<_> = paths.into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
-        assert!(paths.len() >= 7 && paths.contains(&blobs.join(pin.id().to_string())), "{paths:?}");
+        assert!(paths.len() >= 6 && paths.contains(&blobs.join(pin.id().to_string())), "{paths:?}");
         for path in paths.iter().chain([folder]) {
             let wanted = if path.is_dir() { 0o700 } else { 0o600 };
             assert_eq!(rights(path), wanted, "{}", path.display());
