@@ -200,7 +200,7 @@ fn describe(snapshot: &dyn Snapshot, letter: Letter) -> HandlerResult<DeadMessag
     let head = dead.head.as_ref();
     let blob = head.and_then(|head| head.blob);
     let found = payload.as_ref().map(|data| data.get().len()).or_else(|| bytes.as_ref().map(Vec::len));
-    let size_bytes = blob.map_or(found.unwrap_or(0) as u64, |blob| blob.bytes);
+    let size_bytes = blob.map_or_else(|| found.unwrap_or(0) as u64, |blob| blob.bytes);
     let trace = head.and_then(|head| head.trace.as_deref()?.parse::<TraceContext>().ok());
     let payload = match payload {
         Some(payload) => payload,
