@@ -117,6 +117,9 @@ fn what_is_made_is_for_its_own_user_alone() {
     let (store, report) = open(&data);
     assert_eq!(report.open_to_others, Vec::<std::path::PathBuf>::new());
     store.commit(Batch::new().put("t", b"k", vec![1; 20]), Durability::Durable).unwrap();
+    let pin = store.blobs().unwrap().put(b"long").unwrap();
+    let hold = Batch::new().put(HOLD, &hold_key(&pin.id(), b"me"), HOLD_VALUE);
+    store.commit(hold, Durability::Durable).unwrap();
     let path = folder.path().join("backup");
     fs::write(&path, "old").unwrap();
     set(&path, 0o644);
@@ -126,11 +129,13 @@ fn what_is_made_is_for_its_own_user_alone() {
     let restored = folder.path().join("restored");
     backup::restore(&path, &restored, &small()).unwrap();
     for folder in [&data, &restored] {
-        assert_eq!(rights(folder), 0o700, "{}", folder.display());
-        let files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-        assert!(files.len() >= 5, "{files:?}");
-        for file in files {
-            assert_eq!(rights(&file), 0o600, "{}", file.display());
+        let blobs = folder.join("blobs");
+        let paths = [folder, &blobs].map(|folder| fs::read_dir(folder).unwrap());
+        let paths: Vec<_> = paths.into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
+        assert!(paths.len() >= 6 && paths.contains(&blobs.join(pin.id().to_string())), "{paths:?}");
+        for path in paths.iter().chain([folder]) {
+            let wanted = if path.is_dir() { 0o700 } else { 0o600 };
+            assert_eq!(rights(path), wanted, "{}", path.display());
         }
     }
     // Wider rights that were there are told and left.

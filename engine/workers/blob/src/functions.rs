@@ -115,7 +115,10 @@ pub(crate) fn all(lent: &Lent, bytes_max: u64) -> Vec<Function> {
 }
 
 pub(crate) fn blobs(store: &dyn Store) -> HandlerResult<&Blobs> {
-    store.blobs().ok_or_else(|| Failure::with_code(CODE, "the store keeps no blobs: use the embedded one"))
+    store.blobs().ok_or_else(|| {
+        let text = "this store keeps no blobs, which are files beside an embedded one: set `engine.store.kind: embedded`";
+        Failure::with_code("BLOB_UNSUPPORTED", text)
+    })
 }
 
 pub(crate) fn parse(id: &str) -> HandlerResult<BlobId> {

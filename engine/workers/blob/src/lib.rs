@@ -33,9 +33,6 @@ impl Default for Config {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The store keeps none.
-    #[error("the blob worker cannot start: the store keeps no blobs")]
-    NoBlobs,
     /// A setting cannot be obeyed.
     #[error("the blob worker cannot start: wanted `bytes_max` from 1 to {max}, found {found}")]
     Settings {
@@ -64,7 +61,8 @@ pub struct Blob {
 }
 
 impl Blob {
-    /// Attaches to the engine at `address` and serves the blobs of a store.
+    /// Attaches to the engine at `address` and serves the blobs of a store. With one that keeps none, as on NATS, every call
+    /// is refused, with the reason.
     ///
     /// # Errors
     /// [`StartError`] says what is missing.
@@ -72,9 +70,6 @@ impl Blob {
         let max = ringway_store::limits::BLOB_BYTES_MAX;
         if !(1..=max).contains(&config.bytes_max) {
             return Err(StartError::Settings { found: config.bytes_max, max });
-        }
-        if store.blobs().is_none() {
-            return Err(StartError::NoBlobs);
         }
         let worker = Worker::builder("blob")
             .address(address)

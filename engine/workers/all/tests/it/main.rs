@@ -134,7 +134,12 @@ fn workers_keep_what_they_acknowledged_on_nats() {
         call(&client, "configuration::register", &json!({"id": "a", "schema": true, "initial_value": 1}));
         call(&client, "state::set", &json!({"scope": "s", "key": "k", "value": {"n": 7}}));
         call(&client, "queue::enqueue", &json!({"queue": "mail", "data": 1}));
+        // What would be a blob elsewhere lies in the store here.
+        call(&client, "queue::enqueue", &json!({"queue": "mail", "data": "x".repeat(600_000)}));
+        let refused = client.trigger_json("blob::put", &json!("x")).unwrap_err();
+        assert_eq!(refused.user_code.as_deref(), Some("BLOB_UNSUPPORTED"), "{refused}");
         let taken = call(&client, "store::backup", &json!({"path": backup}));
+        assert_eq!(taken["blobs"], 0);
         assert!(taken["entries"].as_u64().is_some_and(|entries| entries >= 4), "{taken}");
         assert_eq!(call(&client, "store::verify", &json!({})), json!({"damage": []}));
         let second = self::engine();
@@ -145,7 +150,7 @@ fn workers_keep_what_they_acknowledged_on_nats() {
     let client = client(&engine);
     assert_eq!(call(&client, "configuration::get", &json!({"id": "a"}))["value"], 1);
     assert_eq!(call(&client, "state::get", &json!({"scope": "s", "key": "k"})), json!({"n": 7}));
-    assert_eq!(call(&client, "queue::stats", &json!({"topic": "mail"}))["depth"], 1);
+    assert_eq!(call(&client, "queue::stats", &json!({"topic": "mail"}))["depth"], 2);
     drop(client);
     workers.shut_down();
     // What was backed up from NATS is read by a store in a folder.
