@@ -472,7 +472,6 @@ fn an_absent_function_costs_no_attempt_and_holds_nobody_up() {
 /// A message that names no function.
 fn unnamed(queue: &str) -> New {
     let head = record::Head {
-        blob: None,
         function: None,
         enqueued_ms: 1,
         due_ms: 0,
