@@ -90,7 +90,7 @@ fn a_clock_that_is_set_by_an_hour_fires_nothing_twice_and_goes_on() {
     let store = folder.path().join("store");
     let (library, offset_text) = (library(), offset.to_string_lossy().into_owned());
     let engine = Member::spawn(
-        &["durable", &address, &store.to_string_lossy()],
+        &["durable", &address, &store.to_string_lossy(), ""],
         &[
             ("LD_PRELOAD", &library.to_string_lossy()),
             ("FAKETIME_TIMESTAMP_FILE", &offset_text),

@@ -119,6 +119,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
             "ringway",
             "ringway-store",
             "ringway-engine",
+            "ringway-config",
             "ringway-bench",
             "ringway-demo",
             "ringway-worker-cron",

@@ -42,7 +42,7 @@ impl Scene {
 }
 
 fn start_engine(address: &str, folder: &tempfile::TempDir) -> Member {
-    Member::start(&["durable", address, &folder.path().join("store").to_string_lossy()])
+    Member::start(&["durable", address, &folder.path().join("store").to_string_lossy(), ""])
 }
 
 const EXPECTED: [&str; 4] = ["one", "two", "two", "three after first result, second result"];

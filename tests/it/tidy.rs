@@ -215,20 +215,6 @@ fn a_longer_name_does_not_stand_for_a_shorter_one() {
 }
 
 #[test]
-fn every_error_page_has_its_code_and_every_code_its_page() {
-    let pages: BTreeSet<String> = fs::read_dir(repository::root().join("docs/errors"))
-        .unwrap()
-        .filter_map(|entry| {
-            entry.unwrap().file_name().to_string_lossy().strip_suffix(".md").map(str::to_owned)
-        })
-        .filter(|name| name != "README")
-        .collect();
-    let codes: BTreeSet<String> =
-        ringway_protocol::error::ErrorCode::ALL.iter().map(|code| code.as_str().to_owned()).collect();
-    assert_eq!(pages, codes, "pages in docs/errors (left), codes in ringway-protocol (right)");
-}
-
-#[test]
 fn links_between_documents_lead_somewhere() {
     let root = repository::root();
     let sources = repository::sources().unwrap();

@@ -344,7 +344,8 @@ fn an_engine_keeps_everything_on_nats_and_says_what_is_wrong_there() {
     let mut up = Up::start(&[], folder.path());
     let place = up.hear("everything durable is in");
     assert!(place.contains("ringway-shop") && place.contains(&server.url()), "{place}");
-    up.run(&["state", "set", "orders", "7", "5"]).prints("{\"old_value\":null,\"new_value\":5}\n");
+    let set = up.run(&["state", "set", "orders", "7", "5"]).json();
+    assert_eq!((&set["old_value"], &set["new_value"]), (&json!(null), &json!(5)), "{set}");
     let second = |arguments: &[&str]| {
         Ran::of(ringway().current_dir(folder.path()).args(["--address", &address(), "up"]).args(arguments))
     };

@@ -137,7 +137,10 @@ fn a_slot_that_was_never_written_down_is_a_missed_one_after_a_restart() {
         let job = stage.settled("unlucky");
         assert_eq!((&job["missed"], &job["interrupted"]), (&json!(missed), &json!(0)), "{catch_up}");
         let expected: Vec<String> = expected.into_iter().map(slot).collect();
-        assert_eq!(stage.diary.slots(expected.len()), expected, "{catch_up}");
+        let mut found = stage.diary.slots(expected.len());
+        // With `overlap: allow` they run side by side.
+        found.sort();
+        assert_eq!(found, expected, "{catch_up}");
     }
 }
 
