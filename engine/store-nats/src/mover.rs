@@ -69,7 +69,8 @@ impl Mover {
             self.note_cut();
             self.verify().await;
             let next = self.next_alarm();
-            if self.core.changed_count() > 0 {
+            // The news that the writer has ended may have been taken by `gather`.
+            if self.core.changed_count() > 0 || self.core.is_all_written() {
                 continue;
             }
             tokio::select! {
