@@ -392,7 +392,7 @@ impl PipelineReport {
     }
 }
 
-fn counted(count: u64, what: &str) -> String {
+pub(crate) fn counted(count: u64, what: &str) -> String {
     let ending = match (count, what.ends_with("ch")) {
         (1, _) => "",
         (_, true) => "es",

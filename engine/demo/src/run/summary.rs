@@ -12,7 +12,7 @@ use super::desk::DeskReport;
 use super::latency::{Latency, PING_LENGTH};
 use crate::processes::Death;
 use crate::report::{
-    AgentReport, Align, JsonError, PipelineReport, Table, bytes_text, count_text, duration_text,
+    AgentReport, Align, JsonError, PipelineReport, Table, bytes_text, count_text, counted, duration_text,
 };
 use crate::researcher::Stage;
 
@@ -157,21 +157,23 @@ impl DeskReport {
             ]);
         }
         let mut text = table.text("  ");
-        let Self { questions, engines_killed, workers_killed, ticks, dead_letters, .. } = self;
         line(
             &mut text,
             format_args!(
-                "  {} questions in {}, each step on disk before the next; {ticks} seconds struck, none twice; \
-                 {dead_letters} dead letters",
-                questions.len(),
+                "  {} in {}, each step on disk before the next; {} struck, none twice; {}",
+                counted(self.questions.len() as u64, "question"),
                 duration_text(Duration::from_nanos(self.elapsed_ns)),
+                counted(self.ticks, "second"),
+                counted(self.dead_letters, "dead letter"),
             ),
         );
-        if engines_killed + workers_killed > 0 {
+        if self.engines_killed + self.workers_killed > 0 {
             line(
                 &mut text,
                 format_args!(
-                    "  meanwhile {engines_killed} engines and {workers_killed} workers were killed with SIGKILL"
+                    "  meanwhile {} and {} were killed with SIGKILL",
+                    counted(u64::from(self.engines_killed), "engine"),
+                    counted(u64::from(self.workers_killed), "worker"),
                 ),
             );
         } else {
