@@ -3,6 +3,7 @@
 
 pub mod dice;
 pub mod faults;
+pub mod killed;
 pub mod power;
 
 mod suite;

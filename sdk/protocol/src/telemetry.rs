@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::STATUS_OK;
 use crate::header::UnknownValueError;
 use crate::ids::{SpanId, TraceId, WorkerId};
 use crate::limits;
@@ -170,6 +171,29 @@ pub struct SpanRecord {
     pub flags: u8,
     /// The span's own name, where it is no call of a function.
     pub name: SpanName,
+}
+
+impl SpanRecord {
+    /// A span that is no call, with a name of its own.
+    #[must_use]
+    pub const fn named(trace_id: TraceId, span_id: SpanId, parent_id: SpanId, name: SpanName) -> Self {
+        Self {
+            trace_id,
+            span_id,
+            parent_id,
+            start_ns: 0,
+            end_ns: 0,
+            kind: SpanKind::Internal,
+            status: STATUS_OK,
+            function: FunctionRef::NONE,
+            peer: WorkerId::new(0),
+            woke_ns: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            flags: 0,
+            name,
+        }
+    }
 }
 
 /// A span that has run for some time and is not finished. The same span's [`SpanRecord`] follows.

@@ -12,9 +12,7 @@ use std::sync::Arc;
 
 use ringway_ipc::clock::now_ns;
 use ringway_protocol::limits::LOG_FIELDS_MAX;
-use ringway_protocol::telemetry::{
-    FieldValue, FunctionRef, Level, LogRecord, SpanKind, SpanName, SpanRecord,
-};
+use ringway_protocol::telemetry::{FieldValue, Level, LogRecord, SpanName, SpanRecord};
 use ringway_protocol::{SpanId, TraceContext, WorkerId};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
@@ -147,21 +145,11 @@ where
         let Some(span) = context.span(&id) else { return };
         let Some(own) = span.extensions_mut().remove::<OwnSpan>() else { return };
         if let Some(telemetry) = self.telemetry(own.worker) {
+            let name = SpanName::new(span.name());
             telemetry.span(&SpanRecord {
-                trace_id: own.trace.trace_id,
-                span_id: own.trace.span_id,
-                parent_id: own.parent,
                 start_ns: own.start_ns,
                 end_ns: now_ns(),
-                kind: SpanKind::Internal,
-                status: ringway_protocol::error::STATUS_OK,
-                function: FunctionRef::NONE,
-                peer: WorkerId::new(0),
-                woke_ns: 0,
-                bytes_in: 0,
-                bytes_out: 0,
-                flags: 0,
-                name: SpanName::new(span.name()),
+                ..SpanRecord::named(own.trace.trace_id, own.trace.span_id, own.parent, name)
             });
         }
     }

@@ -105,20 +105,11 @@ impl Drop for Span {
     fn drop(&mut self) {
         let Some(recorded) = self.recorded.take() else { return };
         recorded.telemetry.span(&SpanRecord {
-            trace_id: self.context.trace_id,
-            span_id: self.context.span_id,
-            parent_id: recorded.parent,
             start_ns: recorded.start_ns,
             end_ns: now_ns(),
             kind: recorded.kind,
             status: recorded.status,
-            function: FunctionRef::NONE,
-            peer: WorkerId::new(0),
-            woke_ns: 0,
-            bytes_in: 0,
-            bytes_out: 0,
-            flags: 0,
-            name: recorded.name,
+            ..SpanRecord::named(self.context.trace_id, self.context.span_id, recorded.parent, recorded.name)
         });
     }
 }

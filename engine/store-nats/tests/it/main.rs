@@ -2,11 +2,7 @@
 //! others read in the bucket.
 
 #![forbid(unsafe_code)]
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a helper of a test fails and tells as the test does"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails and tells as the test does")]
 
 mod bucket;
 mod nats_kill;

@@ -1,7 +1,6 @@
-//! What the tests share: stores on a server, rounds and seeds from the environment, a look at the server beside the store.
+//! What the tests share: stores on a server, a look at the server beside the store.
 
 use async_nats::jetstream::{self, Context};
-use ringway_store::testing::dice::Dice;
 use ringway_store::{OpenReport, Store};
 use ringway_store_nats::NatsStore;
 use ringway_store_nats::testing::Server;
@@ -9,22 +8,6 @@ use ringway_store_nats::testing::Server;
 /// Opens the store of a name.
 pub(crate) fn open(server: &Server, name: &str) -> (NatsStore, OpenReport) {
     NatsStore::open(server.options(name)).unwrap()
-}
-
-/// How many rounds: `RINGWAY_ROUNDS`, or what `cargo verify` can afford.
-pub(crate) fn rounds(short: u64) -> u64 {
-    std::env::var("RINGWAY_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(short)
-}
-
-/// Dice from `RINGWAY_SEED`, or from the time; the seed is printed.
-pub(crate) fn dice() -> Dice {
-    let given = std::env::var("RINGWAY_SEED").ok().and_then(|text| text.parse().ok());
-    let seed = given.unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        now.as_secs() ^ (u64::from(now.subsec_nanos()) << 20)
-    });
-    println!("RINGWAY_SEED={seed}");
-    Dice::new(seed)
 }
 
 /// Whoever else uses the server.

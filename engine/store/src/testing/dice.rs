@@ -1,4 +1,13 @@
-//! Random numbers from a seed that a failing test can print (splitmix64).
+//! Random numbers from a seed that a failing test can print (splitmix64), and how often a test repeats itself.
+
+use std::io::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How many rounds a test runs: `RINGWAY_ROUNDS`, or what `cargo verify` can afford.
+#[must_use]
+pub fn rounds(short: u64) -> u64 {
+    std::env::var("RINGWAY_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(short)
+}
 
 /// A sequence that its seed decides.
 #[derive(Debug, Clone)]
@@ -9,6 +18,21 @@ impl Dice {
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(seed)
+    }
+
+    /// Begins the sequence of `RINGWAY_SEED`, or one of the time; prints which, so that a failure can be repeated.
+    ///
+    /// # Panics
+    /// If the clock stands before 1970.
+    #[must_use]
+    pub fn of_environment() -> Self {
+        let given = std::env::var("RINGWAY_SEED").ok().and_then(|text| text.parse().ok());
+        let seed = given.unwrap_or_else(|| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock that goes");
+            now.as_secs() ^ (u64::from(now.subsec_nanos()) << 20)
+        });
+        writeln!(std::io::stdout(), "RINGWAY_SEED={seed}").expect("somebody to read it");
+        Self::new(seed)
     }
 
     /// The next number.

@@ -1,9 +1,10 @@
 //! A disk that fails once it is told to: at a read, at a sync, for want of room, because it is mounted read-only, in the
-//! middle of a write. Everything else passes to the operating system.
+//! middle of a write. Everything else passes to the operating system. It counts what is read of the log.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -28,12 +29,19 @@ pub enum Fault {
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
     fault: Arc<Mutex<Option<Fault>>>,
+    log_bytes_read: Arc<AtomicU64>,
 }
 
 impl Faults {
     /// From now on this goes wrong, or nothing.
     pub fn set(&self, fault: Option<Fault>) {
         *self.fault.lock() = fault;
+    }
+
+    /// How many bytes of the log were read so far.
+    #[must_use]
+    pub fn log_bytes_read(&self) -> u64 {
+        self.log_bytes_read.load(Ordering::Relaxed)
     }
 
     fn is(&self, fault: Fault) -> bool {
@@ -45,6 +53,7 @@ impl Faults {
 struct FaultyFile {
     faults: Faults,
     file: Arc<dyn File>,
+    of_the_log: bool,
 }
 
 impl File for FaultyFile {
@@ -55,6 +64,9 @@ impl File for FaultyFile {
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
         if self.faults.is(Fault::Read) {
             return Err(io::Error::other("the disk did not give it"));
+        }
+        if self.of_the_log {
+            self.faults.log_bytes_read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         }
         self.file.read_at(offset, bytes)
     }
@@ -90,7 +102,8 @@ impl Files for Faults {
         if self.is(Fault::ReadOnly) {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
-        Ok(Arc::new(FaultyFile { faults: self.clone(), file: Disk.open(path, create)? }))
+        let of_the_log = path.extension().is_some_and(|ending| ending == "seg");
+        Ok(Arc::new(FaultyFile { faults: self.clone(), file: Disk.open(path, create)?, of_the_log }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

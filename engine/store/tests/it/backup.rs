@@ -3,9 +3,10 @@
 use std::fs;
 
 use ringway_store::blobs::{HOLD, HOLD_VALUE, hold_key};
+use ringway_store::testing::dice::Dice;
 use ringway_store::{Batch, BlobId, Durability, Embedded, OpenError, Scan, Store, backup};
 
-use crate::tools::{dice, open, small};
+use crate::tools::{open, small};
 
 #[test]
 fn a_backup_shows_one_revision_and_comes_back() {
@@ -90,7 +91,7 @@ fn a_backup_that_is_not_whole_is_refused() {
     let path = folder.path().join("backup");
     backup::backup(&store, &path).unwrap();
     let whole = fs::read(&path).unwrap();
-    let mut dice = dice();
+    let mut dice = Dice::of_environment();
     for _ in 0..200 {
         let mut damaged = whole.clone();
         let at = dice.index(whole.len());

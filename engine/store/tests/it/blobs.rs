@@ -6,10 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ringway_store::blobs::{BlobError, BlobId, Blobs, HOLD, HOLD_VALUE, hold_key};
+use ringway_store::testing::dice::{Dice, rounds};
 use ringway_store::testing::power::Power;
 use ringway_store::{Batch, Durability, Embedded, Options, Scan, Store as _};
 
-use crate::tools::{dice, rounds, small};
+use crate::tools::small;
 
 fn open(folder: &Path) -> Embedded {
     Embedded::open(folder, Options { segment_bytes: 48 << 20, ..Options::default() }).unwrap().0
@@ -106,7 +107,7 @@ fn work(folder: &Path, power: &Power, round: u64) -> Vec<BlobId> {
 
 #[test]
 fn what_is_held_is_whole_after_a_power_cut() {
-    let mut dice = dice();
+    let mut dice = Dice::of_environment();
     let folder = tempfile::tempdir().unwrap();
     let mut held = BTreeSet::new();
     for round in 0..rounds(40) {

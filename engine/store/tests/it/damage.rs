@@ -5,10 +5,10 @@ use std::os::unix::fs::FileExt;
 use std::panic;
 use std::path::{Path, PathBuf};
 
-use ringway_store::testing::dice::Dice;
+use ringway_store::testing::dice::{Dice, rounds};
 use ringway_store::{Batch, Damage, Durability, Scan, Store};
 
-use crate::tools::{copy_folder, dice, open, rounds};
+use crate::tools::{copy_folder, open};
 
 const TABLES: [&str; 3] = ["state", "queue", "cron"];
 const KEYS: u32 = 700;
@@ -89,7 +89,7 @@ fn a_flipped_bit_is_reported_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let whole = folder.path().join("whole");
     fill(&whole);
-    let mut dice = dice();
+    let mut dice = Dice::of_environment();
     let (mut reported, mut mended) = (0, 0);
     let rounds = rounds(40);
     // redb may panic on damaged pages; that is caught, and no news here.

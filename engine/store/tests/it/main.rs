@@ -1,11 +1,7 @@
 //! Tests over an open store: the suite, a model, damage, faults, killed processes, cut power.
 
 #![forbid(unsafe_code)]
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a helper of a test fails and tells as the test does"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails and tells as the test does")]
 
 mod backup;
 mod blobs;

@@ -1,77 +1,18 @@
 //! What opening a store reads that was not closed: the log as far as it is written, and all of it where that is not certain.
 
-use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use ringway_store::files::{Disk, File, Files};
+use ringway_store::files::{Disk, Files};
+use ringway_store::testing::faults::Faults;
 use ringway_store::{Batch, Durability, Embedded, OpenReport, Options, Scan, Store};
 
 const SEGMENT_BYTES: u64 = 4 << 20;
 
-/// The system's files, with a count of the bytes that are read from the log.
-#[derive(Debug, Clone, Default)]
-struct Counted(Arc<AtomicU64>);
-
-#[derive(Debug)]
-struct CountedFile(Arc<AtomicU64>, Arc<dyn File>);
-
-impl File for CountedFile {
-    fn len(&self) -> io::Result<u64> {
-        self.1.len()
-    }
-
-    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        self.0.fetch_add(bytes.len() as u64, Relaxed);
-        self.1.read_at(offset, bytes)
-    }
-
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.1.write_at(offset, bytes)
-    }
-
-    fn set_len(&self, bytes: u64) -> io::Result<()> {
-        self.1.set_len(bytes)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.1.sync()
-    }
-}
-
-impl Files for Counted {
-    fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn File>> {
-        let file = Disk.open(path, create)?;
-        let of_the_log = path.extension().is_some_and(|ending| ending == "seg");
-        if of_the_log { Ok(Arc::new(CountedFile(Arc::clone(&self.0), file))) } else { Ok(file) }
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        Disk.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        Disk.remove(path)
-    }
-
-    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        Disk.sync_folder(folder)
-    }
-
-    fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
-        Disk.list(folder)
-    }
-
-    fn free_bytes(&self, folder: &Path) -> io::Result<u64> {
-        Disk.free_bytes(folder)
-    }
-}
-
 /// Opens a store; gives it with the bytes of the log that were read.
 fn open(folder: &Path) -> (Embedded, OpenReport, u64) {
-    let counted = Counted::default();
+    let counted = Faults::default();
     let options = Options {
         files: Arc::new(counted.clone()),
         memory_bytes: 1 << 20,
@@ -79,7 +20,7 @@ fn open(folder: &Path) -> (Embedded, OpenReport, u64) {
         ..Options::default()
     };
     let (store, report) = Embedded::open(folder, options).unwrap();
-    (store, report, counted.0.load(Relaxed))
+    (store, report, counted.log_bytes_read())
 }
 
 /// Commits values of this length under the next numbers.

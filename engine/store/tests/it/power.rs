@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use ringway_store::files::Files;
-use ringway_store::testing::dice::Dice;
+use ringway_store::testing::dice::{Dice, rounds};
 use ringway_store::testing::power::Power;
 use ringway_store::{Batch, Durability, Embedded, Options, Scan, Store, StoreError};
 
-use crate::tools::{dice, open, rounds, small};
+use crate::tools::{open, small};
 
 const WRITERS: u8 = 3;
 
@@ -70,7 +70,7 @@ fn work(folder: &Path, power: &Power, from: [u64; WRITERS as usize]) -> [u64; WR
 
 #[test]
 fn what_was_acknowledged_survives_a_power_cut() {
-    let mut dice = dice();
+    let mut dice = Dice::of_environment();
     let rounds = rounds(30);
     let mut folder = tempfile::tempdir().unwrap();
     let mut acknowledged = [0; WRITERS as usize];

@@ -1,9 +1,8 @@
-//! What the tests share: small stores, rounds and seeds from the environment, copies of folders.
+//! What the tests share: small stores, copies of folders.
 
 use std::fs;
 use std::path::Path;
 
-use ringway_store::testing::dice::Dice;
 use ringway_store::{Embedded, OpenReport, Options};
 
 /// Small enough that memory moves and segments change every few commits.
@@ -14,22 +13,6 @@ pub(crate) fn small() -> Options {
 /// Opens a small store.
 pub(crate) fn open(folder: &Path) -> (Embedded, OpenReport) {
     Embedded::open(folder, small()).unwrap()
-}
-
-/// How many rounds: `RINGWAY_ROUNDS`, or what `cargo verify` can afford.
-pub(crate) fn rounds(short: u64) -> u64 {
-    std::env::var("RINGWAY_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(short)
-}
-
-/// Dice from `RINGWAY_SEED`, or from the time; the seed is printed.
-pub(crate) fn dice() -> Dice {
-    let given = std::env::var("RINGWAY_SEED").ok().and_then(|text| text.parse().ok());
-    let seed = given.unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        now.as_secs() ^ (u64::from(now.subsec_nanos()) << 20)
-    });
-    println!("RINGWAY_SEED={seed}");
-    Dice::new(seed)
 }
 
 /// Copies the files of a folder that has no folders in it.
