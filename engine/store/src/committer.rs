@@ -214,14 +214,13 @@ impl Core {
         let mut record = Vec::new();
         let mut synced = self.released.load(std::sync::atomic::Ordering::Acquire);
         while let Some(jobs) = self.take() {
-            let begin = Instant::now();
             self.commit_group(jobs, &mut log, &mut record, &mut synced);
-            self.counters.count_latency(begin.elapsed());
             self.freeze_if_full();
         }
     }
 
     fn commit_group(&self, jobs: Vec<Job>, log: &mut Log, record: &mut Vec<u8>, synced: &mut u64) {
+        let begin = Instant::now();
         let at = self.current.read().clone();
         let mut pending = Pending { at: &at, changed: HashMap::new(), keep: false };
         pending.keep = jobs.iter().any(|job| job.batch.is_conditional());
@@ -256,6 +255,10 @@ impl Core {
             return;
         }
         let count = accepted.len() as u64;
+        if count > 0 {
+            // Before anybody is told, so that whoever is told finds it counted.
+            self.counters.count_latency(begin.elapsed());
+        }
         for (revision, changes) in accepted {
             for change in changes {
                 at.view.active.insert(change.key, revision, change.value);
