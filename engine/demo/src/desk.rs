@@ -3,7 +3,7 @@
 //! whoever dies, the work goes on where it was. Used by the workers and by the process that asks. It must not know who does
 //! which step.
 
-use ringway::{ErrorCode, HandlerResult};
+use ringway::HandlerResult;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -156,21 +156,4 @@ pub(crate) fn enqueue(
 ) -> HandlerResult<()> {
     let request = json!({ "queue": queue, "function_id": function, "data": data, "idempotency_key": name });
     ask::<Value>(calls, "queue::enqueue", &request).map(drop)
-}
-
-/// Says whether a call may succeed in a moment: an engine or a worker is away, and another takes its place.
-pub(crate) fn passes(code: ErrorCode) -> bool {
-    use ErrorCode::{
-        Busy, Cancelled, DeadlineExceeded, Draining, EngineUnavailable, NotFound, StaleHandle, WorkerGone,
-    };
-    matches!(
-        code,
-        Busy | Cancelled
-            | DeadlineExceeded
-            | Draining
-            | EngineUnavailable
-            | NotFound
-            | StaleHandle
-            | WorkerGone
-    )
 }

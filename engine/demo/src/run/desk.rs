@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ringway::protocol::FunctionId;
 use ringway::protocol::control::TriggerSpec;
-use ringway::{CallError, ErrorCode, Failure, Worker};
+use ringway::{CallError, ErrorCode, Failure};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use super::{Demo, DemoError, random, tell};
 use crate::calls::{RingCalls, ask};
 use crate::desk::{
     COUNT, Count, Kept, PROGRESS, Progress, QUESTIONS, Question, RESEARCH_QUEUE, REVIEW_QUEUE, Status, TICKS,
-    passes, read,
+    read,
 };
 use crate::report::AgentReport;
 use crate::setup::Part;
@@ -29,8 +29,8 @@ const AWAY_TIME_MAX: Duration = Duration::from_secs(30);
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(120);
 /// Between two looks at how far it is.
 const LOOK_TIME: Duration = Duration::from_millis(20);
-/// The longest time between two deaths.
-const LIFE_MAX: Duration = Duration::from_millis(600);
+/// The longest time between two deaths, in milliseconds.
+const LIFE_MS_MAX: u64 = 600;
 /// Who is killed; the engine as often as all others together.
 const VICTIMS: [Part; 4] = [Part::Researcher, Part::Critic, Part::Desk, Part::Summarize];
 
@@ -152,8 +152,7 @@ impl Demo<'_> {
 
     /// Kills the engine or a worker after a while, and starts another in its place.
     fn kill_one(&self, report: &mut DeskReport) -> Result<(), DemoError> {
-        let share = Duration::from_millis(random() % 1000);
-        std::thread::sleep(LIFE_MAX * u32::try_from(share.as_millis()).unwrap_or(0) / 1000);
+        std::thread::sleep(Duration::from_millis(random() % LIFE_MS_MAX));
         self.check(DURING)?;
         let dice = usize::try_from(random() % (2 * VICTIMS.len() as u64)).unwrap_or(0);
         let victim = VICTIMS.get(dice).copied().unwrap_or(Part::Engine);
@@ -248,25 +247,18 @@ impl Demo<'_> {
 
     /// Calls until the function is there again: an engine that was killed takes its built-in workers along for a moment.
     fn until_there<T: DeserializeOwned>(&self, function: &str, request: &Value) -> Result<T, DemoError> {
-        until_there(&self.untraced, function, request, || self.check(DURING))
-    }
-}
-
-fn until_there<T: DeserializeOwned>(
-    worker: &Worker,
-    function: &str,
-    request: &Value,
-    check: impl Fn() -> Result<(), DemoError>,
-) -> Result<T, DemoError> {
-    let until = Instant::now() + AWAY_TIME_MAX;
-    loop {
-        match ask(&RingCalls::new(worker), function, request).map_err(Failure::into_error) {
-            Ok(reply) => return Ok(reply),
-            Err(error) if passes(error.code) && Instant::now() < until => {
-                check()?;
-                std::thread::sleep(LOOK_TIME);
+        let (calls, until) = (RingCalls::new(&self.untraced), Instant::now() + AWAY_TIME_MAX);
+        // A fresh engine has not all functions yet.
+        let passes = |code: ErrorCode| code.is_transient() || code == ErrorCode::NotFound;
+        loop {
+            match ask(&calls, function, request).map_err(Failure::into_error) {
+                Ok(reply) => return Ok(reply),
+                Err(error) if passes(error.code) && Instant::now() < until => {
+                    self.check(DURING)?;
+                    std::thread::sleep(LOOK_TIME);
+                }
+                Err(error) => return Err(DemoError::Call { during: DURING, error }),
             }
-            Err(error) => return Err(DemoError::Call { during: DURING, error }),
         }
     }
 }
