@@ -100,7 +100,7 @@ fn a_record_that_cannot_be_read_is_told_and_left_where_it_is() {
         let batch = Batch::new().put("queue.message", &damage, damaged);
         store.commit(batch, Durability::Durable).unwrap();
     });
-    let told = stage.queue().unreadable();
+    let told = stage.worker().unreadable();
     assert!(told.len() == 1 && told[0].contains("version 1, found 9"), "{told:?}");
     let given = stage.accept("u::work");
     assert_eq!(next(&given).data, 2, "its neighbour is delivered");
@@ -110,7 +110,7 @@ fn a_record_that_cannot_be_read_is_told_and_left_where_it_is() {
 #[test]
 fn a_worker_that_dies_gives_its_message_back() {
     let stage = Stage::configured(json!({ "w": { "backoff_ms": 3_600_000 } }));
-    let doomed: Worker = stage.worker("doomed");
+    let doomed: Worker = stage.another("doomed");
     let (tell, told) = channel();
     let hold = Function::json_async("w::work", move |context: ringway::Context, _: Value| {
         let tell = tell.clone();

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use ringway_store::Options;
 use ringway_store::testing::faults::{Fault, Faults};
-use ringway_store::{Embedded, Options};
 use ringway_worker_queue::{Clock, Config};
 use serde_json::json;
 
@@ -15,8 +15,7 @@ fn nothing_is_run_whose_end_could_not_be_kept() {
     let files = Arc::new(faults.clone());
     // Little memory before the index, so that a full disk is felt soon.
     let options = Options { files, segment_bytes: 48 << 20, memory_bytes: 32 << 10, ..Options::default() };
-    let open = move |folder: &std::path::Path| Arc::new(Embedded::open(folder, options.clone()).unwrap().0);
-    let stage = Stage::over(Config::default(), Clock::system(), &open);
+    let stage = Stage::over(Config::default(), Clock::system(), options);
     let given = stage.accept("full::work");
     stage.call("queue::pause", json!({ "queue": "full" }));
     let request = |number: usize| json!({ "queue": "full", "function_id": "full::work", "data": [number, "x".repeat(900)] });

@@ -1,33 +1,24 @@
 //! What every test stands on: an engine, a store, the queue, a client, and functions that tell what they were given.
 
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::ops::Deref;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
 
-use ringway::protocol::FunctionId;
-use ringway::protocol::control::TriggerSpec;
 use ringway::{CallError, Context, Function, HandlerResult, Sampler, Worker};
-use ringway_engine::Engine;
 use ringway_store::{Embedded, Options};
+use ringway_worker_bed::Bed;
+pub(crate) use ringway_worker_bed::PATIENCE as SOON;
 use ringway_worker_queue::{Clock, Config, Queue};
 use serde_json::{Value, json};
-use tempfile::TempDir;
-
-/// How long a test waits for what must happen. A test that waits that long has failed.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// Everything that runs.
-pub(crate) struct Stage {
-    pub(crate) client: Worker,
-    pub(crate) clock: Clock,
-    queue: Option<Queue>,
-    store: Option<Arc<Embedded>>,
-    config: Config,
-    address: String,
-    folder: TempDir,
-    _engine: Engine,
+pub(crate) struct Stage(Bed<Queue>);
+
+impl Deref for Stage {
+    type Target = Bed<Queue>;
+
+    fn deref(&self) -> &Bed<Queue> {
+        &self.0
+    }
 }
 
 /// What a function was given.
@@ -50,53 +41,28 @@ impl Stage {
     }
 
     pub(crate) fn with(config: Config, clock: Clock) -> Self {
-        Self::over(config, clock, &open)
+        Self::over(config, clock, Options { segment_bytes: 48 << 20, ..Options::default() })
     }
 
-    /// Over a store of one's own.
-    pub(crate) fn over(config: Config, clock: Clock, open: &dyn Fn(&Path) -> Arc<Embedded>) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let address = format!("@ringway-queue-test-{}-{number}", std::process::id());
-        let engine = Engine::builder().address(&address).start().unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let store = open(folder.path());
-        let queue = Queue::start_with(&address, store.clone(), config.clone(), clock.clone()).unwrap();
-        let client = Worker::builder("client").address(&address).connect().unwrap();
-        client.wait_for("queue::enqueue", SOON).unwrap();
-        let (queue, store) = (Some(queue), Some(store));
-        Self { client, clock, queue, store, config, address, folder, _engine: engine }
-    }
-
-    pub(crate) fn queue(&self) -> &Queue {
-        self.queue.as_ref().unwrap()
-    }
-
-    pub(crate) fn store(&self) -> &Embedded {
-        self.store.as_ref().unwrap()
+    /// Over a store with these options.
+    pub(crate) fn over(config: Config, clock: Clock, options: Options) -> Self {
+        let mut bed = Bed::new("queue", "enqueue", move |address, store, clock| {
+            Queue::start_with(address, store, config.clone(), clock)
+        });
+        (bed.clock, bed.options) = (clock, options);
+        bed.start();
+        Self(bed)
     }
 
     /// Ends queue and store, the latter as a crash of the process would, has something done meanwhile, and starts both
     /// again.
     pub(crate) fn restart_after(&mut self, meanwhile: impl FnOnce(&Embedded)) {
-        self.queue = None;
-        let store = Arc::into_inner(self.store.take().unwrap()).expect("the queue has let its store go");
-        store.abandon();
-        let store = open(self.folder.path());
-        meanwhile(&store);
-        let queue =
-            Queue::start_with(&self.address, store.clone(), self.config.clone(), self.clock.clone()).unwrap();
-        (self.queue, self.store) = (Some(queue), Some(store));
-        self.client.wait_for("queue::enqueue", SOON).unwrap();
+        self.0.end().abandon();
+        self.0.start_after(meanwhile);
     }
 
     pub(crate) fn restart(&mut self) {
         self.restart_after(|_| ());
-    }
-
-    /// Another worker.
-    pub(crate) fn worker(&self, name: &str) -> Worker {
-        Worker::builder(name).address(&self.address).connect().unwrap()
     }
 
     /// Another worker, whose calls are traced.
@@ -159,15 +125,8 @@ impl Stage {
 
     /// Binds a trigger.
     pub(crate) fn bind(&self, id: &str, kind: &str, function: &str, config: Value) -> Result<(), CallError> {
-        let mut spec = TriggerSpec::new(id, kind, FunctionId::new(function).unwrap());
-        spec.config = config;
-        self.client.register_trigger(spec)
+        ringway_worker_bed::bind(&self.client, id, kind, function, config)
     }
-}
-
-fn open(folder: &Path) -> Arc<Embedded> {
-    let options = Options { segment_bytes: 48 << 20, ..Options::default() };
-    Arc::new(Embedded::open(folder, options).unwrap().0)
 }
 
 /// The next thing that a function is given.

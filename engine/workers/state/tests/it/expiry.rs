@@ -1,12 +1,7 @@
 //! Values with a time to live: absent at that moment, removed by the timer, told as deleted.
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
-use std::sync::Arc;
-
-use ringway::Function;
-use ringway::protocol::FunctionId;
-use ringway::protocol::control::TriggerSpec;
 use ringway_store::store::{Done, Joined};
 use ringway_store::{
     Batch, Durability, Embedded, Entry, Options, Scan, Snapshot, Store, StoreError, Value as Stored,
@@ -14,27 +9,18 @@ use ringway_store::{
 use ringway_worker_state::Config;
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, NOW_MS, PATIENCE};
+use crate::bed::{Bed, NOW_MS, PATIENCE, bind, hear};
 
 /// A worker that passes on what a trigger on scope `s` tells it.
 fn listen(bed: &Bed) -> (ringway::Worker, mpsc::Receiver<Value>) {
-    let (tell, told) = mpsc::channel();
     let listener = bed.another("listener");
-    listener
-        .register(Function::json("listener::hear", move |_, event: Value| {
-            tell.send(event).unwrap();
-            Ok(())
-        }))
-        .unwrap();
-    let mut trigger = TriggerSpec::new("hear", "state", FunctionId::new("listener::hear").unwrap());
-    trigger.config = json!({"scope": "s"});
-    listener.register_trigger(trigger).unwrap();
+    let told = hear(&listener, "listener::hear");
+    bind(&listener, "hear", "state", "listener::hear", json!({"scope": "s"})).unwrap();
     (listener, told)
 }
 
 fn entries(bed: &Bed) -> (usize, usize) {
-    let count = |table: &str| bed.store().scan(&Scan::table(table)).unwrap().len();
-    (count("state"), count("state.expiry"))
+    (bed.count("state"), bed.count("state.expiry"))
 }
 
 #[test]
@@ -125,24 +111,19 @@ fn expiry_goes_on_when_the_outbox_has_room_again() {
     let bed = Bed::with(config);
     bed.call("set", json!({"scope": "s", "key": "k", "value": 1, "ttl_ms": 1000}));
     let listener = bed.another("listener");
-    let mut trigger = TriggerSpec::new("hear", "state", FunctionId::new("listener::hear").unwrap());
-    trigger.config = json!({"scope": "s"});
-    listener.register_trigger(trigger).unwrap();
+    bind(&listener, "hear", "state", "listener::hear", json!({"scope": "s"})).unwrap();
     // The one event that there is room for waits for a function that is not there.
     bed.set("s", "other", json!(1));
     bed.clock.set(NOW_MS + 1000);
     let full = bed.refusal("set", json!({"scope": "s", "key": "third", "value": 1})).1;
     assert!(full.message.contains("outbox_entries_max"), "{full}");
     assert_eq!(entries(&bed), (2, 1), "it expired without an event");
-    let (tell, told) = mpsc::channel();
-    listener
-        .register(Function::json("listener::hear", move |_, event: Value| {
-            tell.send(event["key"].clone()).unwrap();
-            Ok(())
-        }))
-        .unwrap();
+    let told = hear(&listener, "listener::hear");
     wait_for_expiries(&bed, 0);
-    assert_eq!([(); 2].map(|()| told.recv_timeout(PATIENCE).unwrap()), [json!("other"), json!("k")]);
+    assert_eq!(
+        [(); 2].map(|()| told.recv_timeout(PATIENCE).unwrap()["key"].clone()),
+        [json!("other"), json!("k")]
+    );
 }
 
 /// A store in which the value of one key cannot be read.

@@ -7,7 +7,6 @@ use std::sync::{Arc, mpsc};
 use ringway::protocol::FunctionId;
 use ringway::protocol::control::TriggerSpec;
 use ringway::{Failure, Function, Worker};
-use ringway_store::Scan;
 use ringway_worker_state::Config;
 use serde_json::{Value, json};
 
@@ -41,16 +40,12 @@ fn bind_with(
 }
 
 fn outbox(bed: &Bed) -> usize {
-    bed.store().scan(&Scan::table("state.outbox")).unwrap().len()
+    bed.count("state.outbox")
 }
 
 /// Waits until nothing is left to be told, and looks at the store itself.
 fn wait_for_quiet(bed: &Bed) {
-    let until = std::time::Instant::now() + PATIENCE;
-    while outbox(bed) > 0 {
-        assert!(std::time::Instant::now() < until, "{} events stay", outbox(bed));
-        std::thread::yield_now();
-    }
+    bed.wait_until("events stay", || outbox(bed) == 0);
 }
 
 #[test]
@@ -205,11 +200,7 @@ fn wait_for_failures(bed: &Bed, count: usize) {
 }
 
 fn wait_for_info(bed: &Bed, counter: &str, count: usize) {
-    let until = std::time::Instant::now() + PATIENCE;
-    while bed.call("info", json!({}))["events"][counter] != json!(count) {
-        assert!(std::time::Instant::now() < until);
-        std::thread::yield_now();
-    }
+    bed.wait_until(counter, || bed.call("info", json!({}))["events"][counter] == json!(count));
 }
 
 #[test]
@@ -282,7 +273,7 @@ fn after_a_restart_only_those_are_told_who_were_not() {
     assert_eq!(json!(late), json!([0, 1, 2, 3, 4]));
     wait_for_quiet(&bed);
     assert!(quick.try_recv().is_err(), "told again of what it had confirmed");
-    let left = bed.store().scan(&Scan::table("state.told")).unwrap().len();
+    let left = bed.count("state.told");
     assert_eq!(left, 0, "marks stay when their event has gone");
 }
 
@@ -293,11 +284,7 @@ fn what_was_noted_of_an_event_that_has_gone_goes_at_the_next_start() {
     let mark = ringway_store::Batch::new().put("state.told", &[0; 12], vec![1]);
     bed.store().commit(mark, ringway_store::Durability::Durable).unwrap();
     bed.restart();
-    assert_eq!(
-        bed.store().scan(&Scan::table("state.told")).unwrap().len(),
-        0,
-        "the next event 0 would not be told"
-    );
+    assert_eq!(bed.count("state.told"), 0, "the next event 0 would not be told");
 }
 
 #[test]
@@ -402,7 +389,7 @@ fn an_event_that_nobody_takes_is_set_aside_in_the_end() {
     wait_for_failures(&bed, 1);
     bed.clock.set(NOW_MS + 5000);
     wait_for_quiet(&bed);
-    assert_eq!(bed.store().scan(&Scan::table("state.undelivered")).unwrap().len(), 1);
+    assert_eq!(bed.count("state.undelivered"), 1);
     // Counted once it is on disk, where the event has gone by then.
     wait_for_info(&bed, "set_aside", 1);
     wait_for_info(&bed, "waiting", 0);

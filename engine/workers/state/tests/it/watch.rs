@@ -1,19 +1,9 @@
 //! Watching from a revision on.
 
-use ringway::{CallOptions, Failure, Message, StreamCall};
 use ringway_worker_state::Config;
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, PATIENCE};
-
-fn watch(bed: &Bed, request: Value) -> StreamCall {
-    let request = Message::json(&request).map_err(Failure::into_error).unwrap();
-    bed.client.handle("state::watch").stream(&request, &CallOptions::new().timeout(PATIENCE)).unwrap()
-}
-
-fn next(stream: &StreamCall) -> Value {
-    serde_json::from_slice(stream.recv().unwrap().unwrap().body()).unwrap()
-}
+use crate::bed::{Bed, next};
 
 #[test]
 fn a_watcher_sees_every_change_from_its_revision_on() {
@@ -23,13 +13,13 @@ fn a_watcher_sees_every_change_from_its_revision_on() {
     bed.set("s", "a1", json!(2));
     bed.set("s", "b", json!("not watched"));
     bed.set("t", "a1", json!("not watched"));
-    let stream = watch(&bed, json!({"scope": "s", "prefix": "a", "from_revision": from}));
+    let stream = bed.open("watch", json!({"scope": "s", "prefix": "a", "from_revision": from}));
     assert_eq!(next(&stream), json!({"type": "watching", "revision": from}));
     let change = next(&stream);
     assert_eq!(change["event_type"], "state:updated");
     assert_eq!((&change["old_value"], &change["new_value"]), (&json!(1), &json!(2)));
     assert_eq!(change["revision"], bed.revision("s", "a1"));
-    let all = watch(&bed, json!({}));
+    let all = bed.open("watch", json!({}));
     assert_eq!(next(&all)["type"], "watching");
     bed.call("delete", json!({"scope": "s", "key": "a1"}));
     for stream in [&stream, &all] {
@@ -41,7 +31,7 @@ fn a_watcher_sees_every_change_from_its_revision_on() {
 #[test]
 fn a_watcher_that_is_too_slow_is_told() {
     let bed = Bed::with(Config { watch_entries_max: 100, ..Config::default() });
-    let stream = watch(&bed, json!({"scope": "s"}));
+    let stream = bed.open("watch", json!({"scope": "s"}));
     assert_eq!(next(&stream)["type"], "watching");
     let ops: Vec<Value> =
         (0..100).map(|n| json!({"type": "set", "scope": "s", "key": n.to_string(), "value": n})).collect();
@@ -57,12 +47,13 @@ fn a_watcher_that_is_too_slow_is_told() {
         }
     };
     assert_eq!(error.user_code.as_deref(), Some("WATCH_BEHIND"), "{error}");
-    let old = watch(&bed, json!({"scope": "s", "from_revision": 0}))
+    let old = bed
+        .open("watch", json!({"scope": "s", "from_revision": 0}))
         .recv()
-        .and_then(|_| watch(&bed, json!({"scope": "s", "from_revision": 0})).end());
+        .and_then(|_| bed.open("watch", json!({"scope": "s", "from_revision": 0})).end());
     assert_eq!(old.unwrap_err().user_code.as_deref(), Some("WATCH_BEHIND"));
-    let future = watch(&bed, json!({"from_revision": 1_u64 << 60})).end().unwrap_err();
+    let future = bed.open("watch", json!({"from_revision": 1_u64 << 60})).end().unwrap_err();
     assert_eq!(future.user_code.as_deref(), Some("WATCH_BEHIND"), "{future}");
-    let bare = watch(&bed, json!({"prefix": "a"})).end().unwrap_err();
+    let bare = bed.open("watch", json!({"prefix": "a"})).end().unwrap_err();
     assert!(bare.message.contains("`scope`"), "{bare}");
 }

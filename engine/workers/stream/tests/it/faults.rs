@@ -148,13 +148,13 @@ fn what_was_acknowledged_survives_power_cuts_and_items_fit_their_log() {
     for round in 0..5 {
         bed.stop();
         let power = Power::new(bed.folder(), dice.below(1500) + 300).unwrap();
-        bed.use_files(Arc::new(power.clone()));
+        bed.options.files = Arc::new(power.clone());
         bed.start();
         work(&bed, &acknowledged);
         assert!(power.is_off(), "writers were refused while there was power");
         bed.end().abandon();
         power.cut(bed.folder(), &mut dice).unwrap();
-        bed.use_files(Arc::new(Disk));
+        bed.options.files = Arc::new(Disk);
         bed.start();
         for (writer, acknowledged) in acknowledged.iter().enumerate() {
             let wanted = acknowledged.load(Ordering::SeqCst);
