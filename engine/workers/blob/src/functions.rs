@@ -170,7 +170,9 @@ pub(crate) fn hold(store: &dyn Store, pin: Pin, holder: &[u8]) -> HandlerResult<
     let held = store.commit(batch, Durability::Durable);
     drop(pin);
     held.map_err(|error| {
-        if let Err(error) = blobs(store).map(|blobs| blobs.collect(store, &id)) {
+        let collected =
+            blobs(store).and_then(|blobs| blobs.collect(store, &id).map_err(|error| failure(&error)));
+        if let Err(error) = collected {
             tracing::warn!(%error, %id, "a blob that nobody holds stays until the next start");
         }
         refused(&error)
