@@ -103,6 +103,13 @@ pub fn hold_key(id: &BlobId, holder: &[u8]) -> Vec<u8> {
     [id.as_bytes(), holder].concat()
 }
 
+/// The blob and the holder that such a key names.
+#[must_use]
+pub fn split_hold_key(key: &[u8]) -> Option<(BlobId, &[u8])> {
+    let (id, holder) = key.split_first_chunk()?;
+    Some((BlobId::read(id), holder))
+}
+
 /// The value of a hold.
 pub const HOLD_VALUE: [u8; 1] = [1];
 
@@ -443,6 +450,6 @@ pub(crate) fn held(snapshot: &dyn Snapshot) -> Result<HashSet<BlobId>, StoreErro
         let page = snapshot.scan(&Scan::table(HOLD).range(from, Bound::Unbounded).limit(PAGE))?;
         let Some(end) = page.last() else { return Ok(held) };
         last = Some(end.key.clone());
-        held.extend(page.iter().filter_map(|entry| entry.key.first_chunk().map(BlobId::read)));
+        held.extend(page.iter().filter_map(|entry| Some(split_hold_key(&entry.key)?.0)));
     }
 }

@@ -2,14 +2,15 @@
 //! the store's; a message holds its own by an entry in the batch that writes the message, and lets go in the batch that ends
 //! it. Used by the functions that take messages, by the machine, and by attempts. It must not know what a message is for.
 
+use std::ops::Bound;
 use std::sync::{Arc, Weak};
 use std::thread;
 
 use async_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
 use ringway::{Failure, HandlerResult};
-use ringway_store::blobs::{HOLD, HOLD_VALUE, Pin, hold_key};
-use ringway_store::{BlobError, BlobId, Store};
+use ringway_store::blobs::{HOLD, HOLD_VALUE, Pin, hold_key, split_hold_key};
+use ringway_store::{BlobError, BlobId, Scan, Snapshot, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -21,6 +22,9 @@ const HOLDER_PREFIX: u8 = b'q';
 
 /// Blobs that are written at once, each on a thread that waits for the disk.
 const WRITERS: usize = 4;
+
+/// Holds that are read at once.
+const PAGE: usize = 4096;
 
 /// Data that lies in a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +60,22 @@ pub(crate) fn hold(writes: &mut Writes, place: &Place, id: &BlobId) {
 /// Has a message let its data go.
 pub(crate) fn let_go(writes: &mut Writes, place: &Place, id: &BlobId) {
     writes.delete(HOLD, key(place, id));
+}
+
+/// The blob that a message holds, for one whose record cannot be read. Costs a read of every hold.
+pub(crate) fn held_by(snapshot: &dyn Snapshot, place: &Place) -> Result<Option<BlobId>, StoreError> {
+    let holder = [&[HOLDER_PREFIX], place.key().as_slice()].concat();
+    let mut passed: Option<Vec<u8>> = None;
+    loop {
+        let from = passed.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let page = snapshot.scan(&Scan::table(HOLD).range(from, Bound::Unbounded).limit(PAGE))?;
+        let Some(last) = page.last() else { return Ok(None) };
+        let held = page.iter().filter_map(|entry| split_hold_key(&entry.key));
+        if let Some((id, _)) = held.into_iter().find(|(_, found)| *found == holder) {
+            return Ok(Some(id));
+        }
+        passed = Some(last.key.clone());
+    }
 }
 
 /// Why a message could not be read.
