@@ -84,6 +84,8 @@ pub(crate) enum Unread {
     #[error(transparent)]
     Record(#[from] Unreadable),
     #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
     Blob(#[from] BlobError),
 }
 
@@ -91,10 +93,21 @@ impl Unread {
     /// The code under which the message is dead.
     pub(crate) fn code(&self) -> &'static str {
         match self {
-            Self::Record(_) => "MESSAGE_UNREADABLE",
+            Self::Record(_) | Self::Store(StoreError::Corrupt { .. }) => "MESSAGE_UNREADABLE",
+            Self::Store(_) => "QUEUE_ERROR",
             Self::Blob(BlobError::Damaged { .. }) => "BLOB_DAMAGED",
             Self::Blob(BlobError::Missing { .. }) => "BLOB_NOT_FOUND",
             Self::Blob(_) => "BLOB_ERROR",
+        }
+    }
+
+    /// Whether another attempt reads the same. A store or a disk that does not answer for a moment, or a process with too
+    /// many open files, is no fault of the message.
+    pub(crate) fn lasts(&self) -> bool {
+        match self {
+            Self::Record(_) | Self::Store(StoreError::Corrupt { .. }) => true,
+            Self::Store(_) => false,
+            Self::Blob(error) => error.lasts(),
         }
     }
 }
