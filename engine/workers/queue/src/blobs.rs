@@ -184,7 +184,7 @@ impl Shelf {
     }
 
     /// Puts data that is long; `None` for what lies with its message. Holds no thread of the worker's meanwhile.
-    pub(crate) async fn put(self: &Arc<Self>, data: &RawValue) -> HandlerResult<Option<Pin>> {
+    pub(crate) async fn put(self: &Arc<Self>, data: &Arc<RawValue>) -> HandlerResult<Option<Pin>> {
         let keeps_blobs = || self.store.upgrade().is_some_and(|store| store.blobs().is_some());
         if data.get().len() as u64 <= self.bytes_min || !keeps_blobs() {
             return Ok(None);
@@ -193,7 +193,7 @@ impl Shelf {
         self.turns.0.send(()).await.map_err(|error| failed(error.to_string()))?;
         let turn = Turn(self.turns.1.clone());
         let (give, put) = bounded(1);
-        let data = data.to_owned();
+        let data = Arc::clone(data);
         self.start(move |store| {
             let Some(blobs) = store.blobs() else { return };
             let put = blobs.put(data.get().as_bytes());

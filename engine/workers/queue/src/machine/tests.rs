@@ -158,7 +158,7 @@ impl World {
             baggage: None,
             data: None,
         };
-        let data = to_raw_value(&group).unwrap();
+        let data = to_raw_value(&group).unwrap().into();
         let new = New { queue: QUEUES[queue].to_owned(), head, data, idempotency: None };
         let (ticket, places) = match self.machine.enqueue(vec![new]) {
             Ok(taken) => taken,
@@ -486,7 +486,7 @@ fn unnamed(queue: &str) -> New {
         data: None,
         blob: None,
     };
-    New { queue: queue.to_owned(), head, data: to_raw_value(&1).unwrap(), idempotency: None }
+    New { queue: queue.to_owned(), head, data: to_raw_value(&1).unwrap().into(), idempotency: None }
 }
 
 #[test]
