@@ -142,6 +142,10 @@ pub(crate) struct Shelf {
 struct Threads {
     running: usize,
     closed: bool,
+    /// Blobs that somebody let go, for the collector.
+    unheld: Vec<BlobId>,
+    /// Whether the collector's thread runs. There is one, however many messages end at once.
+    collecting: bool,
 }
 
 impl Shelf {
@@ -218,9 +222,33 @@ impl Shelf {
 
     /// Takes blobs away that nobody holds any more.
     pub(crate) fn collect(self: &Arc<Self>, ids: Vec<BlobId>) {
-        if !ids.is_empty() {
-            // What stays is swept at the next start.
-            let _started = self.start(move |store| collect(store, &ids));
+        if ids.is_empty() {
+            return;
+        }
+        let mut threads = self.threads.lock();
+        threads.unheld.extend(ids);
+        if std::mem::replace(&mut threads.collecting, true) {
+            return;
+        }
+        drop(threads);
+        let shelf = Arc::clone(self);
+        if !self.start(move |store| shelf.collect_all(store)) {
+            // The next one that is let go tries anew; what stays is swept at the next start.
+            self.threads.lock().collecting = false;
+        }
+    }
+
+    /// The collector: ends when there is nothing left.
+    fn collect_all(&self, store: &dyn Store) {
+        loop {
+            let mut threads = self.threads.lock();
+            let ids = std::mem::take(&mut threads.unheld);
+            if ids.is_empty() {
+                threads.collecting = false;
+                return;
+            }
+            drop(threads);
+            collect(store, &ids);
         }
     }
 }
