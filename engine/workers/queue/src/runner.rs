@@ -279,12 +279,7 @@ impl Caller {
         let unreadable =
             |error: serde_json::Error| CallError::new(ErrorCode::InvalidRequest, error.to_string());
         let payload: Value = serde_json::from_str(data.get()).map_err(unreadable)?;
-        if let Condition::Function(function) = condition {
-            // Not by `holds`, which would hold a thread meanwhile. As in iii, only false says no.
-            let answer = self.worker.trigger_json_async(function, &payload, &CallOptions::new()).await?;
-            return Ok(answer != Value::Bool(false));
-        }
-        condition.holds(&self.worker, &payload)
+        condition.holds_async(&self.worker, &payload).await
     }
 }
 

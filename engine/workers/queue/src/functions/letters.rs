@@ -195,10 +195,8 @@ pub(super) fn places(
     code: &str,
 ) -> HandlerResult<Vec<Place>> {
     let bound = passed.map(|seq| Place::new(queue, seq).key());
-    // The separator is a zero byte, so the prefix followed by nothing but 0xff bytes is behind every number.
     let prefix = record::queue_prefix(queue);
-    let mut behind = prefix.clone();
-    behind.extend_from_slice(&[0xff; 9]);
+    let behind = names::behind(&prefix);
     let (mut from, mut to) = (Bound::Included(&*prefix), Bound::Excluded(&*behind));
     match (&bound, reverse) {
         (Some(bound), true) => to = Bound::Excluded(bound),
