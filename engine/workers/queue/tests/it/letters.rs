@@ -76,6 +76,10 @@ fn dead_letters_are_listed_by_filter_page_after_page() {
     }
     assert_eq!(found.concat(), [6, 4, 2, 0]);
     assert_eq!(found[0], [6, 4, 2], "a page is as long as was asked for");
+    let first = list(json!({ "code": "EVEN", "limit": 2 }));
+    assert!(first["cursor"].is_string());
+    let second = list(json!({ "code": "EVEN", "limit": 2, "cursor": first["cursor"] }));
+    assert_eq!((numbers(&second), &second["cursor"]), (vec![2, 0], &Value::Null), "nothing follows");
     let wrong = stage.fail("queue::dlq::list", json!({ "queue": "d", "before": "noon" }));
     assert!(wrong.message.contains("before") && wrong.message.contains("noon"), "{wrong}");
     let wrong = stage.fail("queue::dlq::list", json!({ "queue": "d", "cursor": "noon" }));
