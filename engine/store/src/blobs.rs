@@ -95,6 +95,18 @@ impl BlobError {
     pub fn lasts(&self) -> bool {
         matches!(self, Self::Missing { .. } | Self::Damaged { .. })
     }
+
+    /// The code under which users know it.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::TooLarge { .. } => "BLOB_TOO_LARGE",
+            Self::Missing { .. } => "BLOB_NOT_FOUND",
+            Self::Damaged { .. } => "BLOB_DAMAGED",
+            Self::DiskFull { .. } => "BLOB_DISK_FULL",
+            Self::Io { .. } | Self::Store(_) => "BLOB_ERROR",
+        }
+    }
 }
 
 /// The key of a hold. Its value is one byte, the version 1.
@@ -120,6 +132,8 @@ pub struct Blobs {
     files: Arc<dyn Files>,
     pins: Arc<Pins>,
     next: AtomicU64,
+    /// Whether the folder is known to be there, its name on disk.
+    made: Mutex<bool>,
 }
 
 /// What may not be collected now. The lock is never held over work on the disk: pins come and go on threads that must not
@@ -204,7 +218,8 @@ impl Drop for Removing<'_> {
 impl Blobs {
     /// The blobs of a store's folder. Theirs is made with the first of them.
     pub(crate) fn open(store: &Path, files: Arc<dyn Files>) -> Self {
-        Self { folder: store.join("blobs"), files, pins: Arc::default(), next: AtomicU64::new(0) }
+        let (pins, next, made) = (Arc::default(), AtomicU64::new(0), Mutex::default());
+        Self { folder: store.join("blobs"), files, pins, next, made }
     }
 
     /// Where they lie.
@@ -214,7 +229,15 @@ impl Blobs {
     }
 
     fn make_folder(&self) -> io::Result<()> {
-        files::make_folder(&*self.files, &self.folder)
+        // Of two who come at once the second waits, and puts nothing into a folder whose name is not on disk yet.
+        let mut made = self.made.lock();
+        if !*made || !self.folder.exists() {
+            files::make_folder(&*self.files, &self.folder)?;
+            // A process that made it before may have ended before it had synced the name.
+            self.folder.parent().map_or(Ok(()), |store| self.files.sync_folder(store))?;
+            *made = true;
+        }
+        Ok(())
     }
 
     /// The file of a blob.

@@ -207,13 +207,8 @@ fn refused(error: &StoreError) -> Failure {
 
 /// What a caller hears; the text says what was wanted, what was found, and what to do.
 pub(crate) fn failure(error: &BlobError) -> Failure {
-    let code = match error {
-        BlobError::TooLarge { .. } => "BLOB_TOO_LARGE",
-        BlobError::Missing { .. } => "BLOB_NOT_FOUND",
-        BlobError::Damaged { .. } => "BLOB_DAMAGED",
-        BlobError::DiskFull { .. } => "BLOB_DISK_FULL",
-        BlobError::Store(error) => return refused(error),
-        _ => CODE,
-    };
-    Failure::with_code(code, error.to_string())
+    match error {
+        BlobError::Store(error) => refused(error),
+        error => Failure::with_code(error.code(), error.to_string()),
+    }
 }

@@ -95,9 +95,7 @@ impl Unread {
         match self {
             Self::Record(_) | Self::Store(StoreError::Corrupt { .. }) => "MESSAGE_UNREADABLE",
             Self::Store(_) => "QUEUE_ERROR",
-            Self::Blob(BlobError::Damaged { .. }) => "BLOB_DAMAGED",
-            Self::Blob(BlobError::Missing { .. }) => "BLOB_NOT_FOUND",
-            Self::Blob(_) => "BLOB_ERROR",
+            Self::Blob(error) => error.code(),
         }
     }
 
@@ -213,7 +211,7 @@ impl Shelf {
         });
         match put.recv().await {
             Ok(Ok(pin)) => Ok(Some(pin)),
-            Ok(Err(error)) => Err(failed(error.to_string())),
+            Ok(Err(error)) => Err(Failure::with_code(error.code(), error.to_string())),
             Err(_) => {
                 Err(failed("the queue is ending, or the system gives no threads: try again".to_owned()))
             }
