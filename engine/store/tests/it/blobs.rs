@@ -316,7 +316,7 @@ fn blobs_whose_holds_may_be_lost_are_set_aside_and_never_swept() {
         "{:?}",
         report.damage
     );
-    assert_eq!(files(folder.path()), [aside.clone()]);
+    assert_eq!(files(folder.path()), std::slice::from_ref(&aside));
     drop(open(folder.path()));
     assert_eq!(files(folder.path()), [aside], "there was no damage the second time");
     assert_eq!(fs::read(folder.path().join(format!("blobs/{id}.lost"))).unwrap(), b"was held");
