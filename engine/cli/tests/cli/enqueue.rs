@@ -55,6 +55,8 @@ fn a_call_goes_to_a_queue_and_says_how_it_ended() {
 fn what_is_of_a_queue_wants_a_queue() {
     let host = Host::start();
     host.run(&["trigger", "calc::add", "a=1", "b=2", "--wait"]).fails(2, &["--enqueue"]);
+    host.run(&["queue", "dlq", "list", "--cursor", "jobs:1"]).fails(2, &["name the queue"]);
+    host.run(&["queue", "dlq", "list", "--code", "E"]).fails(2, &["name the queue"]);
     host.run(&["trigger", "calc::add", "--enqueue", "q", "--void"]).fails(2, &["--void"]);
     host.run(&["trigger", "calc::add", "--enqueue", "q", "--priority", "10"]).fails(2, &["--priority"]);
 }
