@@ -181,21 +181,33 @@ fn write_blobs(
     let mut count = 0;
     for id in held {
         // Read twice, since its length comes first and it may not be whole.
-        let Ok(length) = blobs.bytes(&id) else { continue };
-        if blobs.read_pieces(&id, |_| Ok::<_, BlobError>(())).is_err() {
-            continue;
-        }
+        let whole = blobs.read_pieces(&id, |_| Ok::<_, BlobError>(())).and_then(|()| blobs.bytes(&id));
+        let length = match whole {
+            Ok(length) => length,
+            // There is nothing that a later backup could have; for anything else this one is not whole.
+            Err(error) if error.lasts() => continue,
+            Err(error) => return Err(unread(blobs, &id, error)),
+        };
         file.put(&[BLOB_FOLLOWS]).map_err(io)?;
         file.put(id.as_bytes()).map_err(io)?;
         file.put(&length.to_le_bytes()).map_err(io)?;
         let pieces = blobs.read_pieces(&id, |piece| file.put(piece).map_err(BlobFailure::Write));
         pieces.map_err(|failure| match failure {
             BlobFailure::Write(error) => io(error),
-            BlobFailure::Read(error) => io(io::Error::other(error.to_string())),
+            BlobFailure::Read(error) => unread(blobs, &id, error),
         })?;
         count += 1;
     }
     Ok(count)
+}
+
+/// A blob that cannot be read now.
+fn unread(blobs: &Blobs, id: &BlobId, error: BlobError) -> OpenError {
+    match error {
+        BlobError::Store(error) => OpenError::Store(error),
+        BlobError::Io { path, reason } => OpenError::Io { path, source: io::Error::other(reason) },
+        other => OpenError::Io { path: blobs.path(id), source: io::Error::other(other.to_string()) },
+    }
 }
 
 /// Why a blob did not come into a backup.

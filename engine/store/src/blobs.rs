@@ -4,11 +4,14 @@
 //!
 //! | moment | on disk | after a crash there |
 //! |---|---|---|
-//! | written | `ID.N.new`, in part | swept when the store is opened |
+//! | written | `PROCESS-N.new`, in part | swept when the store is opened |
 //! | put | `ID`, synced, its name too; a pin in memory | swept: nobody holds it |
 //! | held | and a [`HOLD`] entry, in the batch of whoever names it | stays |
 //! | let go | the entry is deleted, in the batch of whoever named it | swept |
 //! | collected | nothing | nothing |
+//!
+//! Where damage took entries of the store, nobody knows who held what: what nobody seems to hold is then renamed to `ID.lost`
+//! instead of being swept, and stays until a person looks.
 
 mod id;
 mod writer;
@@ -23,11 +26,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use crate::error::{StoreError, is_full};
 use crate::files::{self, File, Files};
 use crate::limits;
+use crate::report::Damage;
 use crate::store::{Scan, Snapshot, Store};
 
 /// Who holds which blob: the id's 32 bytes, then the holder's name.
@@ -84,10 +88,38 @@ pub enum BlobError {
     Store(#[from] StoreError),
 }
 
+impl BlobError {
+    /// Whether asking again finds the same: the blob itself is gone or damaged. Everything else may be a moment of the disk,
+    /// the process or the store.
+    #[must_use]
+    pub fn lasts(&self) -> bool {
+        matches!(self, Self::Missing { .. } | Self::Damaged { .. })
+    }
+
+    /// The code under which users know it.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::TooLarge { .. } => "BLOB_TOO_LARGE",
+            Self::Missing { .. } => "BLOB_NOT_FOUND",
+            Self::Damaged { .. } => "BLOB_DAMAGED",
+            Self::DiskFull { .. } => "BLOB_DISK_FULL",
+            Self::Io { .. } | Self::Store(_) => "BLOB_ERROR",
+        }
+    }
+}
+
 /// The key of a hold. Its value is one byte, the version 1.
 #[must_use]
 pub fn hold_key(id: &BlobId, holder: &[u8]) -> Vec<u8> {
     [id.as_bytes(), holder].concat()
+}
+
+/// The blob and the holder that such a key names.
+#[must_use]
+pub fn split_hold_key(key: &[u8]) -> Option<(BlobId, &[u8])> {
+    let (id, holder) = key.split_first_chunk()?;
+    Some((BlobId::read(id), holder))
 }
 
 /// The value of a hold.
@@ -100,16 +132,25 @@ pub struct Blobs {
     files: Arc<dyn Files>,
     pins: Arc<Pins>,
     next: AtomicU64,
+    /// Whether the folder is known to be there, its name on disk.
+    made: Mutex<bool>,
 }
 
-/// What may not be collected now.
+/// What may not be collected now. The lock is never held over work on the disk: pins come and go on threads that must not
+/// wait for it.
 #[derive(Debug, Default)]
-struct Pins(Mutex<Kept>);
+struct Pins {
+    kept: Mutex<Kept>,
+    /// Told whenever a blob leaves [`Kept::removing`].
+    removed: Condvar,
+}
 
 #[derive(Debug, Default)]
 struct Kept {
     /// Blobs that were put and may not be held yet, with how often.
     pinned: HashMap<BlobId, usize>,
+    /// Blobs whose file is being removed, if nobody holds them. Whoever wants to pin one waits, and writes it anew.
+    removing: HashSet<BlobId>,
     /// Backups under way: nothing is collected meanwhile.
     backups: usize,
     /// What would have been.
@@ -127,7 +168,12 @@ pub struct Pin {
 
 impl Pin {
     fn new(pins: &Arc<Pins>, id: BlobId, bytes: u64) -> Self {
-        *pins.0.lock().pinned.entry(id).or_default() += 1;
+        let mut kept = pins.kept.lock();
+        while kept.removing.contains(&id) {
+            pins.removed.wait(&mut kept);
+        }
+        *kept.pinned.entry(id).or_default() += 1;
+        drop(kept);
         Self { id, bytes, pins: Arc::clone(pins) }
     }
 
@@ -146,7 +192,7 @@ impl Pin {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        let pinned = &mut self.pins.0.lock().pinned;
+        let pinned = &mut self.pins.kept.lock().pinned;
         if let Some(count) = pinned.get_mut(&self.id) {
             *count -= 1;
             if *count == 0 {
@@ -156,10 +202,24 @@ impl Drop for Pin {
     }
 }
 
+/// One blob that is being removed; over when it is dropped.
+struct Removing<'p> {
+    id: BlobId,
+    pins: &'p Pins,
+}
+
+impl Drop for Removing<'_> {
+    fn drop(&mut self) {
+        self.pins.kept.lock().removing.remove(&self.id);
+        self.pins.removed.notify_all();
+    }
+}
+
 impl Blobs {
     /// The blobs of a store's folder. Theirs is made with the first of them.
     pub(crate) fn open(store: &Path, files: Arc<dyn Files>) -> Self {
-        Self { folder: store.join("blobs"), files, pins: Arc::default(), next: AtomicU64::new(0) }
+        let (pins, next, made) = (Arc::default(), AtomicU64::new(0), Mutex::default());
+        Self { folder: store.join("blobs"), files, pins, next, made }
     }
 
     /// Where they lie.
@@ -169,7 +229,15 @@ impl Blobs {
     }
 
     fn make_folder(&self) -> io::Result<()> {
-        files::make_folder(&*self.files, &self.folder)
+        // Of two who come at once the second waits, and puts nothing into a folder whose name is not on disk yet.
+        let mut made = self.made.lock();
+        if !*made || !self.folder.exists() {
+            files::make_folder(&*self.files, &self.folder)?;
+            // A process that made it before may have ended before it had synced the name.
+            self.folder.parent().map_or(Ok(()), |store| self.files.sync_folder(store))?;
+            *made = true;
+        }
+        Ok(())
     }
 
     /// The file of a blob.
@@ -247,9 +315,10 @@ impl Blobs {
     /// # Errors
     /// `Missing`, `Damaged`, `Io`.
     pub fn read(&self, id: &BlobId) -> Result<Vec<u8>, BlobError> {
-        let length = usize::try_from(self.bytes(id)?).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; length];
-        self.read_into(id, &mut bytes)?;
+        let file = self.open_file(id)?;
+        let length = file.len().map_err(|error| self.failed(&self.path(id), &error))?;
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+        self.fill(id, &*file, &mut bytes)?;
         Ok(bytes)
     }
 
@@ -258,7 +327,10 @@ impl Blobs {
     /// # Errors
     /// As [`Blobs::read`]; `Damaged` too where the length is another.
     pub fn read_into(&self, id: &BlobId, bytes: &mut [u8]) -> Result<(), BlobError> {
-        let file = self.open_file(id)?;
+        self.fill(id, &*self.open_file(id)?, bytes)
+    }
+
+    fn fill(&self, id: &BlobId, file: &dyn File, bytes: &mut [u8]) -> Result<(), BlobError> {
         let damaged = || BlobError::Damaged { id: *id, path: self.path(id) };
         if file.len().map_err(|error| self.failed(&self.path(id), &error))? != bytes.len() as u64 {
             return Err(damaged());
@@ -301,8 +373,10 @@ impl Blobs {
     /// # Errors
     /// `Io`, and those of the store.
     pub fn collect(&self, store: &dyn Store, id: &BlobId) -> Result<bool, BlobError> {
-        // Held until the file is gone: whoever puts the same bytes meanwhile waits, and writes them anew.
-        let mut kept = self.pins.0.lock();
+        let mut kept = self.pins.kept.lock();
+        while kept.removing.contains(id) {
+            self.pins.removed.wait(&mut kept);
+        }
         if kept.backups > 0 {
             kept.postponed.push(*id);
             return Ok(false);
@@ -310,24 +384,34 @@ impl Blobs {
         if kept.pinned.contains_key(id) {
             return Ok(false);
         }
+        kept.removing.insert(*id);
+        drop(kept);
+        // Nobody can pin it from here on, so that nobody can come to hold it either.
+        let _removing = Removing { id: *id, pins: &self.pins };
         if !store.scan(&Scan::table(HOLD).prefix(id.as_bytes()).limit(1))?.is_empty() {
             return Ok(false);
         }
         self.remove(&self.path(id))
     }
 
-    /// Has nothing be collected until [`Blobs::collect_again`].
+    /// Has nothing be collected until [`Blobs::collect_again`]. Waits for what is being removed.
     pub(crate) fn collect_nothing(&self) {
-        self.pins.0.lock().backups += 1;
+        let mut kept = self.pins.kept.lock();
+        kept.backups += 1;
+        while !kept.removing.is_empty() {
+            self.pins.removed.wait(&mut kept);
+        }
     }
 
     /// Ends a [`Blobs::collect_nothing`], and collects what was left meanwhile.
     pub(crate) fn collect_again(&self, store: &dyn Store) -> Result<(), BlobError> {
-        let mut kept = self.pins.0.lock();
+        let mut kept = self.pins.kept.lock();
         kept.backups -= 1;
         let postponed = if kept.backups == 0 { std::mem::take(&mut kept.postponed) } else { Vec::new() };
         drop(kept);
-        postponed.iter().try_for_each(|id| self.collect(store, id).map(drop))
+        // One that cannot be removed keeps no other.
+        let collected: Vec<_> = postponed.iter().map(|id| self.collect(store, id)).collect();
+        collected.into_iter().try_for_each(|collected| collected.map(drop))
     }
 
     fn remove(&self, path: &Path) -> Result<bool, BlobError> {
@@ -338,23 +422,45 @@ impl Blobs {
         }
     }
 
-    /// Removes what nobody holds. For the start, before anybody puts. Costs a list of the folder and a read of the holds.
-    pub(crate) fn sweep(&self, snapshot: &dyn Snapshot) -> Result<usize, BlobError> {
+    /// Removes what nobody holds. For the start, before anybody puts. This is housekeeping, without which the store opens as
+    /// well: what could not be done is told and left to the next start. `lost` says that damage took entries, so that what
+    /// nobody seems to hold may have been held; it is set aside. Costs a list of the folder and a read of the holds.
+    pub(crate) fn sweep(&self, snapshot: &dyn Snapshot, lost: bool) -> Vec<Damage> {
         if !self.folder.is_dir() {
-            return Ok(0);
+            return Vec::new();
         }
-        let held = held(snapshot)?;
-        let paths = self.files.list(&self.folder).map_err(|error| self.failed(&self.folder, &error))?;
-        let mut removed = 0;
+        let mut told = Vec::new();
+        let unswept = |path: &Path, reason: String| Damage::Unswept { path: path.to_owned(), reason };
+        let held = held(snapshot).map_err(|error| told.push(unswept(&self.folder, error.to_string()))).ok();
+        let paths = match self.files.list(&self.folder) {
+            Ok(paths) => paths,
+            Err(error) => {
+                told.push(unswept(&self.folder, error.to_string()));
+                return told;
+            }
+        };
+        let mut set_aside = 0;
         for path in paths {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let unfinished = path.extension().is_some_and(|ending| ending == "new");
-            let stray = name.parse::<BlobId>().is_ok_and(|id| !held.contains(&id));
-            if unfinished || stray {
-                removed += usize::from(self.remove(&path)?);
-            }
+            let is_held = |id: BlobId| held.as_ref().is_none_or(|held| held.contains(&id));
+            let stray = name.parse().is_ok_and(|id| !is_held(id));
+            let done = if stray && lost {
+                set_aside += 1;
+                self.files.rename(&path, &path.with_extension("lost"))
+            } else if stray || unfinished {
+                self.files.remove(&path)
+            } else {
+                Ok(())
+            };
+            told.extend(done.err().map(|error| unswept(&path, error.to_string())));
         }
-        Ok(removed)
+        if set_aside > 0 {
+            let synced = self.files.sync_folder(&self.folder);
+            told.extend(synced.err().map(|error| unswept(&self.folder, error.to_string())));
+            told.push(Damage::BlobsSetAside { folder: self.folder.clone(), count: set_aside });
+        }
+        told
     }
 }
 
@@ -367,6 +473,6 @@ pub(crate) fn held(snapshot: &dyn Snapshot) -> Result<HashSet<BlobId>, StoreErro
         let page = snapshot.scan(&Scan::table(HOLD).range(from, Bound::Unbounded).limit(PAGE))?;
         let Some(end) = page.last() else { return Ok(held) };
         last = Some(end.key.clone());
-        held.extend(page.iter().filter_map(|entry| BlobId::read(entry.key.first_chunk()?)));
+        held.extend(page.iter().filter_map(|entry| Some(split_hold_key(&entry.key)?.0)));
     }
 }

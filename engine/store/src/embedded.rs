@@ -153,7 +153,10 @@ impl Embedded {
         let at = At { view: Arc::new(view), revision: report.revision };
         let core = Arc::new(Core::new(folder.to_owned(), options, counters, at, released));
         let blobs = Blobs::open(folder, Arc::clone(&core.options.files));
-        blobs.sweep(&core.current.read().clone()).map_err(|error| OpenError::blobs(&blobs, error))?;
+        let is_loss =
+            |damage: &Damage| matches!(damage, Damage::FileLost { .. } | Damage::CommitsLost { .. });
+        let lost = report.damage.iter().any(is_loss);
+        report.damage.extend(blobs.sweep(&core.current.read().clone(), lost));
         if found.used.len() > 1 {
             // Else each crash of an engine that crashes again and again would leave one segment more.
             core.move_now(&pair);

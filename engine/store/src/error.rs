@@ -195,16 +195,6 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// What nobody holds could not be removed when the store was opened.
-    pub(crate) fn blobs(blobs: &crate::blobs::Blobs, error: crate::blobs::BlobError) -> Self {
-        match error {
-            crate::blobs::BlobError::Store(error) => Self::Store(error),
-            other => {
-                Self::Io { path: blobs.folder().to_owned(), source: std::io::Error::other(other.to_string()) }
-            }
-        }
-    }
-
     /// Names the kind of an I/O error on a path of the folder.
     pub(crate) fn io(folder: &std::path::Path, path: &std::path::Path, source: std::io::Error) -> Self {
         use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};

@@ -44,6 +44,20 @@ pub enum Damage {
         /// What was found.
         reason: String,
     },
+    /// What no entry names could not be looked through or removed when the store was opened; it takes room and harms nothing.
+    Unswept {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// Blobs that no entry names were renamed to `ID.lost` and not removed, since entries that named them may be lost.
+    BlobsSetAside {
+        /// Their folder.
+        folder: PathBuf,
+        /// How many.
+        count: usize,
+    },
     /// A copy of the index cannot be read to its end.
     Unreadable {
         /// The file.
@@ -89,6 +103,22 @@ impl fmt::Display for Damage {
                 write!(
                     f,
                     "the entry `{key}` of the table `{table}` is damaged in one copy ({reason}), the other one serves it"
+                )
+            }
+            Self::Unswept { path, reason } => {
+                let path = shown(path);
+                write!(
+                    f,
+                    "{path} was to be cleared of blobs that nothing names and was not: {reason}; they take room and harm \
+                     nothing, mend that and restart the engine"
+                )
+            }
+            Self::BlobsSetAside { folder, count } => {
+                let folder = shown(folder);
+                write!(
+                    f,
+                    "{count} blobs that nothing names are now {folder}/ID.lost, since what named them may be lost; cut the \
+                     ending off one that is needed while the engine is stopped and its hold is restored, remove the others"
                 )
             }
             Self::Unreadable { path, reason } => {
@@ -138,6 +168,8 @@ mod tests {
         check(Damage::CommitsLost { first: 3, last: 7, set_aside: vec![path()] }, &["3 to 7", "/x/y"]);
         let key = b"a\x00\xffb".to_vec();
         check(Damage::Entry { table: "t".to_owned(), key, reason: reason() }, &["`a\\x00\\xffb`", "`t`"]);
+        check(Damage::Unswept { path: path(), reason: reason() }, &["/x/y", "checksum", "restart"]);
+        check(Damage::BlobsSetAside { folder: path(), count: 3 }, &["3 blobs", "/x/y/ID.lost"]);
         check(Damage::Unreadable { path: path(), reason: reason() }, &["/x/y", "checksum"]);
     }
 }

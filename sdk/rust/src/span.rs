@@ -1,6 +1,7 @@
 //! Spans of one's own: work that is part of a trace and is no call, as an attempt of a queue or a step of a handler. Used by
 //! workers that take up work which was put aside. It must not know how spans are kept.
 
+use std::fmt::Display;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -34,15 +35,17 @@ struct Recorded {
 }
 
 impl Worker {
-    /// Begins a span below another, which may be long over. Its name is cut at 64 bytes.
+    /// Begins a span below another, which may be long over. Its name is cut at 64 bytes, and is formatted only where the span
+    /// is recorded.
     #[must_use]
-    pub fn span(&self, name: &str, kind: SpanKind, parent: TraceContext) -> Span {
+    pub fn span(&self, name: impl Display, kind: SpanKind, parent: TraceContext) -> Span {
         let inner = self.inner();
         if !parent.is_valid() || !parent.is_sampled() || !inner.sampler.records_children() {
             return Span { context: parent, recorded: None };
         }
         let context = parent.child(inner.sampler.span_id());
-        let (telemetry, start_ns, name) = (Arc::clone(&inner.telemetry), now_ns(), SpanName::new(name));
+        let (telemetry, start_ns, name) =
+            (Arc::clone(&inner.telemetry), now_ns(), SpanName::new(&name.to_string()));
         telemetry.span_start(&SpanStart {
             trace_id: context.trace_id,
             span_id: context.span_id,
@@ -70,6 +73,14 @@ impl Span {
     pub fn fail(&mut self, code: ErrorCode) {
         if let Some(recorded) = &mut self.recorded {
             recorded.status = code.status();
+        }
+    }
+
+    /// Says that the span ends well after all: whoever may be given up begins with [`Span::fail`], so that a span that is
+    /// dropped meanwhile does not tell of success.
+    pub fn succeed(&mut self) {
+        if let Some(recorded) = &mut self.recorded {
+            recorded.status = STATUS_OK;
         }
     }
 

@@ -41,16 +41,22 @@ fn a_call_goes_to_a_queue_and_says_how_it_ended() {
     let dead = to_queue(&["fail=true", "--group", "g", "--priority", "3", "--wait"]);
     assert_eq!(dead.code, Some(1), "{}", dead.err);
     assert!(dead.out.contains("\"status\":\"dead\""), "{}", dead.out);
-    assert!(dead.err.contains("no_luck: g of jobs") && dead.err.contains("queue dlq"), "{}", dead.err);
+    assert!(
+        dead.err.contains("no_luck: g of jobs") && dead.err.contains("queue dlq list jobs"),
+        "{}",
+        dead.err
+    );
     // A function may come later; who waits in vain is told where the message is.
     let late = host.run(&["trigger", "late::run", "--enqueue", "jobs", "--wait", "--timeout", "1ms"]);
-    late.fails(124, &["deadline_exceeded", "queue::receipt id=jobs:"]);
+    late.fails(124, &["deadline_exceeded", "ringway queue receipt jobs:"]);
 }
 
 #[test]
 fn what_is_of_a_queue_wants_a_queue() {
     let host = Host::start();
     host.run(&["trigger", "calc::add", "a=1", "b=2", "--wait"]).fails(2, &["--enqueue"]);
+    host.run(&["queue", "dlq", "list", "--cursor", "jobs:1"]).fails(2, &["name the queue"]);
+    host.run(&["queue", "dlq", "list", "--code", "E"]).fails(2, &["name the queue"]);
     host.run(&["trigger", "calc::add", "--enqueue", "q", "--void"]).fails(2, &["--void"]);
     host.run(&["trigger", "calc::add", "--enqueue", "q", "--priority", "10"]).fails(2, &["--priority"]);
 }

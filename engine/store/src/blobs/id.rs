@@ -29,8 +29,8 @@ impl BlobId {
         &self.0
     }
 
-    pub(super) fn read(bytes: &[u8; 32]) -> Option<Self> {
-        Some(Self(*bytes))
+    pub(super) fn read(bytes: &[u8; 32]) -> Self {
+        Self(*bytes)
     }
 }
 

@@ -197,3 +197,24 @@ fn a_folder_without_a_store_stays_without_one() {
     let (store, report) = Embedded::open_existing(&missing, small()).unwrap();
     assert!(!report.damage.is_empty() && store.get("t", b"k").unwrap().is_some(), "{report:?}");
 }
+
+#[test]
+fn a_blob_that_cannot_be_read_for_now_fails_the_backup_and_one_that_is_gone_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = open(&folder.path().join("store"));
+    let (blobs, path) = (store.blobs().unwrap(), folder.path().join("backup"));
+    let id = blobs.put(b"held").unwrap().id();
+    store.commit(Batch::new().put(HOLD, &hold_key(&id, b"me"), HOLD_VALUE), Durability::Durable).unwrap();
+    let (file, away) = (blobs.path(&id), folder.path().join("away"));
+    fs::rename(&file, &away).unwrap();
+    assert_eq!(backup::backup(&store, &path).unwrap().blobs, 0);
+    fs::remove_file(&path).unwrap();
+    // A folder opens as no file: as with too many open files, the blob itself is not at fault.
+    fs::create_dir(&file).unwrap();
+    let error = backup::backup(&store, &path).unwrap_err();
+    assert!(matches!(&error, OpenError::Io { path, .. } if *path == file), "{error}");
+    assert!(!path.exists(), "no backup that lacks something");
+    fs::remove_dir(&file).unwrap();
+    fs::rename(&away, &file).unwrap();
+    assert_eq!(backup::backup(&store, &path).unwrap().blobs, 1);
+}

@@ -2,13 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
-use std::sync::Arc;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
 
 use ringway_store::blobs::{BlobError, BlobId, Blobs, HOLD, HOLD_VALUE, hold_key};
+use ringway_store::files::{Disk, File, Files};
 use ringway_store::testing::dice::{Dice, rounds};
 use ringway_store::testing::power::Power;
-use ringway_store::{Batch, Durability, Embedded, Options, Scan, Store as _};
+use ringway_store::{Batch, Damage, Durability, Embedded, Options, Scan, Store as _, StoreError};
 
 use crate::tools::small;
 
@@ -177,4 +181,143 @@ fn a_blob_in_pieces_is_the_blob_in_one() {
     assert_eq!(read, bytes);
     drop(blobs(&store).writer().unwrap());
     assert_eq!(files(folder.path()), [pin.id().to_string()], "one that was given up leaves nothing");
+}
+
+/// A disk that removes a blob only when it may, and tells that it was asked to.
+#[derive(Debug)]
+struct Slow {
+    asked: Mutex<Sender<()>>,
+    may: Mutex<Receiver<()>>,
+}
+
+impl Files for Slow {
+    fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn File>> {
+        Disk.open(path, create)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Disk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        if path.parent().is_some_and(|folder| folder.ends_with("blobs")) {
+            self.asked.lock().unwrap().send(()).unwrap();
+            self.may.lock().unwrap().recv().unwrap();
+        }
+        Disk.remove(path)
+    }
+
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        Disk.sync_folder(folder)
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+        Disk.list(folder)
+    }
+
+    fn free_bytes(&self, folder: &Path) -> io::Result<u64> {
+        Disk.free_bytes(folder)
+    }
+}
+
+#[test]
+fn while_a_file_is_removed_only_those_wait_who_put_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let ((tell, asked), (allow, may)) = (channel(), channel());
+    let files = Arc::new(Slow { asked: Mutex::new(tell), may: Mutex::new(may) });
+    let options = Options { segment_bytes: 48 << 20, files, ..Options::default() };
+    let store = Embedded::open(folder.path(), options).unwrap().0;
+    let id = blobs(&store).put(b"large").unwrap().id();
+    let other = blobs(&store).put(b"other").unwrap();
+    thread::scope(|scope| {
+        let removed = scope.spawn(|| blobs(&store).collect(&store, &id).unwrap());
+        asked.recv().unwrap();
+        // The disk is busy with the file; whoever has to do with another blob does not wait for it.
+        drop(other);
+        drop(blobs(&store).put(b"one more").unwrap());
+        let again = scope.spawn(|| blobs(&store).put(b"large").unwrap());
+        allow.send(()).unwrap();
+        assert!(removed.join().unwrap());
+        let again = again.join().unwrap();
+        assert_eq!(
+            blobs(&store).read(&again.id()).unwrap(),
+            b"large",
+            "put anew, not found and then removed"
+        );
+    });
+}
+
+#[test]
+fn what_cannot_be_swept_is_told_and_keeps_no_store_from_opening() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let (held, stray) = (blobs(&store).put(b"held").unwrap().id(), blobs(&store).put(b"stray").unwrap().id());
+    hold(&store, &held, b"a holder of its own");
+    store.close().unwrap();
+    // Nobody can remove a folder as a file.
+    let stuck = folder.path().join("blobs/stuck.new");
+    fs::create_dir(&stuck).unwrap();
+    let options = || Options { segment_bytes: 48 << 20, check_bytes_max: 0, ..Options::default() };
+    let (store, report) = Embedded::open(folder.path(), options()).unwrap();
+    assert!(
+        matches!(report.damage.as_slice(), [Damage::Unswept { path, .. }] if *path == stuck),
+        "{:?}",
+        report.damage
+    );
+    let mut left = files(folder.path());
+    left.sort();
+    let mut expected = [held.to_string(), "stuck.new".to_owned()];
+    expected.sort();
+    assert_eq!(left, expected, "the others are swept");
+    drop(blobs(&store).put(b"stray").unwrap());
+    store.close().unwrap();
+    fs::remove_dir(&stuck).unwrap();
+    for name in ["index-1.redb", "index-2.redb"] {
+        let path = folder.path().join(name);
+        let mut bytes = fs::read(&path).unwrap();
+        let found = bytes.windows(19).enumerate().filter(|(_, part)| part == b"a holder of its own");
+        let places: Vec<usize> = found.map(|(at, _)| at).collect();
+        assert!(!places.is_empty());
+        places.into_iter().for_each(|at| bytes[at + 18] ^= 1);
+        fs::write(&path, bytes).unwrap();
+    }
+    let (store, report) = Embedded::open(folder.path(), options()).unwrap();
+    assert!(
+        matches!(report.damage.as_slice(), [Damage::Unswept { reason, .. }] if reason.contains("both copies")),
+        "{:?}",
+        report.damage
+    );
+    assert!(matches!(store.scan(&Scan::table(HOLD)), Err(StoreError::Corrupt { .. })));
+    for id in [held, stray] {
+        assert!(blobs(&store).read(&id).is_ok(), "nobody knows who holds {id}");
+    }
+}
+
+#[test]
+fn blobs_whose_holds_may_be_lost_are_set_aside_and_never_swept() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let id = blobs(&store).put(b"was held").unwrap().id();
+    hold(&store, &id, b"me");
+    std::mem::forget(blobs(&store).writer().unwrap());
+    store.close().unwrap();
+    for name in ["index-1.redb", "index-2.redb"] {
+        fs::write(folder.path().join(name), vec![9; 10_000]).unwrap();
+    }
+    // Young as this store is, its log still has what the index lost.
+    let segments = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+    let segments = segments.filter(|path| path.extension().is_some_and(|ending| ending == "seg"));
+    segments.for_each(|path| fs::remove_file(path).unwrap());
+    let aside = format!("{id}.lost");
+    let report =
+        Embedded::open(folder.path(), Options { segment_bytes: 48 << 20, ..Options::default() }).unwrap().1;
+    assert!(
+        report.damage.iter().any(|damage| matches!(damage, Damage::BlobsSetAside { count: 1, .. })),
+        "{:?}",
+        report.damage
+    );
+    assert_eq!(files(folder.path()), std::slice::from_ref(&aside));
+    drop(open(folder.path()));
+    assert_eq!(files(folder.path()), [aside], "there was no damage the second time");
+    assert_eq!(fs::read(folder.path().join(format!("blobs/{id}.lost"))).unwrap(), b"was held");
 }

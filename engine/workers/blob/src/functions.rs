@@ -170,7 +170,9 @@ pub(crate) fn hold(store: &dyn Store, pin: Pin, holder: &[u8]) -> HandlerResult<
     let held = store.commit(batch, Durability::Durable);
     drop(pin);
     held.map_err(|error| {
-        if let Err(error) = blobs(store).map(|blobs| blobs.collect(store, &id)) {
+        let collected =
+            blobs(store).and_then(|blobs| blobs.collect(store, &id).map_err(|error| failure(&error)));
+        if let Err(error) = collected {
             tracing::warn!(%error, %id, "a blob that nobody holds stays until the next start");
         }
         refused(&error)
@@ -205,13 +207,8 @@ fn refused(error: &StoreError) -> Failure {
 
 /// What a caller hears; the text says what was wanted, what was found, and what to do.
 pub(crate) fn failure(error: &BlobError) -> Failure {
-    let code = match error {
-        BlobError::TooLarge { .. } => "BLOB_TOO_LARGE",
-        BlobError::Missing { .. } => "BLOB_NOT_FOUND",
-        BlobError::Damaged { .. } => "BLOB_DAMAGED",
-        BlobError::DiskFull { .. } => "BLOB_DISK_FULL",
-        BlobError::Store(error) => return refused(error),
-        _ => CODE,
-    };
-    Failure::with_code(code, error.to_string())
+    match error {
+        BlobError::Store(error) => refused(error),
+        error => Failure::with_code(error.code(), error.to_string()),
+    }
 }

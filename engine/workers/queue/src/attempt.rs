@@ -9,8 +9,11 @@ use crate::machine::{Delivery, Outcome};
 /// Begins the span of an attempt below that of the sender, if there is one.
 pub(crate) fn begin(worker: &Worker, delivery: &Delivery, sender: Option<TraceContext>) -> Span {
     let nobody = TraceContext { trace_id: TraceId::NONE, span_id: SpanId::NONE, flags: 0 };
-    let name = format!("attempt {}", delivery.attempt);
-    worker.span(&name, SpanKind::Consumer, sender.unwrap_or(nobody))
+    let name = format_args!("attempt {}", delivery.attempt);
+    let mut span = worker.span(name, SpanKind::Consumer, sender.unwrap_or(nobody));
+    // One that is given up, since its message is cancelled or the queue ends, is dropped and says nothing more.
+    span.fail(ErrorCode::Cancelled);
+    span
 }
 
 /// Says in the span how the attempt ended.
@@ -31,7 +34,10 @@ pub(crate) fn end(span: &mut Span, delivery: &Delivery, id: &str, function: &str
         fields
     };
     match outcome {
-        Outcome::Succeeded => span.note(Level::Debug, "the attempt succeeded", fields),
+        Outcome::Succeeded => {
+            span.succeed();
+            span.note(Level::Debug, "the attempt succeeded", fields);
+        }
         Outcome::Failed(error) => {
             span.fail(code_of(&error.code));
             span.note(Level::Warn, "the attempt failed", || failed(&error.code, &error.message));

@@ -2,14 +2,15 @@
 //! the store's; a message holds its own by an entry in the batch that writes the message, and lets go in the batch that ends
 //! it. Used by the functions that take messages, by the machine, and by attempts. It must not know what a message is for.
 
+use std::ops::Bound;
 use std::sync::{Arc, Weak};
 use std::thread;
 
 use async_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
 use ringway::{Failure, HandlerResult};
-use ringway_store::blobs::{HOLD, HOLD_VALUE, Pin, hold_key};
-use ringway_store::{BlobError, BlobId, Store};
+use ringway_store::blobs::{HOLD, HOLD_VALUE, Pin, hold_key, split_hold_key};
+use ringway_store::{BlobError, BlobId, Scan, Snapshot, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -21,6 +22,9 @@ const HOLDER_PREFIX: u8 = b'q';
 
 /// Blobs that are written at once, each on a thread that waits for the disk.
 const WRITERS: usize = 4;
+
+/// Holds that are read at once.
+const PAGE: usize = 4096;
 
 /// Data that lies in a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,11 +62,29 @@ pub(crate) fn let_go(writes: &mut Writes, place: &Place, id: &BlobId) {
     writes.delete(HOLD, key(place, id));
 }
 
+/// The blob that a message holds, for one whose record cannot be read. Costs a read of every hold.
+pub(crate) fn held_by(snapshot: &dyn Snapshot, place: &Place) -> Result<Option<BlobId>, StoreError> {
+    let holder = [&[HOLDER_PREFIX], place.key().as_slice()].concat();
+    let mut passed: Option<Vec<u8>> = None;
+    loop {
+        let from = passed.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let page = snapshot.scan(&Scan::table(HOLD).range(from, Bound::Unbounded).limit(PAGE))?;
+        let Some(last) = page.last() else { return Ok(None) };
+        let held = page.iter().filter_map(|entry| split_hold_key(&entry.key));
+        if let Some((id, _)) = held.into_iter().find(|(_, found)| *found == holder) {
+            return Ok(Some(id));
+        }
+        passed = Some(last.key.clone());
+    }
+}
+
 /// Why a message could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unread {
     #[error(transparent)]
     Record(#[from] Unreadable),
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error(transparent)]
     Blob(#[from] BlobError),
 }
@@ -71,10 +93,19 @@ impl Unread {
     /// The code under which the message is dead.
     pub(crate) fn code(&self) -> &'static str {
         match self {
-            Self::Record(_) => "MESSAGE_UNREADABLE",
-            Self::Blob(BlobError::Damaged { .. }) => "BLOB_DAMAGED",
-            Self::Blob(BlobError::Missing { .. }) => "BLOB_NOT_FOUND",
-            Self::Blob(_) => "BLOB_ERROR",
+            Self::Record(_) | Self::Store(StoreError::Corrupt { .. }) => "MESSAGE_UNREADABLE",
+            Self::Store(_) => "QUEUE_ERROR",
+            Self::Blob(error) => error.code(),
+        }
+    }
+
+    /// Whether another attempt reads the same. A store or a disk that does not answer for a moment, or a process with too
+    /// many open files, is no fault of the message.
+    pub(crate) fn lasts(&self) -> bool {
+        match self {
+            Self::Record(_) | Self::Store(StoreError::Corrupt { .. }) => true,
+            Self::Store(_) => false,
+            Self::Blob(error) => error.lasts(),
         }
     }
 }
@@ -109,6 +140,10 @@ pub(crate) struct Shelf {
 struct Threads {
     running: usize,
     closed: bool,
+    /// Blobs that somebody let go, for the collector.
+    unheld: Vec<BlobId>,
+    /// Whether the collector's thread runs. There is one, however many messages end at once.
+    collecting: bool,
 }
 
 impl Shelf {
@@ -151,7 +186,7 @@ impl Shelf {
     }
 
     /// Puts data that is long; `None` for what lies with its message. Holds no thread of the worker's meanwhile.
-    pub(crate) async fn put(self: &Arc<Self>, data: &RawValue) -> HandlerResult<Option<Pin>> {
+    pub(crate) async fn put(self: &Arc<Self>, data: &Arc<RawValue>) -> HandlerResult<Option<Pin>> {
         let keeps_blobs = || self.store.upgrade().is_some_and(|store| store.blobs().is_some());
         if data.get().len() as u64 <= self.bytes_min || !keeps_blobs() {
             return Ok(None);
@@ -160,7 +195,7 @@ impl Shelf {
         self.turns.0.send(()).await.map_err(|error| failed(error.to_string()))?;
         let turn = Turn(self.turns.1.clone());
         let (give, put) = bounded(1);
-        let data = data.to_owned();
+        let data = Arc::clone(data);
         self.start(move |store| {
             let Some(blobs) = store.blobs() else { return };
             let put = blobs.put(data.get().as_bytes());
@@ -176,7 +211,7 @@ impl Shelf {
         });
         match put.recv().await {
             Ok(Ok(pin)) => Ok(Some(pin)),
-            Ok(Err(error)) => Err(failed(error.to_string())),
+            Ok(Err(error)) => Err(Failure::with_code(error.code(), error.to_string())),
             Err(_) => {
                 Err(failed("the queue is ending, or the system gives no threads: try again".to_owned()))
             }
@@ -185,9 +220,33 @@ impl Shelf {
 
     /// Takes blobs away that nobody holds any more.
     pub(crate) fn collect(self: &Arc<Self>, ids: Vec<BlobId>) {
-        if !ids.is_empty() {
-            // What stays is swept at the next start.
-            let _started = self.start(move |store| collect(store, &ids));
+        if ids.is_empty() {
+            return;
+        }
+        let mut threads = self.threads.lock();
+        threads.unheld.extend(ids);
+        if std::mem::replace(&mut threads.collecting, true) {
+            return;
+        }
+        drop(threads);
+        let shelf = Arc::clone(self);
+        if !self.start(move |store| shelf.collect_all(store)) {
+            // The next one that is let go tries anew; what stays is swept at the next start.
+            self.threads.lock().collecting = false;
+        }
+    }
+
+    /// The collector: ends when there is nothing left.
+    fn collect_all(&self, store: &dyn Store) {
+        loop {
+            let mut threads = self.threads.lock();
+            let ids = std::mem::take(&mut threads.unheld);
+            if ids.is_empty() {
+                threads.collecting = false;
+                return;
+            }
+            drop(threads);
+            collect(store, &ids);
         }
     }
 }

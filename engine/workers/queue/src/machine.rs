@@ -60,7 +60,8 @@ pub(crate) struct New {
     pub(crate) queue: String,
     /// Everything but the data.
     pub(crate) head: record::Head,
-    pub(crate) data: Box<RawValue>,
+    /// Shared, since each subscriber of a topic takes the same.
+    pub(crate) data: Arc<RawValue>,
     /// Its idempotency key, and until when.
     pub(crate) idempotency: Option<(String, u64)>,
 }
@@ -505,7 +506,7 @@ fn write_message(writes: &mut Writes, place: &Place, message: New) {
     } else if data.get().len() > record::INLINE_BYTES_MAX {
         writes.put_bytes(record::BODY, place.key(), record::encode_body(&data));
     } else {
-        head.data = Some(data);
+        head.data = Some((*data).to_owned());
     }
     writes.put(record::MESSAGE, place.key(), &head);
 }

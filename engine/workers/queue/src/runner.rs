@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::attempt;
-use crate::blobs::read_message;
+use crate::blobs::{Unread, read_message};
 use crate::driver::Driver;
 use crate::machine::{Delivery, Failed, Outcome};
 use crate::record::{self, Head, Place, Unreadable};
@@ -166,7 +166,12 @@ impl Caller {
         let (head, data) = match read_message(&*self.store, &delivery.place) {
             Ok(Some(message)) => message,
             Ok(None) => return fatal("MESSAGE_LOST", "its record is not in the store".into()),
-            Err(error) => return fatal(error.code(), error.to_string()),
+            Err(error) if error.lasts() => return fatal(error.code(), error.to_string()),
+            Err(error) => {
+                let (code, message) = (error.code().to_owned(), error.to_string());
+                tracing::warn!(code, message, "a message cannot be read for now");
+                return Outcome::Failed(Failed { code, message, retry_after_ms: None, fatal: false });
+            }
         };
         let (function, target) = match head.function.clone() {
             Some(function) => (function, None),
@@ -274,12 +279,7 @@ impl Caller {
         let unreadable =
             |error: serde_json::Error| CallError::new(ErrorCode::InvalidRequest, error.to_string());
         let payload: Value = serde_json::from_str(data.get()).map_err(unreadable)?;
-        if let Condition::Function(function) = condition {
-            // Not by `holds`, which would hold a thread meanwhile. As in iii, only false says no.
-            let answer = self.worker.trigger_json_async(function, &payload, &CallOptions::new()).await?;
-            return Ok(answer != Value::Bool(false));
-        }
-        condition.holds(&self.worker, &payload)
+        condition.holds_async(&self.worker, &payload).await
     }
 }
 
@@ -287,18 +287,16 @@ impl Caller {
 pub(crate) type Parts = (Head, Option<Box<RawValue>>);
 
 /// Reads a message, but no blob.
-pub(crate) fn read_parts(store: &dyn Store, place: &Place) -> Result<Option<Parts>, Unreadable> {
+pub(crate) fn read_parts(store: &dyn Store, place: &Place) -> Result<Option<Parts>, Unread> {
     let key = place.key();
-    let get =
-        |table: &'static str| store.get(table, &key).map_err(|error| Unreadable::new(table, &key, error));
-    let Some(value) = get(record::MESSAGE)? else { return Ok(None) };
+    let Some(value) = store.get(record::MESSAGE, &key)? else { return Ok(None) };
     let mut head = record::decode::<Head>(record::MESSAGE, &key, &value.bytes)?;
     let data = match head.data.take() {
         Some(data) => Some(data),
         None if head.blob.is_some() => None,
-        None => match get(record::BODY)? {
+        None => match store.get(record::BODY, &key)? {
             Some(value) => Some(record::decode_body(&key, &value.bytes)?),
-            None => return Err(Unreadable::new(record::BODY, &key, "it is not there")),
+            None => return Err(Unreadable::new(record::BODY, &key, "it is not there").into()),
         },
     };
     Ok(Some((head, data)))

@@ -37,6 +37,8 @@ pub struct Enqueue {
     dedupe: Option<Duration>,
     priority: u8,
     delay: Option<Duration>,
+    /// Not both this and `delay`: the one that was said last.
+    at: Option<SystemTime>,
     ttl: Option<Duration>,
     id: Option<String>,
     options: CallOptions,
@@ -80,6 +82,7 @@ impl Enqueue {
             dedupe: None,
             priority: 0,
             delay: None,
+            at: None,
             ttl: None,
             id: None,
             options: CallOptions::new(),
@@ -110,15 +113,16 @@ impl Enqueue {
         self
     }
 
-    /// Not to be delivered before this time has passed.
+    /// Not to be delivered before this time has passed since it was enqueued. Takes the place of [`Enqueue::at`].
     pub fn delay(mut self, delay: Duration) -> Self {
-        self.delay = Some(delay);
+        (self.delay, self.at) = (Some(delay), None);
         self
     }
 
     /// Not to be delivered before this moment; at once where it is over. Takes the place of [`Enqueue::delay`].
-    pub fn at(self, moment: SystemTime) -> Self {
-        self.delay(moment.duration_since(SystemTime::now()).unwrap_or_default())
+    pub fn at(mut self, moment: SystemTime) -> Self {
+        (self.delay, self.at) = (None, Some(moment));
+        self
     }
 
     /// A dead letter if it has not begun within this time.
@@ -142,11 +146,14 @@ impl Enqueue {
 
     fn request(&self, function: &str, message: &Message) -> Result<Message, CallError> {
         let data = json_of(message)?;
+        // Now, and not when the action was made, which may serve for many calls.
+        let until = |moment: SystemTime| moment.duration_since(SystemTime::now()).unwrap_or_default();
+        let delay = self.delay.or_else(|| self.at.map(until));
         let request = Request {
             queue: &self.queue,
             function_id: function,
             data: &data,
-            delay_ms: self.delay.map(millis).filter(|delay| *delay > 0),
+            delay_ms: delay.map(millis).filter(|delay| *delay > 0),
             priority: self.priority,
             group: self.group.as_deref(),
             idempotency_key: self.key.as_deref(),
@@ -266,6 +273,23 @@ mod tests {
             "idempotency_key": "k", "idempotency_retention_ms": 1000, "delay_ms": 2, "ttl_ms": 4000, "id": "own",
         });
         check(all, &Message::json(&json!({ "n": 1 })).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_moment_is_waited_for_from_the_call_on() {
+        let delay = |action: &Enqueue| {
+            let request = action.request("f", &Message::empty()).unwrap();
+            serde_json::from_slice::<Value>(request.body()).unwrap()["delay_ms"].as_u64()
+        };
+        let soon = SystemTime::now() + Duration::from_millis(20);
+        let action = Enqueue::to("q").at(soon);
+        while SystemTime::now() < soon {
+            std::thread::yield_now();
+        }
+        assert_eq!(delay(&action), None, "the moment is over");
+        assert_eq!(delay(&action.delay(Duration::from_secs(3))), Some(3000), "the last one counts");
+        let action = Enqueue::to("q").delay(Duration::from_secs(3)).at(SystemTime::UNIX_EPOCH);
+        assert_eq!(delay(&action), None);
     }
 
     #[test]

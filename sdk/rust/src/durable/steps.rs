@@ -9,6 +9,7 @@ use std::future::Future;
 use std::sync::OnceLock;
 
 use parking_lot::Mutex;
+use ringway_protocol::ErrorCode;
 use ringway_protocol::telemetry::SpanKind;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -96,22 +97,10 @@ impl Context {
         work: impl FnOnce() -> HandlerResult<T>,
     ) -> HandlerResult<T> {
         let mut span = self.step_span(name);
-        let Some(step) = Step::begin(self, name) else {
-            let done = span.within(work);
-            return told(&mut span, done);
+        let done = match Step::begin(self, name) {
+            Some(step) => step.run(&span, work),
+            None => span.within(work),
         };
-        if step.asks_first() {
-            let answer = self.worker.handle(STEPS).call_with(&step.question()?, &CallOptions::new())?;
-            step.learn(&answer)?;
-        }
-        if let Some(kept) = step.kept() {
-            return told(&mut span, step.read(&kept));
-        }
-        let done = span.within(|| {
-            let result = work()?;
-            self.worker.handle(STEP).call_with(&step.result(&result)?, &CallOptions::new())?;
-            Ok(result)
-        });
         told(&mut span, done)
     }
 
@@ -125,36 +114,28 @@ impl Context {
         Fut: Future<Output = HandlerResult<T>>,
     {
         let mut span = self.step_span(name);
-        let Some(step) = Step::begin(self, name) else {
-            let done = span.within_async(async { work().await }).await;
-            return told(&mut span, done);
+        let done = match Step::begin(self, name) {
+            Some(step) => step.run_async(&span, work).await,
+            None => span.within_async(async { work().await }).await,
         };
-        if step.asks_first() {
-            let (question, options) = (step.question()?, CallOptions::new());
-            let answer = self.worker.handle(STEPS).call_async_with(&question, &options).await?;
-            step.learn(&answer)?;
-        }
-        if let Some(kept) = step.kept() {
-            return told(&mut span, step.read(&kept));
-        }
-        let run = async {
-            let result = work().await?;
-            let (request, options) = (step.result(&result)?, CallOptions::new());
-            self.worker.handle(STEP).call_async_with(&request, &options).await?;
-            Ok(result)
-        };
-        let done = span.within_async(run).await;
         told(&mut span, done)
     }
 
     fn step_span(&self, name: &str) -> Span {
-        self.worker.span(&format!("step {name}"), SpanKind::Internal, self.trace())
+        let mut span = self.worker.span(format_args!("step {name}"), SpanKind::Internal, self.trace());
+        // A step whose future is dropped says nothing more.
+        span.fail(ErrorCode::Cancelled);
+        span
     }
 }
 
 /// Has a span say how the step ended.
 fn told<T>(span: &mut Span, done: HandlerResult<T>) -> HandlerResult<T> {
-    done.inspect_err(|failure| span.fail(failure.code()))
+    match &done {
+        Ok(_) => span.succeed(),
+        Err(failure) => span.fail(failure.code()),
+    }
+    done
 }
 
 impl<'a> Step<'a> {
@@ -167,6 +148,47 @@ impl<'a> Step<'a> {
         *begun += 1;
         drop(state);
         Some(Self { context, delivery, name, ordinal })
+    }
+
+    fn run<T: Serialize + DeserializeOwned>(
+        &self,
+        span: &Span,
+        work: impl FnOnce() -> HandlerResult<T>,
+    ) -> HandlerResult<T> {
+        let (worker, options) = (&self.context.worker, CallOptions::new());
+        if self.asks_first() {
+            self.learn(&worker.handle(STEPS).call_with(&self.question()?, &options)?)?;
+        }
+        if let Some(kept) = self.kept() {
+            return self.read(&kept);
+        }
+        span.within(|| {
+            let result = work()?;
+            worker.handle(STEP).call_with(&self.result(&result)?, &options)?;
+            Ok(result)
+        })
+    }
+
+    async fn run_async<T, Fut>(&self, span: &Span, work: impl FnOnce() -> Fut) -> HandlerResult<T>
+    where
+        T: Serialize + DeserializeOwned,
+        Fut: Future<Output = HandlerResult<T>>,
+    {
+        let (worker, options) = (&self.context.worker, CallOptions::new());
+        if self.asks_first() {
+            let question = self.question()?;
+            self.learn(&worker.handle(STEPS).call_async_with(&question, &options).await?)?;
+        }
+        if let Some(kept) = self.kept() {
+            return self.read(&kept);
+        }
+        let run = async {
+            let result = work().await?;
+            let request = self.result(&result)?;
+            worker.handle(STEP).call_async_with(&request, &options).await?;
+            Ok(result)
+        };
+        span.within_async(run).await
     }
 
     fn with_state<R>(&self, look: impl FnOnce(&mut State) -> R) -> Option<R> {

@@ -120,7 +120,14 @@ fn request(queue: &str, messages: &[String], filter: &Filter) -> Map<String, Val
 
 pub(super) fn run(place: &Place, command: &DlqCommand) -> Result<(), Failure> {
     match command {
-        DlqCommand::List { queue: None, json, .. } => {
+        DlqCommand::List { queue: None, filter, cursor, json, .. } => {
+            let mut asked = Map::new();
+            filter.put_into(&mut asked);
+            if !asked.is_empty() || cursor.is_some() {
+                let text = "wanted a queue with a filter or a cursor, found none: name the queue, or leave both out \
+                            to list the queues that have dead letters";
+                return Err(Failure::usage(format_args!("{text}")));
+            }
             let answer = ask(place, WORKER, "queue::dlq::topics", &json!({}))?;
             let columns = [("QUEUE", "topic"), ("BROKER", "broker_type"), (">DEAD LETTERS", "message_count")];
             show(&answer, *json, |answer| rows(answer, &columns))

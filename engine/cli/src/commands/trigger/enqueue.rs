@@ -81,21 +81,30 @@ pub(super) fn run(
     let ended = receipt.wait(timeout).map_err(|error| {
         let id = receipt.id();
         failed(error).hint(format_args!(
-            "the message stays in its queue; `ringway trigger queue::receipt id={id}` says how it stands"
+            "the message stays in its queue; `ringway queue receipt {id}` says how it stands"
         ))
     })?;
     output::json(&json!({ "id": receipt.id(), "status": ended.status, "attempts": ended.attempts }))?;
     match ended.status {
         MessageStatus::Done => Ok(ExitCode::SUCCESS),
-        status => Err(not_done(&receipt, status, ended.error.as_deref())),
+        status => Err(not_done(&receipt, options, status, ended.error.as_deref())),
     }
 }
 
-fn not_done(receipt: &Receipt, status: MessageStatus, error: Option<&str>) -> Failure {
+fn not_done(
+    receipt: &Receipt,
+    options: &EnqueueOptions,
+    status: MessageStatus,
+    error: Option<&str>,
+) -> Failure {
     let why = error.map(|error| format!(": {error}")).unwrap_or_default();
     let failure = Failure::error(format_args!("message `{}` is {status}{why}", receipt.id()));
     if status == MessageStatus::Dead {
-        return failure.hint("`ringway queue dlq` lists dead letters and sends them again");
+        let queue = options.queue.as_deref().unwrap_or_default();
+        return failure.hint(format_args!(
+            "`ringway queue dlq list {queue}` lists the dead letters, `ringway queue dlq redrive {queue} {}` sends this one again",
+            receipt.id()
+        ));
     }
     failure
 }

@@ -170,6 +170,7 @@ fn page(
     limit: usize,
 ) -> HandlerResult<Page> {
     let mut messages = Vec::new();
+    let mut end: Option<Place> = None;
     for queue in queues.iter().skip_while(|queue| after.is_some_and(|after| ***queue < *after.queue)) {
         let mut passed = after.filter(|after| *after.queue == **queue).map(|after| after.seq);
         loop {
@@ -179,10 +180,12 @@ fn page(
             for place in &places {
                 let letter = letters::read(snapshot, place, CODE)?;
                 let Some(letter) = letter.filter(|letter| chosen.fits(&letter.dead)) else { continue };
-                messages.push(describe(snapshot, letter)?);
                 if messages.len() == limit {
-                    return Ok(Page { messages, cursor: Some(place.id()) });
+                    // One more fits, so that there is a next page.
+                    return Ok(Page { messages, cursor: end.as_ref().map(Place::id) });
                 }
+                messages.push(describe(snapshot, letter)?);
+                end = Some(place.clone());
             }
         }
     }

@@ -126,7 +126,7 @@ struct PublishRequest {
 struct Wanted {
     queue: String,
     head: Head,
-    data: Box<RawValue>,
+    data: Arc<RawValue>,
     delay_ms: u64,
     ttl_ms: Option<u64>,
     group: Option<String>,
@@ -211,14 +211,14 @@ pub(super) fn publish(driver: &Driver, shelf: &Arc<Shelf>) -> Function {
             let data = or_null(request.data)?;
             let pin = shelf.put(&data).await?;
             head.blob = pin.as_ref().map(reference);
-            driver.ask(move |core, answer| copy(core, &request.topic, (&head, &data, pin), answer)).await
+            driver.ask(move |core, answer| copy(core, &request.topic, (&head, &data), pin, answer)).await
         }
     })
     .description("publishes to every durable subscriber of a topic, those that are away included")
 }
 
-fn or_null(data: Option<Box<RawValue>>) -> HandlerResult<Box<RawValue>> {
-    data.map_or_else(|| Ok(to_raw_value(&Value::Null)?), Ok)
+fn or_null(data: Option<Box<RawValue>>) -> HandlerResult<Arc<RawValue>> {
+    Ok(data.map_or_else(|| to_raw_value(&Value::Null), Ok)?.into())
 }
 
 fn head(context: &Context, function: Option<String>) -> Head {
@@ -432,7 +432,8 @@ fn refusal(refused: &Refused) -> Failure {
 fn copy(
     core: &mut Core,
     topic: &str,
-    (head, data, pin): (&Head, &RawValue, Option<Pin>),
+    (head, data): (&Head, &Arc<RawValue>),
+    pin: Option<Pin>,
     answer: Answer<()>,
 ) {
     let now_ms = core.now_ms();
@@ -447,7 +448,7 @@ fn copy(
     }
     let mut new = Vec::with_capacity(queues.len());
     for (queue, delay_ms) in queues {
-        let (head, data) = (head.clone(), data.to_owned());
+        let (head, data) = (head.clone(), Arc::clone(data));
         let wanted =
             Wanted { queue, head, data, delay_ms, ttl_ms: None, group: None, idempotency: None, pin: None };
         match prepare(core, wanted) {

@@ -6,11 +6,12 @@ use std::ops::Bound;
 
 use jiff::Timestamp;
 use ringway::{Failure, HandlerResult};
-use ringway_store::{Scan, Snapshot, Store};
-use ringway_worker_kit::store_failure;
+use ringway_store::{Scan, Snapshot, Store, StoreError};
+use ringway_worker_kit::{names, store_failure};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::blobs;
 use crate::machine::Dead;
 use crate::record::{self, DeadRecord, Head, Place};
 
@@ -110,7 +111,7 @@ pub(super) fn read(snapshot: &dyn Snapshot, place: &Place, code: &str) -> Handle
             Ok(value)
         }
         // Damaged in both copies: it is there all the same.
-        Err(ringway_store::StoreError::Corrupt { reason, .. }) => {
+        Err(StoreError::Corrupt { reason, .. }) => {
             Err(Ok(format!("the record of table {table} is damaged: {reason}")))
         }
         Err(error) => Err(Err(store_failure(code, &error))),
@@ -148,7 +149,39 @@ pub(super) fn read(snapshot: &dyn Snapshot, place: &Place, code: &str) -> Handle
         }
         Err(Err(failure)) => return Err(failure),
     };
-    Ok(Some(Letter { dead: Dead { place: place.clone(), record, head, revisions }, problems }))
+    // What the records that cannot be read would have said, so that nothing of the message is left behind with its end.
+    let last_attempt = match record {
+        Some(_) => None,
+        None => unless_damaged(last_attempt(snapshot, place), &mut problems, code)?,
+    };
+    let blob = match &head {
+        Some(head) => head.blob.map(|blob| blob.id),
+        None => unless_damaged(blobs::held_by(snapshot, place), &mut problems, code)?,
+    };
+    let last_attempt = last_attempt.unwrap_or(0);
+    let dead = Dead { place: place.clone(), record, head, last_attempt, blob, revisions };
+    Ok(Some(Letter { dead, problems }))
+}
+
+/// What was found; nothing, and why, where it is damaged in both copies.
+fn unless_damaged<T>(
+    found: Result<Option<T>, StoreError>,
+    problems: &mut Vec<String>,
+    code: &str,
+) -> HandlerResult<Option<T>> {
+    found.or_else(|error| match error {
+        StoreError::Corrupt { .. } => {
+            problems.push(error.to_string());
+            Ok(None)
+        }
+        error => Err(store_failure(code, &error)),
+    })
+}
+
+/// The number of the last attempt that is kept of a message.
+fn last_attempt(snapshot: &dyn Snapshot, place: &Place) -> Result<Option<u32>, StoreError> {
+    let last = snapshot.scan(&Scan::table(record::ATTEMPT).prefix(&place.key()).reverse().limit(1))?;
+    Ok(last.first().and_then(|entry| entry.key.last_chunk()).map(|number| u32::from_be_bytes(*number)))
 }
 
 /// The places of dead messages of a queue behind `passed`, at most so many, in order or against it. A key that is no place is
@@ -162,10 +195,8 @@ pub(super) fn places(
     code: &str,
 ) -> HandlerResult<Vec<Place>> {
     let bound = passed.map(|seq| Place::new(queue, seq).key());
-    // The separator is a zero byte, so the prefix followed by nothing but 0xff bytes is behind every number.
     let prefix = record::queue_prefix(queue);
-    let mut behind = prefix.clone();
-    behind.extend_from_slice(&[0xff; 9]);
+    let behind = names::behind(&prefix);
     let (mut from, mut to) = (Bound::Included(&*prefix), Bound::Excluded(&*behind));
     match (&bound, reverse) {
         (Some(bound), true) => to = Bound::Excluded(bound),
@@ -210,7 +241,8 @@ mod tests {
         let record =
             DeadRecord { at_ms: 60_000, attempts: 1, code: "E1".into(), message: "No Money left".into() };
         let place = Place::new("q", 1);
-        let whole = Dead { place, record: Some(record), head: Some(head), revisions: Vec::new() };
+        let (record, head) = (Some(record), Some(head));
+        let whole = Dead { place, record, head, last_attempt: 0, blob: None, revisions: Vec::new() };
         let check = |filter: serde_json::Value, expected: bool| {
             let chosen = serde_json::from_value::<Filter>(filter.clone()).unwrap().read().unwrap();
             assert_eq!(chosen.fits(&whole), expected, "{filter}");

@@ -13,13 +13,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{check_length, check_name, receipt, unreadable, written};
+use super::{check_name, unreadable, written};
 use crate::driver::{Answer, Core, Driver};
 use crate::machine::{Ticket, Token};
 use crate::record::{self, Place};
-
-/// Bytes of a step's name.
-const NAME_BYTES_MAX: usize = 128;
 
 /// Bytes of the result of one step.
 const STEP_BYTES_MAX: usize = 256 << 10;
@@ -111,8 +108,8 @@ pub(super) fn all(driver: &Driver) -> Vec<Function> {
     let step = Function::json_async("queue::step", move |_: Context, request: StepRequest| {
         let driver = of_step.clone();
         async move {
-            check_name("step", &request.name, "INVALID_STEP")?;
-            check_length("name of a step", &request.name, NAME_BYTES_MAX)?;
+            // The handler names it the same the next time.
+            check_name("step", &request.name, "INVALID_STEP").map_err(Failure::do_not_retry)?;
             let found = request.value.get().len();
             if found > STEP_BYTES_MAX {
                 let name = &request.name;
@@ -123,15 +120,12 @@ pub(super) fn all(driver: &Driver) -> Vec<Function> {
             }
             let token = request.fencing_token;
             let known = move |core: &mut Core, answer: Answer<_>| {
-                answer.give(Ok((core.step_usages.contains_key(&token), Arc::clone(&core.store))));
+                answer.give(Ok(core.step_usages.contains_key(&token)));
             };
-            let (known, store) = driver.ask(known).await?;
-            if !known {
+            if !driver.ask(known).await? {
                 load(&driver, &request.message_id, token).await?;
             }
-            let place = receipt::place(&*store, &request.message_id)?;
-            drop(store);
-            driver.ask(move |core, answer| step(core, &place, &request, answer)).await
+            driver.ask(move |core, answer| step(core, &request, answer)).await
         }
     });
     vec![
@@ -145,29 +139,29 @@ pub(super) fn all(driver: &Driver) -> Vec<Function> {
     ]
 }
 
-/// Checks that a message is on lease by a token.
-fn check_lease(core: &Core, place: &Place, id: &str, token: Token) -> HandlerResult<()> {
-    if core.machine.leased(token).as_ref() == Some(place) {
-        return Ok(());
-    }
-    let text = format!(
-        "the attempt with token {token} of message `{id}` is over: it was given up, or the queue has started anew and delivers the message again; end the handler"
-    );
-    Err(Failure::with_code("LEASE_LOST", text))
+/// The message that is on lease by a token.
+fn leased(core: &Core, id: &str, token: Token) -> HandlerResult<Place> {
+    core.machine.leased(token, id).ok_or_else(|| {
+        let text = format!(
+            "the attempt with token {token} of message `{id}` is over: it was given up, or the queue has started anew and delivers the message again; end the handler"
+        );
+        Failure::with_code("LEASE_LOST", text)
+    })
 }
 
 /// The finished steps of a message that is on lease. The store is read here, not on the driver's thread; only who has the lease
 /// writes to them.
 async fn load(driver: &Driver, id: &str, token: Token) -> HandlerResult<Vec<Kept>> {
-    let store = driver.ask(|core, answer| answer.give(Ok(Arc::clone(&core.store)))).await?;
-    let place = receipt::place(&*store, id)?;
-    let (at, of) = (place.clone(), id.to_owned());
-    driver.ask(move |core, answer| answer.give(check_lease(core, &at, &of, token))).await?;
+    let of = id.to_owned();
+    let find = move |core: &mut Core, answer: Answer<_>| {
+        answer.give(leased(core, &of, token).map(|place| (place, Arc::clone(&core.store))));
+    };
+    let (place, store) = driver.ask(find).await?;
     let steps = read(&*store, &place)?;
     drop(store);
     let (of, usage) = (id.to_owned(), Usage::of(&steps));
     let note = move |core: &mut Core, answer: Answer<()>| {
-        answer.give(check_lease(core, &place, &of, token).map(|()| {
+        answer.give(leased(core, &of, token).map(|_| {
             // What was added meanwhile was counted.
             core.step_usages.entry(token).or_insert(usage);
         }));
@@ -188,8 +182,8 @@ fn read(store: &dyn Store, place: &Place) -> HandlerResult<Vec<Kept>> {
     kept.map_err(|error| unreadable(CODE, &error))
 }
 
-fn step(core: &mut Core, place: &Place, request: &StepRequest, answer: Answer<StepAnswer>) {
-    match keep(core, place, request) {
+fn step(core: &mut Core, request: &StepRequest, answer: Answer<StepAnswer>) {
+    match keep(core, request) {
         Ok(ticket) => core.after(
             ticket,
             Box::new(move |_, outcome| {
@@ -200,9 +194,9 @@ fn step(core: &mut Core, place: &Place, request: &StepRequest, answer: Answer<St
     }
 }
 
-fn keep(core: &mut Core, place: &Place, request: &StepRequest) -> HandlerResult<Ticket> {
+fn keep(core: &mut Core, request: &StepRequest) -> HandlerResult<Ticket> {
     let StepRequest { message_id, fencing_token: token, name, ordinal, value } = request;
-    check_lease(core, place, message_id, *token)?;
+    let place = leased(core, message_id, *token)?;
     // Whoever has the lease has read how much there is.
     let mut usage = core.step_usages.get(token).copied().unwrap_or_default();
     usage.steps += 1;
@@ -216,5 +210,5 @@ fn keep(core: &mut Core, place: &Place, request: &StepRequest) -> HandlerResult<
     }
     core.step_usages.insert(*token, usage);
     let bytes = record::encode_body(value);
-    core.machine.keep_step(*token, *ordinal, name, bytes).ok_or_else(|| receipt::not_found(message_id))
+    Ok(core.machine.keep_step(&place, *ordinal, name, bytes))
 }

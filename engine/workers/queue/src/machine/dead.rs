@@ -5,7 +5,7 @@
 use ringway_store::BlobId;
 use serde_json::value::RawValue;
 
-use super::{ATTEMPTS_KEPT, Machine, Pending, Ticket, erase, erase_attempts, write_end};
+use super::{Machine, Pending, Ticket, erase, erase_attempts, write_end};
 use crate::blobs;
 use crate::record::{self, DeadRecord, Head, Place, Writes};
 
@@ -17,11 +17,20 @@ pub(crate) struct Dead {
     pub(crate) record: Option<DeadRecord>,
     /// `None` if it cannot be read.
     pub(crate) head: Option<Head>,
+    /// The number of the last attempt of which there is a record; 0 for none.
+    pub(crate) last_attempt: u32,
+    /// The blob that it holds.
+    pub(crate) blob: Option<BlobId>,
     /// The revisions of its records, by table.
     pub(crate) revisions: Vec<(&'static str, u64)>,
 }
 
 impl Dead {
+    /// How many attempts there were, as far as is known.
+    fn attempts(&self) -> u32 {
+        self.record.as_ref().map_or(self.last_attempt, |record| record.attempts)
+    }
+
     fn expect(&self, writes: &mut Writes) {
         for (table, revision) in &self.revisions {
             writes.expect(table, self.place.key(), *revision);
@@ -55,7 +64,8 @@ impl Machine {
         for dead in dead {
             let Some(mut head) = dead.head.clone().filter(|_| self.may_live(&dead.place)) else { continue };
             dead.expect(&mut writes);
-            let Dead { place, record, .. } = dead;
+            let attempts = dead.attempts();
+            let Dead { place, .. } = dead;
             let queue = self.queue(&place.queue);
             let number = u64::try_from(revived.len()).unwrap_or(u64::MAX);
             let wait_ms = number.saturating_mul(every_ms);
@@ -66,7 +76,7 @@ impl Machine {
                 writes.put(record::MESSAGE, place.key(), &head);
             }
             writes.delete(record::DEAD, place.key());
-            erase_attempts(&mut writes, &place, record.map_or(ATTEMPTS_KEPT, |record| record.attempts));
+            erase_attempts(&mut writes, &place, attempts);
             let entry = self.entry_of(&head, head.is_long());
             self.note_blob(queue, place.seq, &head);
             self.handled.insert((queue, place.seq));
@@ -86,13 +96,13 @@ impl Machine {
                 continue;
             }
             dead.expect(&mut writes);
-            let Dead { place, record, head, .. } = dead;
+            let attempts = dead.attempts();
+            let Dead { place, head, blob, .. } = dead;
             let queue = self.queue(&place.queue);
-            let attempts = record.map_or(ATTEMPTS_KEPT, |record| record.attempts);
             let long = head.as_ref().is_none_or(Head::is_long);
-            if let Some(blob) = head.as_ref().and_then(|head| head.blob) {
-                blobs::let_go(&mut writes, &place, &blob.id);
-                freed.push(blob.id);
+            if let Some(blob) = blob {
+                blobs::let_go(&mut writes, &place, &blob);
+                freed.push(blob);
             }
             let (end, at_ms) = (record::End::Discarded, now_ms);
             let receipt = head.and_then(|head| head.receipt);

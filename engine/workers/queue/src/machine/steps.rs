@@ -5,26 +5,28 @@ use super::{Machine, Pending, Ticket, Token};
 use crate::record::{self, Place, Writes};
 
 impl Machine {
-    /// The message that is on lease by a token; `None` for an attempt that is over.
-    pub(crate) fn leased(&self, token: Token) -> Option<Place> {
+    /// The message that is on lease by a token, if it is the one of this id; `None` for an attempt that is over.
+    pub(crate) fn leased(&self, token: Token, id: &str) -> Option<Place> {
         let (queue, seq) = *self.leases.get(&token)?;
-        Some(Place { queue: self.queues[queue].name.clone(), seq })
+        let at = &self.queues[queue];
+        let place = Place { queue: at.name.clone(), seq };
+        let chosen = at.entries.get(&seq)?.receipt.as_deref();
+        (chosen == Some(id) || place.id() == id).then_some(place)
     }
 
-    /// Writes the result of a step of the attempt that has this lease. `None` when the attempt is over.
+    /// Writes the result of a step of a message that is on lease.
     pub(crate) fn keep_step(
         &mut self,
-        token: Token,
+        place: &Place,
         ordinal: u32,
         name: &str,
         value: std::sync::Arc<[u8]>,
-    ) -> Option<Ticket> {
-        let at = *self.leases.get(&token)?;
-        let place = self.leased(token)?;
-        self.stepped.insert(at);
+    ) -> Ticket {
+        let queue = self.queue(&place.queue);
+        self.stepped.insert((queue, place.seq));
         let mut writes = Writes::default();
         writes.put_bytes(record::STEP, place.step_key(ordinal, name), value);
-        Some(self.commit(Pending::Note, writes))
+        self.commit(Pending::Note, writes)
     }
 
     /// Remembers from the disk that a message has steps. Those of one that has ended go with its receipt.

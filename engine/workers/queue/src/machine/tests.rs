@@ -158,7 +158,7 @@ impl World {
             baggage: None,
             data: None,
         };
-        let data = to_raw_value(&group).unwrap();
+        let data = to_raw_value(&group).unwrap().into();
         let new = New { queue: QUEUES[queue].to_owned(), head, data, idempotency: None };
         let (ticket, places) = match self.machine.enqueue(vec![new]) {
             Ok(taken) => taken,
@@ -226,9 +226,11 @@ impl World {
             .filter(|((table, _), _)| *table == record::DEAD)
             .map(|((table, key), value)| {
                 let (place, _) = Place::parse(table, key).unwrap();
-                let head = record::decode(record::MESSAGE, key, &self.disk[&(record::MESSAGE, key.clone())]);
+                let head = &self.disk[&(record::MESSAGE, key.clone())];
+                let head: record::Head = record::decode(record::MESSAGE, key, head).unwrap();
                 let record = Some(record::decode(table, key, value).unwrap());
-                Dead { place, record, head: Some(head.unwrap()), revisions: Vec::new() }
+                let blob = head.blob.map(|blob| blob.id);
+                Dead { place, record, head: Some(head), last_attempt: 0, blob, revisions: Vec::new() }
             })
             .collect();
         let (_, count) = self.machine.revive(self.now_ms, dead, 3);
@@ -484,7 +486,7 @@ fn unnamed(queue: &str) -> New {
         data: None,
         blob: None,
     };
-    New { queue: queue.to_owned(), head, data: to_raw_value(&1).unwrap(), idempotency: None }
+    New { queue: queue.to_owned(), head, data: to_raw_value(&1).unwrap().into(), idempotency: None }
 }
 
 #[test]
@@ -714,6 +716,8 @@ proptest! {
             place: Place::new("q", seq),
             record: None,
             head: Some(unnamed("q").head),
+            last_attempt: 0,
+            blob: None,
             revisions: Vec::new(),
         };
         let (_, count) = world.machine.revive(times[7], (1000..1003).map(dead).collect(), times[8]);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use ringway::{Enqueue, Failure, MessageStatus, Receipt};
-use ringway_store::{BlobId, Store as _};
+use ringway_store::{BlobId, Scan, Store as _};
 use ringway_worker_queue::{Clock, Config, QueueSettings};
 use serde_json::{Value, json};
 
@@ -140,6 +140,30 @@ fn a_damaged_blob_makes_a_dead_letter_that_can_be_mended() {
     let one = json!({ "queue": "b", "message_id": receipt.id() });
     assert_eq!(stage.call("iii::queue::redrive_message", one)["redriven"], 1);
     assert_eq!(next(&given).data, long("d"));
+    assert_done(&receipt);
+    until_files(&stage, 0);
+}
+
+#[test]
+fn a_blob_that_cannot_be_read_for_now_is_read_again() {
+    let stage = stage();
+    stage.call("queue::pause", json!({ "queue": "b" }));
+    let receipt = enqueue(&stage, "b", &long("r"));
+    let path = stage.store().blobs().unwrap().folder().join(files(&stage).remove(0));
+    let away = path.with_extension("away");
+    std::fs::rename(&path, &away).unwrap();
+    // A folder opens as no file: the blob itself is not at fault, as it is not where the process has too many open files.
+    std::fs::create_dir(&path).unwrap();
+    let given = stage.accept("b::work");
+    stage.call("queue::resume", json!({ "queue": "b" }));
+    let started = Instant::now();
+    while stage.store().scan(&Scan::table("queue.attempt")).unwrap().is_empty() {
+        assert!(started.elapsed() < SOON, "no attempt has failed");
+        std::thread::yield_now();
+    }
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::rename(&away, &path).unwrap();
+    assert_eq!(next(&given).data, long("r"));
     assert_done(&receipt);
     until_files(&stage, 0);
 }

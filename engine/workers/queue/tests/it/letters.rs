@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use ringway::{Failure, Function};
-use ringway_store::{Batch, Durability, Store};
-use ringway_worker_queue::{Clock, Config};
+use ringway_store::blobs::HOLD;
+use ringway_store::{Batch, Durability, Scan, Store};
+use ringway_worker_queue::{Clock, Config, QueueSettings};
 use serde_json::{Value, json};
 
 use crate::stage::{Given, Stage, next};
@@ -74,6 +76,10 @@ fn dead_letters_are_listed_by_filter_page_after_page() {
     }
     assert_eq!(found.concat(), [6, 4, 2, 0]);
     assert_eq!(found[0], [6, 4, 2], "a page is as long as was asked for");
+    let first = list(json!({ "code": "EVEN", "limit": 2 }));
+    assert!(first["cursor"].is_string());
+    let second = list(json!({ "code": "EVEN", "limit": 2, "cursor": first["cursor"] }));
+    assert_eq!((numbers(&second), &second["cursor"]), (vec![2, 0], &Value::Null), "nothing follows");
     let wrong = stage.fail("queue::dlq::list", json!({ "queue": "d", "before": "noon" }));
     assert!(wrong.message.contains("before") && wrong.message.contains("noon"), "{wrong}");
     let wrong = stage.fail("queue::dlq::list", json!({ "queue": "d", "cursor": "noon" }));
@@ -194,4 +200,36 @@ fn what_cannot_be_read_is_listed_as_such_and_hides_nothing() {
     let thrown = json!({ "queue": "u", "message_ids": [ids[1]] });
     assert_eq!(stage.call("queue::dlq::discard", thrown)["discarded"], 1);
     assert!(stage.store().get("queue.message", &keys[1]).unwrap().is_none());
+}
+
+#[test]
+fn what_cannot_be_read_leaves_nothing_behind_when_it_is_discarded() {
+    let many = QueueSettings { max_retries: 24, ..QueueSettings::default() };
+    let queue_configs = [("u".to_owned(), many)].into();
+    let config = Config { blob_bytes_min: 1000, queue_configs, ..Config::default() };
+    let mut stage = Stage::with(config, Clock::system());
+    let fails = Function::json("u::work", |_: &ringway::Context, _: Value| {
+        Err::<Value, _>(Failure::with_code("E", "no").retry_after(Duration::ZERO))
+    });
+    stage.client.register(fails).unwrap();
+    let data = json!("ring".repeat(1000));
+    let id = stage.enqueue(json!({ "queue": "u", "function_id": "u::work", "data": data }));
+    stage.until(&id, "dead");
+    let count = |stage: &Stage, table: &str| stage.store().scan(&Scan::table(table)).unwrap().len();
+    assert_eq!((count(&stage, "queue.attempt"), count(&stage, HOLD)), (20, 1), "the last 20 of 25");
+    let seq = u64::from_str_radix(id.rsplit(':').next().unwrap(), 16).unwrap();
+    let key = [b"u\0".as_slice(), &seq.to_be_bytes()].concat();
+    stage.restart_after(|store| {
+        let batch = Batch::new().put("queue.dead", &key, &b"\x01{not json"[..]).put(
+            "queue.message",
+            &key,
+            &b"\x01\xff\xfe"[..],
+        );
+        store.commit(batch, Durability::Durable).unwrap();
+    });
+    let all = json!({ "queue": "u", "all": true });
+    assert_eq!(stage.call("queue::dlq::discard", all)["discarded"], 1);
+    for table in ["queue.attempt", "queue.message", "queue.dead", HOLD] {
+        assert_eq!(count(&stage, table), 0, "{table}");
+    }
 }

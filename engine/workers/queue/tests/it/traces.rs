@@ -1,6 +1,8 @@
 //! The trace of a message: who enqueued it, each attempt with its number and its end, the call that the attempt made; all in
 //! one trace, read as users read it.
 
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
 use std::time::Instant;
 
 use ringway::{Context, Enqueue, Failure, Function, HandlerResult, Sampler, Worker};
@@ -84,4 +86,36 @@ fn a_step_is_a_span_of_its_attempt_and_says_how_it_ended() {
     assert_eq!(found, [(&look_up, &depth, None), (&charge, &depth, Some("handler_error"))], "{tree:#}");
     let kept = rows.iter().find(|row| row["name"] == "queue::step").expect("the result of the first is kept");
     assert_eq!(kept["depth"], 4, "below the step");
+}
+
+#[test]
+fn an_attempt_that_is_given_up_does_not_tell_of_success() {
+    let stage = Stage::configured(json!({ "t": {} }));
+    let ((began, has_begun), (end, may_end)) = (channel(), channel());
+    let may_end = Mutex::new(may_end);
+    let work = move |_: &Context, _: Value| -> HandlerResult<()> {
+        let _told = began.send(());
+        let _end = may_end.lock().unwrap().recv();
+        Ok(())
+    };
+    stage.client.register(Function::json("t::long", work).pooled()).unwrap();
+    let sender: Worker = stage.traced("sender", Sampler::always());
+    let receipt = sender.enqueue("t::long", &Value::Null, &Enqueue::to("t")).unwrap();
+    has_begun.recv().unwrap();
+    assert!(receipt.cancel().unwrap());
+    end.send(()).unwrap();
+    let started = Instant::now();
+    let error = loop {
+        let list = stage.call("engine::traces::list", json!({ "function": "queue::enqueue" }));
+        if let Some(id) = list["traces"][0]["trace_id"].as_str() {
+            let tree = stage.call("engine::traces::tree", json!({ "trace_id": id }));
+            let attempt = tree["rows"].as_array().unwrap().iter().find(|row| is_attempt(row)).cloned();
+            if let Some(attempt) = attempt.filter(|_| tree["live"] == 0) {
+                break attempt["error"].clone();
+            }
+        }
+        assert!(started.elapsed() < SOON, "the trace does not become whole: {list:#}");
+        std::thread::yield_now();
+    };
+    assert_eq!(error, "cancelled");
 }
