@@ -161,7 +161,7 @@ impl Entry {
 
     fn put(&mut self, batch: Batch, now: Millis) -> Batch {
         let (job, paused) = match &self.change {
-            Some(change) => (&change.job, Some(change.paused)),
+            Some(change) => (change.job.as_ref().unwrap_or(&self.job), Some(change.paused)),
             None => (&self.job, self.paused),
         };
         let record = Record {

@@ -82,6 +82,27 @@ fn a_slot_that_waited_for_the_store_and_is_passed_over_keeps_no_other_back() {
 }
 
 #[test]
+fn a_slot_that_was_refused_during_a_resumption_that_changes_nothing_is_fired() {
+    let (doctor, stage) = Doctor::stage();
+    let inner = stage.inner.clone().unwrap();
+    stage.bind("awake", json!({"expression": "* * * * *"})).unwrap();
+    doctor.order(Mode::Keep);
+    stage.set(60);
+    stage.until(|job| job["running"] == 1, "a claim under way");
+    let worker = stage.worker.clone();
+    let resuming = std::thread::spawn(move || worker.trigger_json("cron::resume", &json!({"id": "awake"})));
+    while doctor.kept() < 2 {
+        std::thread::yield_now();
+    }
+    doctor.refuse_first();
+    stage.until(|job| job["problem"] != Value::Null && job["running"] == 0, "a refused claim");
+    doctor.let_go(&inner);
+    assert_eq!(resuming.join().unwrap().unwrap()["paused"], false);
+    stage.clock.set(START + 61_001);
+    assert_eq!(stage.diary.slots(1), [slot(60)]);
+}
+
+#[test]
 fn nothing_is_decided_while_a_pause_is_on_its_way_to_the_disk() {
     let (doctor, stage) = Doctor::stage();
     let inner = stage.inner.clone().unwrap();
