@@ -2,7 +2,8 @@
 //! fails, again after a restart where it is not certain that it knew. Events wait in the outbox of the store, here are only
 //! their numbers, in `lanes`. Filled by `core` as commits end; its threads start when there is work and wait without polling.
 //!
-//! A call holds a thread until its function answers. A trigger has at most half of the threads, so that one whose function
+//! A call holds a thread until its function answers, so one thread more than are busy waits for news, as far as the
+//! settings allow: what comes next for another trigger does not wait for that answer. A trigger has at most half of the threads, so that one whose function
 //! is slow leaves the other half to the others; two such triggers may have all of them.
 
 use std::sync::Arc;
@@ -23,6 +24,8 @@ use crate::{outbox, tables};
 struct State {
     lanes: Lanes,
     threads: Vec<JoinHandle<()>>,
+    /// How many were started.
+    started: usize,
     idle: usize,
     stopping: bool,
 }
@@ -93,10 +96,24 @@ impl Delivery {
 
 /// Starts a thread, if more are allowed.
 pub(crate) fn start(core: &Arc<Core>, worker: &Worker) -> std::io::Result<()> {
+    let state = &core.news.delivery.state;
+    {
+        // Counted before it is there, as two that take lanes at once may both want one more.
+        let mut state = state.lock();
+        if state.started >= core.config.delivery_threads {
+            return Ok(());
+        }
+        state.started += 1;
+    }
     let (core_of_thread, worker) = (Arc::clone(core), worker.clone());
     let thread = std::thread::Builder::new().name("state-deliver".to_owned());
-    let thread = thread.spawn(move || run(&core_of_thread, &worker))?;
-    core.news.delivery.state.lock().threads.push(thread);
+    match thread.spawn(move || run(&core_of_thread, &worker)) {
+        Ok(thread) => state.lock().threads.push(thread),
+        Err(error) => {
+            state.lock().started -= 1;
+            return Err(error);
+        }
+    }
     Ok(())
 }
 
@@ -125,7 +142,7 @@ fn take(core: &Arc<Core>, worker: &Worker) -> Option<Taken> {
         if let Some(taken) = state.lanes.pop() {
             let more = state.lanes.has_more();
             let idle = state.idle > 0;
-            let grow = more && !idle && state.threads.len() < core.config.delivery_threads;
+            let grow = !idle && state.started < core.config.delivery_threads;
             drop(state);
             if more && idle {
                 delivery.news.notify_one();
