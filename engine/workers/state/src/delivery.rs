@@ -14,6 +14,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use ringway::{CallOptions, Worker};
 use ringway_store::StoreError;
+use ringway_worker_kit::{Delivered, deliver};
 
 use crate::change::Event;
 use crate::core::Core;
@@ -180,8 +181,10 @@ fn tell(core: &Core, worker: &Worker, taken: &Taken) -> Ended {
         Err(error) => return unreadable(core, taken, &error),
     };
     let options = CallOptions::new().timeout(Duration::from_millis(core.config.delivery_timeout_ms));
-    match ringway_worker_kit::deliver(worker, &binding, &payload, options) {
-        Ok(_) => {
+    match deliver(worker, &binding, &payload, options) {
+        // Its condition did not hold, so that nobody was told.
+        Ok(Delivered::Skipped) => Ended::Told,
+        Ok(Delivered::Answered(_)) => {
             core.counters.delivered.fetch_add(1, Ordering::Relaxed);
             Ended::Told
         }

@@ -149,6 +149,8 @@ fn conditions_hold_both_ways() {
     assert_eq!(heard(&by_function), [2, 4]);
     wait_for_quiet(&bed);
     assert!(by_expression.try_recv().is_err() && by_function.try_recv().is_err());
+    let delivered = &bed.call("info", json!({}))["events"]["delivered"];
+    assert_eq!(*delivered, 4, "what a condition held back was told to nobody");
 }
 
 #[test]
