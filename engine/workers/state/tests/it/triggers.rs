@@ -372,6 +372,20 @@ fn a_binding_has_its_function_told_before_the_next_attempt_is_due() {
 }
 
 #[test]
+fn a_binding_that_replaces_one_has_its_function_told_before_the_next_attempt_is_due() {
+    let bed = Bed::new();
+    let listener = bed.another("listener");
+    bind(&listener, "t", "listener::hear", json!({"scope": "s"})).unwrap();
+    bed.set("s", "k", json!(1));
+    wait_for_failures(&bed, 1);
+    // Another worker takes over with the function, before the one that it follows has gone. The clock stands still.
+    let next = bed.another("next");
+    let told = hear(&next, "listener::hear");
+    bind(&next, "t", "listener::hear", json!({"scope": "s"})).unwrap();
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap().0["new_value"], 1);
+}
+
+#[test]
 fn a_full_outbox_refuses_changes_and_says_why() {
     let bed = Bed::with(Config { outbox_entries_max: 3, ..Config::default() });
     let listener = bed.another("listener");
