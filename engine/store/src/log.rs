@@ -21,10 +21,11 @@
 //! Numbers are little-endian. Where no record begins, the reader looks for the next one: damage loses the groups that it
 //! hits, no others. Where revisions are missing, a later record that knew them on disk says that they were damaged; if
 //! none does, they and everything behind them are writes that a crash cut short, and nobody was told that they are on
-//! disk.
+//! disk. Those records are destroyed before anything is appended, as their revisions are given out anew.
 
 mod mark;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,6 +48,8 @@ pub(crate) struct Logged {
     pub(crate) changes: Vec<Change>,
     /// What was known to be on disk when it was written.
     synced: u64,
+    /// The number of the segment that it was read from, and where its record begins there.
+    place: (usize, u64),
 }
 
 /// Appends a batch to the payload of a group.
@@ -129,7 +132,7 @@ fn payload(record: &[u8], first: u64, batches: u32) -> Option<Vec<Logged>> {
             let value = if value == REMOVED { None } else { Some(take(value as usize)?.into()) };
             changes.push(Change { key, value });
         }
-        found.push(Logged { revision: first + u64::from(number), changes, synced });
+        found.push(Logged { revision: first + u64::from(number), changes, synced, place: (0, 0) });
     }
     Some(found)
 }
@@ -158,7 +161,8 @@ fn read(bytes: &[u8], after: u64, base: u64) -> Contents {
     while at < bytes.len() {
         if let Some((first, batches, length)) = header(&bytes[at..]) {
             let whole = bytes.get(at..at + length).and_then(|record| payload(record, first, batches));
-            if let Some(found) = whole {
+            if let Some(mut found) = whole {
+                found.iter_mut().for_each(|batch| batch.place.1 = at as u64);
                 at += length;
                 if first >= base {
                     contents.end = at as u64;
@@ -271,11 +275,12 @@ impl Log {
         let step = mark::step(segment_bytes);
         // The end that a crash cut short is behind the newest record; elsewhere old bytes are no news.
         let mut newest = after;
-        for segment in &mut segments {
+        for (number, segment) in segments.iter_mut().enumerate() {
             if segment.mark.is_some_and(|mark| mark.base < oldest) {
                 continue;
             }
-            let contents = segment.contents(after, step)?;
+            let mut contents = segment.contents(after, step)?;
+            contents.batches.iter_mut().for_each(|batch| batch.place.0 = number);
             let last = contents.batches.last().map_or(0, |batch| batch.revision);
             if last > newest {
                 newest = last;
@@ -303,6 +308,7 @@ impl Log {
             expected = batch.revision + 1;
         }
         let unknown = found.batches.split_off(whole);
+        destroy(&segments, &unknown)?;
         found.torn_bytes += unknown.iter().map(|batch| size(&batch.changes)).sum::<u64>();
         let folder = folder.to_owned();
         let log =
@@ -398,6 +404,17 @@ impl Log {
         self.unsynced = false;
         Ok(())
     }
+}
+
+/// Makes records unreadable, for good when this returns. Else whoever opens the log next would find their revisions twice,
+/// and could not tell which of the two somebody was told of.
+fn destroy(segments: &[Segment], batches: &[Logged]) -> io::Result<()> {
+    let places: BTreeSet<(usize, u64)> = batches.iter().map(|batch| batch.place).collect();
+    for (number, at) in &places {
+        segments[*number].file.write_at(*at, &[0; MAGIC.len()])?;
+    }
+    let numbers: BTreeSet<usize> = places.iter().map(|(number, _)| *number).collect();
+    numbers.iter().try_for_each(|number| segments[*number].file.sync())
 }
 
 /// Bytes of keys and values.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ringway_store::files::{Disk, Files};
+use ringway_store::parts::Record;
 use ringway_store::testing::faults::Faults;
 use ringway_store::{Batch, Durability, Embedded, OpenReport, Options, Scan, Store};
 
@@ -39,6 +40,15 @@ fn whole(store: &Embedded, report: &OpenReport, count: usize) {
 
 fn segment(folder: &Path) -> PathBuf {
     folder.join("log-000000.seg")
+}
+
+/// A segment's file, to be damaged.
+fn doctor(path: &Path) -> std::fs::File {
+    std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap()
+}
+
+fn value(store: &Embedded, key: &[u8]) -> Vec<u8> {
+    store.get("t", key).unwrap().unwrap().bytes.to_vec()
 }
 
 #[test]
@@ -105,4 +115,30 @@ fn a_mark_that_the_disk_lost_is_noticed() {
         let (store, report, _) = open(folder.path());
         whole(&store, &report, 2 + count as usize);
     }
+}
+
+#[test]
+fn what_a_crash_cut_short_never_takes_the_place_of_what_came_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _, _) = open(folder.path());
+    fill(&store, 0..6, 100);
+    store.abandon();
+    // As a cut of power leaves it that lost group 7 and kept group 8, both of which nobody had been told of.
+    let mut group = Record::begin();
+    group.add(&Batch::new().put("t", b"eight", &b"cut short"[..]));
+    let bytes = std::fs::read(segment(folder.path())).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 9;
+    doctor(&segment(folder.path())).write_all_at(&group.finish(8), end as u64).unwrap();
+    let (store, report, _) = open(folder.path());
+    whole(&store, &report, 6);
+    assert_eq!((report.revision, report.torn_bytes > 0), (6, true));
+    for (revision, key) in [(7, "seven"), (8, "eight")] {
+        let batch = Batch::new().put("t", key.as_bytes(), &b"acknowledged"[..]);
+        assert_eq!(store.commit(batch, Durability::Durable).unwrap(), revision);
+    }
+    store.abandon();
+    let (store, report, _) = open(folder.path());
+    whole(&store, &report, 8);
+    assert_eq!(value(&store, b"eight"), b"acknowledged");
+    assert_eq!(value(&store, b"seven"), b"acknowledged");
 }
