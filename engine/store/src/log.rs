@@ -40,6 +40,8 @@ use crate::log::mark::Mark;
 const MAGIC: [u8; 4] = *b"RWL1";
 const HEADER_BYTES: usize = 40;
 const REMOVED: u32 = u32::MAX;
+/// What is read of every segment: its mark, and the header of the record behind it.
+const READ_FIRST: usize = mark::BYTES + HEADER_BYTES;
 
 /// One batch as the log has it.
 #[derive(Debug)]
@@ -198,17 +200,25 @@ struct Segment {
     last: u64,
     /// Its mark, `None` if it has none that can be trusted.
     mark: Option<Mark>,
+    /// The revision with which the record begins that lies first in it, `None` if none does.
+    first: Option<u64>,
 }
 
 impl Segment {
     fn open(files: &dyn Files, path: PathBuf) -> io::Result<Self> {
         let file = files.open(&path, false)?;
         let length = file.len()?;
-        let mut first =
-            vec![0; usize::try_from(length).map_or(mark::BYTES, |length| length.min(mark::BYTES))];
+        let mut first = vec![0; usize::try_from(length).map_or(READ_FIRST, |length| length.min(READ_FIRST))];
         file.read_at(0, &mut first)?;
         let mark = Mark::read(&first).filter(|mark| mark.extent <= length);
-        Ok(Self { path, file, length, last: 0, mark })
+        let first = first.get(mark::BYTES..).and_then(header).map(|(first, ..)| first);
+        Ok(Self { path, file, length, last: 0, mark, first })
+    }
+
+    /// Whether all that it holds lies below this revision. A mark may be that of an earlier use, if the disk lost the one
+    /// of this use; what lies first tells.
+    fn ends_below(&self, revision: u64) -> bool {
+        self.mark.is_some_and(|mark| mark.base < revision) && self.first.is_none_or(|first| first < revision)
     }
 
     /// Reads what may be above `after`, no further than it is written.
@@ -257,18 +267,23 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Opens the segments and reads what the index does not have.
+    /// Opens the segments and reads what the index does not have. Where there was no index any more, `everything` is read,
+    /// whatever marks say: they rely on it.
     pub(crate) fn open(
         files: Arc<dyn Files>,
         folder: &Path,
         segment_bytes: u64,
         released: Arc<AtomicU64>,
+        everything: bool,
     ) -> io::Result<(Self, Found)> {
         let after = released.load(Acquire);
         let mut found = Found { batches: Vec::new(), torn_bytes: 0, gaps: Vec::new(), used: Vec::new() };
         let paths = files.list(folder)?.into_iter().filter(|path| is_segment(path));
         let mut segments =
             paths.map(|path| Segment::open(&*files, path)).collect::<io::Result<Vec<Segment>>>()?;
+        if everything {
+            segments.iter_mut().for_each(|segment| segment.mark = None);
+        }
         // A segment was synced before the next was taken into use, so that what it holds lies below the next one's base.
         let bases = segments.iter().filter_map(|segment| segment.mark).map(|mark| mark.base);
         let oldest = bases.filter(|base| *base <= after.saturating_add(1)).max().unwrap_or(0);
@@ -276,7 +291,7 @@ impl Log {
         // The end that a crash cut short is behind the newest record; elsewhere old bytes are no news.
         let mut newest = after;
         for (number, segment) in segments.iter_mut().enumerate() {
-            if segment.mark.is_some_and(|mark| mark.base < oldest) {
+            if segment.ends_below(oldest) {
                 continue;
             }
             let mut contents = segment.contents(after, step)?;
@@ -365,7 +380,7 @@ impl Log {
         };
         match fill() {
             Ok(file) => {
-                self.segments.push(Segment { path, file, length, last: 0, mark: None });
+                self.segments.push(Segment { path, file, length, last: 0, mark: None, first: None });
                 Ok(self.segments.len() - 1)
             }
             Err(error) => {
