@@ -38,14 +38,7 @@ pub fn take(key: &[u8]) -> Option<(String, &[u8])> {
 /// The first key behind those with this beginning, which always exists for one that ends with a name.
 #[must_use]
 pub fn behind(prefix: &[u8]) -> Vec<u8> {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if last < u8::MAX {
-            end.push(last + 1);
-            break;
-        }
-    }
-    end
+    ringway_store::parts::after_prefix(prefix).unwrap_or_default()
 }
 
 #[cfg(test)]
