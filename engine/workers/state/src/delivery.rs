@@ -3,8 +3,8 @@
 //! their numbers, in `lanes`. Filled by `core` as commits end; its threads start when there is work and wait without polling.
 //!
 //! A call holds a thread until its function answers, so one thread more than are busy waits for news, as far as the
-//! settings allow: what comes next for another trigger does not wait for that answer. A trigger has at most half of the threads, so that one whose function
-//! is slow leaves the other half to the others; two such triggers may have all of them.
+//! settings allow: what comes next for another trigger does not wait for that answer. A trigger has at most half of the
+//! threads, so that one whose function is slow leaves the other half to the others; two such triggers may have all of them.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use ringway::{CallOptions, Worker};
 use ringway_store::StoreError;
+use ringway_worker_kit::deliver::pause_ms;
 use ringway_worker_kit::{Delivered, deliver};
 
 use crate::change::Event;
@@ -204,8 +205,7 @@ fn unreadable(core: &Core, taken: &Taken, error: &dyn std::fmt::Display) -> Ende
 fn failed(core: &Core, taken: &Taken, error: &dyn std::fmt::Display) -> Ended {
     tracing::debug!(trigger = %taken.lane.label, %error, "a function of a state trigger will be called again");
     let config = &core.config;
-    let factor = 1_u64.checked_shl(taken.failures.min(40)).unwrap_or(u64::MAX);
-    let pause_ms = config.retry_ms.saturating_mul(factor).min(config.retry_ms_max);
+    let pause_ms = pause_ms(config.retry_ms, config.retry_ms_max, taken.failures);
     Ended::Failed { retry_at_ms: core.clock.now_ms().saturating_add(pause_ms) }
 }
 
