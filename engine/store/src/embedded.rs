@@ -122,11 +122,12 @@ impl Embedded {
         // Looked at before anything is made in it. A file that comes or goes meanwhile is nobody's harm.
         let open_to_others = files::open_to_others(folder).unwrap_or_default();
         let mut report = OpenReport { open_to_others, ..OpenReport::default() };
-        let (pair, facts) = open_index(folder, &options, &mut report)?;
+        let (pair, facts, lost) = open_index(folder, &options, &mut report)?;
         let after = facts[0].revision.min(facts[1].revision);
         let released = Arc::new(AtomicU64::new(after));
         let io = |source| OpenError::io(folder, folder, source);
-        let opened = Log::open(Arc::clone(&files), folder, options.segment_bytes, Arc::clone(&released));
+        let segment_bytes = options.segment_bytes;
+        let opened = Log::open(Arc::clone(&files), folder, segment_bytes, Arc::clone(&released), lost);
         let (log, found) = opened.map_err(io)?;
         if !found.gaps.is_empty() {
             let set_aside = found.used.iter().map(|path| copy_aside(&*files, folder, path));
@@ -155,10 +156,11 @@ impl Embedded {
         let blobs = Blobs::open(folder, Arc::clone(&core.options.files));
         let is_loss =
             |damage: &Damage| matches!(damage, Damage::FileLost { .. } | Damage::CommitsLost { .. });
-        let lost = report.damage.iter().any(is_loss);
-        report.damage.extend(blobs.sweep(&core.current.read().clone(), lost));
-        if found.used.len() > 1 {
-            // Else each crash of an engine that crashes again and again would leave one segment more.
+        let holds_lost = report.damage.iter().any(is_loss);
+        report.damage.extend(blobs.sweep(&core.current.read().clone(), holds_lost));
+        if found.used.len() > 1 || lost {
+            // Else each crash of an engine that crashes again and again would leave one segment more. And where the index
+            // was lost, the next to open the store finds one, and believes marks again.
             core.move_now(&pair);
         }
         let spawn = |name: &str, life: Box<dyn FnOnce(Arc<Core>) + Send>| {
@@ -282,7 +284,7 @@ fn open_index(
     folder: &Path,
     options: &Options,
     report: &mut OpenReport,
-) -> Result<(Pair, [Facts; 2]), OpenError> {
+) -> Result<(Pair, [Facts; 2], bool), OpenError> {
     let files = &*options.files;
     let io = |source| OpenError::io(folder, folder, source);
     let format_path = folder.join(FORMAT_NAME);
@@ -322,6 +324,7 @@ fn open_index(
         report.damage.extend(damage);
     }
     report.checked = check;
+    let lost = opened.is_none() && !fresh;
     let (pair, facts) = match opened {
         Some((pair, facts)) => (pair, facts),
         None => (Pair::create(files, folder, options, new)?, [new, new]),
@@ -332,7 +335,7 @@ fn open_index(
     if write_format {
         files::write_all(files, folder, &format_path, &format_line(FORMAT)).map_err(io)?;
     }
-    Ok((pair, facts))
+    Ok((pair, facts, lost))
 }
 
 /// Whether a file is a part of the log.

@@ -23,7 +23,8 @@ pub fn split(joined: &[u8]) -> Option<(&str, &[u8])> {
 }
 
 /// The first key that lies behind every key with this beginning, `None` if there is none.
-pub(crate) fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
+#[must_use]
+pub fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
         if last < u8::MAX {

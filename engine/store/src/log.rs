@@ -21,10 +21,11 @@
 //! Numbers are little-endian. Where no record begins, the reader looks for the next one: damage loses the groups that it
 //! hits, no others. Where revisions are missing, a later record that knew them on disk says that they were damaged; if
 //! none does, they and everything behind them are writes that a crash cut short, and nobody was told that they are on
-//! disk.
+//! disk. Those records are destroyed before anything is appended, as their revisions are given out anew.
 
 mod mark;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,6 +40,8 @@ use crate::log::mark::Mark;
 const MAGIC: [u8; 4] = *b"RWL1";
 const HEADER_BYTES: usize = 40;
 const REMOVED: u32 = u32::MAX;
+/// What is read of every segment: its mark, and the header of the record behind it.
+const READ_FIRST: usize = mark::BYTES + HEADER_BYTES;
 
 /// One batch as the log has it.
 #[derive(Debug)]
@@ -47,6 +50,8 @@ pub(crate) struct Logged {
     pub(crate) changes: Vec<Change>,
     /// What was known to be on disk when it was written.
     synced: u64,
+    /// The number of the segment that it was read from, and where its record begins there.
+    place: (usize, u64),
 }
 
 /// Appends a batch to the payload of a group.
@@ -129,7 +134,7 @@ fn payload(record: &[u8], first: u64, batches: u32) -> Option<Vec<Logged>> {
             let value = if value == REMOVED { None } else { Some(take(value as usize)?.into()) };
             changes.push(Change { key, value });
         }
-        found.push(Logged { revision: first + u64::from(number), changes, synced });
+        found.push(Logged { revision: first + u64::from(number), changes, synced, place: (0, 0) });
     }
     Some(found)
 }
@@ -158,7 +163,8 @@ fn read(bytes: &[u8], after: u64, base: u64) -> Contents {
     while at < bytes.len() {
         if let Some((first, batches, length)) = header(&bytes[at..]) {
             let whole = bytes.get(at..at + length).and_then(|record| payload(record, first, batches));
-            if let Some(found) = whole {
+            if let Some(mut found) = whole {
+                found.iter_mut().for_each(|batch| batch.place.1 = at as u64);
                 at += length;
                 if first >= base {
                     contents.end = at as u64;
@@ -194,17 +200,25 @@ struct Segment {
     last: u64,
     /// Its mark, `None` if it has none that can be trusted.
     mark: Option<Mark>,
+    /// The revision with which the record begins that lies first in it, `None` if none does.
+    first: Option<u64>,
 }
 
 impl Segment {
     fn open(files: &dyn Files, path: PathBuf) -> io::Result<Self> {
         let file = files.open(&path, false)?;
         let length = file.len()?;
-        let mut first =
-            vec![0; usize::try_from(length).map_or(mark::BYTES, |length| length.min(mark::BYTES))];
+        let mut first = vec![0; usize::try_from(length).map_or(READ_FIRST, |length| length.min(READ_FIRST))];
         file.read_at(0, &mut first)?;
         let mark = Mark::read(&first).filter(|mark| mark.extent <= length);
-        Ok(Self { path, file, length, last: 0, mark })
+        let first = first.get(mark::BYTES..).and_then(header).map(|(first, ..)| first);
+        Ok(Self { path, file, length, last: 0, mark, first })
+    }
+
+    /// Whether all that it holds lies below this revision. A mark may be that of an earlier use, if the disk lost the one
+    /// of this use; what lies first tells.
+    fn ends_below(&self, revision: u64) -> bool {
+        self.mark.is_some_and(|mark| mark.base < revision) && self.first.is_none_or(|first| first < revision)
     }
 
     /// Reads what may be above `after`, no further than it is written.
@@ -253,29 +267,35 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Opens the segments and reads what the index does not have.
+    /// Opens the segments and reads what the index does not have. Where there was no index any more, `everything` is read,
+    /// whatever marks say: they rely on it.
     pub(crate) fn open(
         files: Arc<dyn Files>,
         folder: &Path,
         segment_bytes: u64,
         released: Arc<AtomicU64>,
+        everything: bool,
     ) -> io::Result<(Self, Found)> {
         let after = released.load(Acquire);
         let mut found = Found { batches: Vec::new(), torn_bytes: 0, gaps: Vec::new(), used: Vec::new() };
         let paths = files.list(folder)?.into_iter().filter(|path| is_segment(path));
         let mut segments =
             paths.map(|path| Segment::open(&*files, path)).collect::<io::Result<Vec<Segment>>>()?;
+        if everything {
+            segments.iter_mut().for_each(|segment| segment.mark = None);
+        }
         // A segment was synced before the next was taken into use, so that what it holds lies below the next one's base.
         let bases = segments.iter().filter_map(|segment| segment.mark).map(|mark| mark.base);
         let oldest = bases.filter(|base| *base <= after.saturating_add(1)).max().unwrap_or(0);
         let step = mark::step(segment_bytes);
         // The end that a crash cut short is behind the newest record; elsewhere old bytes are no news.
         let mut newest = after;
-        for segment in &mut segments {
-            if segment.mark.is_some_and(|mark| mark.base < oldest) {
+        for (number, segment) in segments.iter_mut().enumerate() {
+            if segment.ends_below(oldest) {
                 continue;
             }
-            let contents = segment.contents(after, step)?;
+            let mut contents = segment.contents(after, step)?;
+            contents.batches.iter_mut().for_each(|batch| batch.place.0 = number);
             let last = contents.batches.last().map_or(0, |batch| batch.revision);
             if last > newest {
                 newest = last;
@@ -303,6 +323,7 @@ impl Log {
             expected = batch.revision + 1;
         }
         let unknown = found.batches.split_off(whole);
+        destroy(&segments, &unknown)?;
         found.torn_bytes += unknown.iter().map(|batch| size(&batch.changes)).sum::<u64>();
         let folder = folder.to_owned();
         let log =
@@ -359,7 +380,7 @@ impl Log {
         };
         match fill() {
             Ok(file) => {
-                self.segments.push(Segment { path, file, length, last: 0, mark: None });
+                self.segments.push(Segment { path, file, length, last: 0, mark: None, first: None });
                 Ok(self.segments.len() - 1)
             }
             Err(error) => {
@@ -398,6 +419,17 @@ impl Log {
         self.unsynced = false;
         Ok(())
     }
+}
+
+/// Makes records unreadable, for good when this returns. Else whoever opens the log next would find their revisions twice,
+/// and could not tell which of the two somebody was told of.
+fn destroy(segments: &[Segment], batches: &[Logged]) -> io::Result<()> {
+    let places: BTreeSet<(usize, u64)> = batches.iter().map(|batch| batch.place).collect();
+    for (number, at) in &places {
+        segments[*number].file.write_at(*at, &[0; MAGIC.len()])?;
+    }
+    let numbers: BTreeSet<usize> = places.iter().map(|(number, _)| *number).collect();
+    numbers.iter().try_for_each(|number| segments[*number].file.sync())
 }
 
 /// Bytes of keys and values.

@@ -4,7 +4,7 @@
 use crate::batch::{Batch, Change};
 use crate::{keys, log};
 
-pub use crate::keys::{join, seal, split};
+pub use crate::keys::{after_prefix, join, seal, split};
 
 /// Batches on their way into one record, with a checksum over all of it.
 #[derive(Debug)]

@@ -16,9 +16,11 @@
 //! M2. It fits into a sector, so that a crash leaves the old one or the new one. If it is neither, which its checksum
 //!     tells, the whole segment is read.
 //! M3. It is renewed while there is still room of a step before the extent. Records that reach into the last step say that
-//!     the disk lost a mark; then the whole segment is read.
+//!     the disk lost a mark; then the whole segment is read. Nor is a segment left out for its base alone: the record that
+//!     lies first in it must be as old. A disk that lost a mark and damaged that record too is not seen through.
 //! M4. What lies behind the extent was never written, or is of an earlier use, all of which the index had before the
-//!     segment was taken into use again.
+//!     segment was taken into use again. So marks are worth nothing where both files of the index are lost: then every
+//!     segment is read to its end.
 
 use xxhash_rust::xxh3::xxh3_64;
 

@@ -1,6 +1,5 @@
 //! What the built-in workers have in common: live triggers, their conditions, deliveries, threads and times, names in keys,
-//! errors of the store. Used by every
-//! crate beside this one. It must not know what any of those workers is for.
+//! requests in JSON, errors of the store. Used by every crate beside this one. It must not know what any of those workers is for.
 
 #![forbid(unsafe_code)]
 
@@ -11,6 +10,7 @@ pub mod condition;
 pub mod crew;
 pub mod deliver;
 pub mod failure;
+pub mod json;
 pub mod names;
 pub mod text;
 

@@ -1,6 +1,6 @@
 //! Names as parts of a key of the store: each zero byte is followed by 255, and two zero bytes end the name. So a name may
-//! hold any text, keys that begin with the same names lie together, and keys sort as lists of names do. Used by workers
-//! that keep things under several names. It must not know what is named.
+//! hold any text, keys that begin with the same names lie together, and keys sort as lists of names do. Also keys by the time
+//! when something ends. Used by workers that keep things under several names. It must not know what is named.
 
 /// Adds a name to the end of a key.
 pub fn push(key: &mut Vec<u8>, name: &str) {
@@ -38,14 +38,23 @@ pub fn take(key: &[u8]) -> Option<(String, &[u8])> {
 /// The first key behind those with this beginning, which always exists for one that ends with a name.
 #[must_use]
 pub fn behind(prefix: &[u8]) -> Vec<u8> {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if last < u8::MAX {
-            end.push(last + 1);
-            break;
-        }
-    }
-    end
+    ringway_store::parts::after_prefix(prefix).unwrap_or_default()
+}
+
+/// What an entry holds that only marks its key: the format of the mark.
+pub const MARK: [u8; 1] = [1];
+
+/// The key under which it is kept that `key` ends at this time (milliseconds since 1970); such keys sort by their times.
+#[must_use]
+pub fn expiry_key(at_ms: u64, key: &[u8]) -> Vec<u8> {
+    [&at_ms.to_be_bytes(), key].concat()
+}
+
+/// Takes time and key apart; `None` if that is no such key.
+#[must_use]
+pub fn split_expiry(joined: &[u8]) -> Option<(u64, &[u8])> {
+    let (time, key) = joined.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*time), key))
 }
 
 #[cfg(test)]
@@ -74,6 +83,14 @@ mod tests {
         let prefix = key(&["a"]);
         let end = behind(&prefix);
         assert!(key(&["a", "\u{10ffff}"]) < end && key(&["a\0"]) >= end);
+    }
+
+    #[test]
+    fn what_ends_sorts_by_its_time() {
+        let key = expiry_key(256, b"k");
+        assert_eq!(split_expiry(&key), Some((256, &b"k"[..])));
+        assert!(expiry_key(255, b"z") < key);
+        assert_eq!(split_expiry(&key[..7]), None);
     }
 
     #[test]

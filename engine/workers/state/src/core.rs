@@ -109,7 +109,7 @@ impl Core {
         })
     }
 
-    /// Takes the triggers that are live now, and has those that have come told of what waits for them.
+    /// Takes the triggers that are live now, and has those that were bound told of what waits for them.
     pub(crate) fn rebound(&self, bindings: &Bindings<Filter>) {
         let _in_order = self.rebinding.lock();
         let index = Arc::new(Index::of(&bindings.all()));

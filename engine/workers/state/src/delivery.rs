@@ -2,8 +2,9 @@
 //! fails, again after a restart where it is not certain that it knew. Events wait in the outbox of the store, here are only
 //! their numbers, in `lanes`. Filled by `core` as commits end; its threads start when there is work and wait without polling.
 //!
-//! A call holds a thread until its function answers. A trigger has at most half of the threads, so that one whose function
-//! is slow leaves the other half to the others; two such triggers may have all of them.
+//! A call holds a thread until its function answers, so one thread more than are busy waits for news, as far as the
+//! settings allow: what comes next for another trigger does not wait for that answer. A trigger has at most half of the
+//! threads, so that one whose function is slow leaves the other half to the others; two such triggers may have all of them.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,6 +14,8 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use ringway::{CallOptions, Worker};
 use ringway_store::StoreError;
+use ringway_worker_kit::deliver::pause_ms;
+use ringway_worker_kit::{Delivered, deliver};
 
 use crate::change::Event;
 use crate::core::Core;
@@ -23,6 +26,8 @@ use crate::{outbox, tables};
 struct State {
     lanes: Lanes,
     threads: Vec<JoinHandle<()>>,
+    /// How many were started.
+    started: usize,
     idle: usize,
     stopping: bool,
 }
@@ -93,10 +98,24 @@ impl Delivery {
 
 /// Starts a thread, if more are allowed.
 pub(crate) fn start(core: &Arc<Core>, worker: &Worker) -> std::io::Result<()> {
+    let state = &core.news.delivery.state;
+    {
+        // Counted before it is there, as two that take lanes at once may both want one more.
+        let mut state = state.lock();
+        if state.started >= core.config.delivery_threads {
+            return Ok(());
+        }
+        state.started += 1;
+    }
     let (core_of_thread, worker) = (Arc::clone(core), worker.clone());
     let thread = std::thread::Builder::new().name("state-deliver".to_owned());
-    let thread = thread.spawn(move || run(&core_of_thread, &worker))?;
-    core.news.delivery.state.lock().threads.push(thread);
+    match thread.spawn(move || run(&core_of_thread, &worker)) {
+        Ok(thread) => state.lock().threads.push(thread),
+        Err(error) => {
+            state.lock().started -= 1;
+            return Err(error);
+        }
+    }
     Ok(())
 }
 
@@ -125,7 +144,7 @@ fn take(core: &Arc<Core>, worker: &Worker) -> Option<Taken> {
         if let Some(taken) = state.lanes.pop() {
             let more = state.lanes.has_more();
             let idle = state.idle > 0;
-            let grow = more && !idle && state.threads.len() < core.config.delivery_threads;
+            let grow = !idle && state.started < core.config.delivery_threads;
             drop(state);
             if more && idle {
                 delivery.news.notify_one();
@@ -163,8 +182,10 @@ fn tell(core: &Core, worker: &Worker, taken: &Taken) -> Ended {
         Err(error) => return unreadable(core, taken, &error),
     };
     let options = CallOptions::new().timeout(Duration::from_millis(core.config.delivery_timeout_ms));
-    match ringway_worker_kit::deliver(worker, &binding, &payload, options) {
-        Ok(_) => {
+    match deliver(worker, &binding, &payload, options) {
+        // Its condition did not hold, so that nobody was told.
+        Ok(Delivered::Skipped) => Ended::Told,
+        Ok(Delivered::Answered(_)) => {
             core.counters.delivered.fetch_add(1, Ordering::Relaxed);
             Ended::Told
         }
@@ -184,8 +205,7 @@ fn unreadable(core: &Core, taken: &Taken, error: &dyn std::fmt::Display) -> Ende
 fn failed(core: &Core, taken: &Taken, error: &dyn std::fmt::Display) -> Ended {
     tracing::debug!(trigger = %taken.lane.label, %error, "a function of a state trigger will be called again");
     let config = &core.config;
-    let factor = 1_u64.checked_shl(taken.failures.min(40)).unwrap_or(u64::MAX);
-    let pause_ms = config.retry_ms.saturating_mul(factor).min(config.retry_ms_max);
+    let pause_ms = pause_ms(config.retry_ms, config.retry_ms_max, taken.failures);
     Ended::Failed { retry_at_ms: core.clock.now_ms().saturating_add(pause_ms) }
 }
 

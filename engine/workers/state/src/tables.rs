@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+pub(crate) use ringway_worker_kit::names::{MARK, expiry_key, split_expiry};
+
 use crate::error::WriteError;
 use crate::keys;
 use crate::record::{Record, Unreadable};
@@ -22,21 +24,6 @@ pub(crate) const TOLD: &str = "state.told";
 
 /// Events that no function took in time, by the number that they had in the outbox and the place of the target.
 pub(crate) const UNDELIVERED: &str = "state.undelivered";
-
-/// What an entry of [`EXPIRIES`] or [`TOLD`] holds: its format.
-pub(crate) const MARK: [u8; 1] = [1];
-
-pub(crate) fn expiry_key(at_ms: u64, key: &[u8]) -> Vec<u8> {
-    let mut joined = Vec::with_capacity(8 + key.len());
-    joined.extend_from_slice(&at_ms.to_be_bytes());
-    joined.extend_from_slice(key);
-    joined
-}
-
-pub(crate) fn split_expiry(joined: &[u8]) -> Option<(u64, &[u8])> {
-    let (time, key) = joined.split_first_chunk::<8>()?;
-    Some((u64::from_be_bytes(*time), key))
-}
 
 pub(crate) fn told_key(number: u64, target: u32) -> Vec<u8> {
     [&number.to_be_bytes()[..], &target.to_be_bytes()].concat()

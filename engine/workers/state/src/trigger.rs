@@ -123,9 +123,12 @@ impl Index {
         self.by_label.get(label).cloned()
     }
 
-    /// The labels that another index does not have.
+    /// The labels of triggers that were bound since another index was made, those that replace one included.
     pub(crate) fn labels_beside<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a Arc<str>> {
-        self.by_label.keys().filter(|label| !other.by_label.contains_key(*label))
+        let is_new = |(label, binding): &(&Arc<str>, &Arc<Binding<Filter>>)| {
+            other.by_label.get(*label).is_none_or(|before| !Arc::ptr_eq(before, binding))
+        };
+        self.by_label.iter().filter(is_new).map(|(label, _)| label)
     }
 
     /// The labels of the triggers that are to be told of a change. An expression is worked out here; one that cannot be for

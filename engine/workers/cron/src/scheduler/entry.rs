@@ -11,7 +11,7 @@ use ringway::CallError;
 use ringway_store::{Batch, StoreError};
 use ringway_worker_kit::Binding;
 
-use crate::config::Bound;
+use crate::config::{Bound, Overlap};
 use crate::job::{Job, Millis};
 use crate::ledger::Second;
 use crate::record::Record;
@@ -46,7 +46,8 @@ pub(super) struct Entry {
     claiming: bool,
     /// Those of `started` that are to be fired once more.
     repeats: Vec<Second>,
-    /// A claim was refused, and none was written since.
+    /// A claim was refused, and none was written since: what was given back waits, unless it was passed over. See
+    /// `held_back`.
     refused: bool,
     /// When to write again what was refused.
     retry_at: Millis,
@@ -96,6 +97,12 @@ impl Entry {
         !self.busy() && self.change.is_none() && self.writing == 0 && !self.unwritten
     }
 
+    /// Whether slots wait because the store refused them. Those can go without a claim, with another schedule or a pause;
+    /// then nothing is held back any more.
+    fn held_back(&self) -> bool {
+        self.refused && self.job.waiting() > 0
+    }
+
     fn is_paused(&self) -> bool {
         self.paused.unwrap_or(self.binding.config.config.paused)
     }
@@ -107,7 +114,7 @@ impl Entry {
         }
         let busy = self.busy();
         let binding = Arc::clone(&self.binding);
-        let held_up = busy || self.refused || !self.repeats.is_empty();
+        let held_up = busy || self.held_back() || !self.repeats.is_empty();
         self.job.look(&binding.config, now, late_ms_max, held_up);
         if self.claiming || self.retries_after(now) {
             return Vec::new();
@@ -133,7 +140,9 @@ impl Entry {
         let touch = Some(self.written.saturating_add(TOUCH_MS).max(now + 1));
         let decides = !self.is_paused() && self.change.is_none();
         let due = decides.then(|| self.job.next_due(&self.binding.config)).flatten();
-        let waits = decides && !self.claiming && (self.refused || !self.repeats.is_empty());
+        // While a function runs that must not overlap, its end is what is waited for, not the time.
+        let free = self.running == 0 || self.binding.config.config.overlap == Overlap::Allow;
+        let waits = decides && !self.claiming && (!self.repeats.is_empty() || self.held_back() && free);
         let retry = waits.then_some(retry_at);
         [rewrite, touch, due, retry].into_iter().flatten().min()
     }
@@ -152,7 +161,7 @@ impl Entry {
 
     fn put(&mut self, batch: Batch, now: Millis) -> Batch {
         let (job, paused) = match &self.change {
-            Some(change) => (&change.job, Some(change.paused)),
+            Some(change) => (change.job.as_ref().unwrap_or(&self.job), Some(change.paused)),
             None => (&self.job, self.paused),
         };
         let record = Record {

@@ -67,6 +67,12 @@ impl Doctor {
         kept.into_iter().for_each(|(_, _, done)| done(Err(full())));
     }
 
+    /// Refuses the first of what was kept, and goes on keeping.
+    pub(crate) fn refuse_first(&self) {
+        let (_, _, done) = self.0.lock().kept.remove(0);
+        done(Err(full()));
+    }
+
     /// Hands what was kept to the real store, and keeps nothing more.
     pub(crate) fn let_go(&self, inner: &Arc<dyn Store>) {
         let kept = self.well_again();

@@ -67,6 +67,42 @@ fn a_slot_that_waits_for_the_store_outlives_a_refused_pause() {
 }
 
 #[test]
+fn a_slot_that_waited_for_the_store_and_is_passed_over_keeps_no_other_back() {
+    let (doctor, stage) = Doctor::stage();
+    stage.bind("moved", json!({"expression": "* * * * *"})).unwrap();
+    doctor.order(Mode::Full);
+    stage.set(60);
+    stage.until(|job| job["waiting"] == 1 && job["running"] == 0, "a waiting slot");
+    // By another schedule the slot is none, so that nobody will ever claim it.
+    stage.bind("moved", json!({"expression": "*/2 * * * *"})).unwrap();
+    stage.until(|job| job["expression"] == "*/2 * * * *" && job["waiting"] == 0, "the new schedule");
+    doctor.order(Mode::Well);
+    stage.set(120);
+    assert_eq!(stage.diary.slots(1), [slot(120)]);
+}
+
+#[test]
+fn a_slot_that_was_refused_during_a_resumption_that_changes_nothing_is_fired() {
+    let (doctor, stage) = Doctor::stage();
+    let inner = stage.inner.clone().unwrap();
+    stage.bind("awake", json!({"expression": "* * * * *"})).unwrap();
+    doctor.order(Mode::Keep);
+    stage.set(60);
+    stage.until(|job| job["running"] == 1, "a claim under way");
+    let worker = stage.worker.clone();
+    let resuming = std::thread::spawn(move || worker.trigger_json("cron::resume", &json!({"id": "awake"})));
+    while doctor.kept() < 2 {
+        std::thread::yield_now();
+    }
+    doctor.refuse_first();
+    stage.until(|job| job["problem"] != Value::Null && job["running"] == 0, "a refused claim");
+    doctor.let_go(&inner);
+    assert_eq!(resuming.join().unwrap().unwrap()["paused"], false);
+    stage.clock.set(START + 61_001);
+    assert_eq!(stage.diary.slots(1), [slot(60)]);
+}
+
+#[test]
 fn nothing_is_decided_while_a_pause_is_on_its_way_to_the_disk() {
     let (doctor, stage) = Doctor::stage();
     let inner = stage.inner.clone().unwrap();

@@ -6,10 +6,11 @@ use std::sync::Weak;
 use std::sync::atomic::Ordering;
 
 use ringway::{Context, Failure, Function, HandlerResult, Message, Request};
+use ringway_worker_kit::json;
 use serde_json::{Value, json};
 
 use super::write::value_message;
-use super::{anything, expect_json, json_text, of, read_json, schema, unfit};
+use super::{anything, of, schema};
 use crate::config::ScopeDurability;
 use crate::core::Core;
 use crate::limits::{PAGE_ENTRIES, PAGE_ENTRIES_MAX};
@@ -47,8 +48,8 @@ pub(super) fn all(core: &Weak<Core>) -> Vec<Function> {
 }
 
 fn get(core: &Core, context: &Context, request: &Request<'_>) -> HandlerResult<Message> {
-    expect_json(request.encoding())?;
-    let get: Get<'_> = serde_json::from_slice(request.body()).map_err(|error| unfit(&error))?;
+    json::expect(request.encoding())?;
+    let get: Get<'_> = serde_json::from_slice(request.body()).map_err(|error| json::unfit(&error))?;
     let key = keys::join(&get.scope, &get.key).map_err(|text| Failure::with_code("GET_ERROR", text))?;
     let found = reader::get(core, &key).map_err(|error| error.into_failure("GET_ERROR"))?;
     if !get.with_revision {
@@ -58,11 +59,11 @@ fn get(core: &Core, context: &Context, request: &Request<'_>) -> HandlerResult<M
     record::write_json(found.as_ref().map(|(record, _)| record), &mut text);
     let revision = found.map_or(0, |(_, revision)| revision);
     text.extend_from_slice(format!(",\"revision\":{revision}}}").as_bytes());
-    Ok(json_text(&text))
+    Ok(json::message(&text))
 }
 
 fn list(core: &Core, request: &Request<'_>) -> HandlerResult<Message> {
-    let list: List = read_json(request.encoding(), request.body())?;
+    let list: List = json::read(request.encoding(), request.body())?;
     let max = core.config.list_bytes_max;
     let mut text = b"[".to_vec();
     let mut count = 0_usize;
@@ -83,17 +84,17 @@ fn list(core: &Core, request: &Request<'_>) -> HandlerResult<Message> {
         return Err(Failure::with_code("LIST_ERROR", text));
     }
     text.push(b']');
-    Ok(json_text(&text))
+    Ok(json::message(&text))
 }
 
 fn groups(core: &Core, request: &Request<'_>) -> HandlerResult<Message> {
-    expect_json(request.encoding())?;
+    json::expect(request.encoding())?;
     let groups = reader::scopes(core).map_err(|error| error.into_failure("LIST_GROUPS_ERROR"))?;
     Message::json(&json!({ "groups": groups }))
 }
 
 fn scan(core: &Core, request: &Request<'_>) -> HandlerResult<Message> {
-    let scan: Scan = read_json(request.encoding(), request.body())?;
+    let scan: Scan = json::read(request.encoding(), request.body())?;
     let range = range(core, &scan)?;
     let page = reader::page(core, range).map_err(|error| error.into_failure("SCAN_ERROR"))?;
     let mut text = b"{\"entries\":[".to_vec();
@@ -106,7 +107,7 @@ fn scan(core: &Core, request: &Request<'_>) -> HandlerResult<Message> {
     let cursor = page.next.and_then(|key| keys::split(&key).map(|(_, key)| format!("1:{key}")));
     let cursor = serde_json::to_string(&cursor)?;
     text.extend_from_slice(format!("],\"cursor\":{cursor},\"revision\":{}}}", page.revision).as_bytes());
-    Ok(json_text(&text))
+    Ok(json::message(&text))
 }
 
 fn write_found(found: &Found, keys_only: bool, text: &mut Vec<u8>) -> HandlerResult<()> {
@@ -155,7 +156,7 @@ fn range(core: &Core, scan: &Scan) -> HandlerResult<Range> {
 }
 
 fn info(core: &Core, request: &Request<'_>) -> HandlerResult<Message> {
-    let info: Info = read_json(request.encoding(), request.body())?;
+    let info: Info = json::read(request.encoding(), request.body())?;
     let (config, counters) = (&core.config, &core.counters);
     let revision =
         core.store.snapshot().map_err(|error| Failure::with_code("INFO_ERROR", error.to_string()))?;

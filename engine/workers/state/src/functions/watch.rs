@@ -3,9 +3,10 @@
 use std::sync::Weak;
 
 use ringway::{CallError, ErrorCode, Failure, Function, HandlerResult, Message, StreamWriter};
+use ringway_worker_kit::json;
 use serde_json::{Value, json};
 
-use super::{of, read_json, schema};
+use super::{of, schema};
 use crate::core::Core;
 use crate::keys;
 use crate::requests::Watch;
@@ -24,7 +25,7 @@ pub(super) fn function(core: &Weak<Core>) -> Function {
 }
 
 async fn watch(core: Weak<Core>, message: Message, changes: StreamWriter) -> HandlerResult<Message> {
-    let request: Watch = read_json(message.encoding(), message.body())?;
+    let request: Watch = json::read(message.encoding(), message.body())?;
     drop(message);
     let beginning = beginning(&request)?;
     let core = of(&core)?;

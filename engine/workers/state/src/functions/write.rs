@@ -5,8 +5,9 @@ use std::sync::Weak;
 
 use ringway::{Context, Encoding, Failure, Function, HandlerResult, Message, Worker};
 use ringway_store::Durability;
+use ringway_worker_kit::json;
 
-use super::{anything, expect_json, json_text, of, read_json, schema, unfit};
+use super::{anything, of, schema};
 use crate::core::{self, Answer, Core};
 use crate::keys;
 use crate::limits::LOAN_BYTES_MIN;
@@ -93,10 +94,10 @@ fn read_set<'a>(context: &Context, message: &'a Message) -> HandlerResult<(Set, 
         let metadata = context.metadata().cloned().ok_or_else(|| {
             Failure::invalid("raw bytes need scope and key in the call's metadata, which has none")
         })?;
-        let set: Set = serde_json::from_value(metadata).map_err(|error| unfit(&error))?;
+        let set: Set = serde_json::from_value(metadata).map_err(|error| json::unfit(&error))?;
         return Ok((set, Some(message.body())));
     }
-    let set: Set = read_json(message.encoding(), message.body())?;
+    let set: Set = json::read(message.encoding(), message.body())?;
     match message.attachments() {
         [] => Ok((set, None)),
         [attachment] => Ok((set, Some(attachment.payload()))),
@@ -125,16 +126,18 @@ async fn set(core: Weak<Core>, context: Context, message: Message) -> HandlerRes
     if raw {
         // Whoever sent it need not have it back.
         let length = done.new.as_ref().map_or(0, |record| record.payload().len());
-        return Ok(json_text(format!("{{\"bytes\":{length},\"revision\":{}}}", answer.revision).as_bytes()));
+        return Ok(json::message(
+            format!("{{\"bytes\":{length},\"revision\":{}}}", answer.revision).as_bytes(),
+        ));
     }
     let mut text = Vec::new();
     write_done(done, &mut text);
     close(&mut text, answer.revision);
-    Ok(json_text(&text))
+    Ok(json::message(&text))
 }
 
 async fn delete(core: Weak<Core>, context: Context, message: Message) -> HandlerResult<Message> {
-    let delete: Delete = read_json(message.encoding(), message.body())?;
+    let delete: Delete = json::read(message.encoding(), message.body())?;
     drop(message);
     let mut wanted = Wanted::new("DELETE_ERROR");
     wanted.add(&*of(&core)?, &delete.scope, &delete.key, Action::Delete, delete.if_revision)?;
@@ -158,7 +161,7 @@ pub(super) fn value_message(worker: &Worker, record: Option<&Record>) -> Message
 }
 
 async fn update(core: Weak<Core>, context: Context, message: Message) -> HandlerResult<Message> {
-    let update: Update = read_json(message.encoding(), message.body())?;
+    let update: Update = json::read(message.encoding(), message.body())?;
     drop(message);
     limit_ops(&*of(&core)?, update.ops.len())?;
     let mut wanted = Wanted::new("UPDATE_ERROR");
@@ -168,12 +171,12 @@ async fn update(core: Weak<Core>, context: Context, message: Message) -> Handler
     let mut text = Vec::new();
     write_done(&answer.done[0], &mut text);
     close(&mut text, answer.revision);
-    Ok(json_text(&text))
+    Ok(json::message(&text))
 }
 
 async fn transaction(core: Weak<Core>, context: Context, message: Message) -> HandlerResult<Message> {
-    expect_json(message.encoding())?;
-    let request: Transaction = read_json(message.encoding(), message.body())?;
+    json::expect(message.encoding())?;
+    let request: Transaction = json::read(message.encoding(), message.body())?;
     drop(message);
     let ops = request.operations.iter().map(|operation| match operation {
         requests::Operation::Update { ops, .. } => ops.len().max(1),
@@ -194,7 +197,7 @@ async fn transaction(core: Weak<Core>, context: Context, message: Message) -> Ha
         text.push(b'}');
     }
     text.extend_from_slice(b"]}");
-    Ok(json_text(&text))
+    Ok(json::message(&text))
 }
 
 fn add_operation(core: &Core, wanted: &mut Wanted, operation: requests::Operation) -> HandlerResult<()> {

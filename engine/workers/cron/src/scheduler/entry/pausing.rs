@@ -10,8 +10,8 @@ use crate::job::{Job, Millis};
 #[derive(Debug)]
 pub(super) struct Change {
     pub(super) paused: bool,
-    /// The job as it will be.
-    pub(super) job: Job,
+    /// The job as it will be; `None` where it was so before, and goes on: what happens to it meanwhile counts.
+    pub(super) job: Option<Job>,
 }
 
 impl Entry {
@@ -22,10 +22,11 @@ impl Entry {
 
     /// Asks for a pause or resumption; gives what is to be written. What came before is not made up for.
     pub(in crate::scheduler) fn begin_change(&mut self, paused: bool, now: Millis) -> Batch {
-        let mut job = self.job.clone();
-        if self.is_paused() != paused {
+        let job = (self.is_paused() != paused).then(|| {
+            let mut job = self.job.clone();
             job.begin_at(now);
-        }
+            job
+        });
         self.change = Some(Change { paused, job });
         self.record(now)
     }
@@ -40,14 +41,17 @@ impl Entry {
         if self.is_paused() != paused {
             self.leave_interrupted();
         }
-        (self.job, self.paused) = (job, Some(paused));
+        if let Some(job) = job {
+            self.job = job;
+        }
+        self.paused = Some(paused);
     }
 
     /// Passes over all that came before.
     pub(super) fn begin_at(&mut self, now: Millis) {
         self.job.begin_at(now);
-        if let Some(change) = &mut self.change {
-            change.job.begin_at(now);
+        if let Some(Change { job: Some(job), .. }) = &mut self.change {
+            job.begin_at(now);
         }
     }
 }
