@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use async_channel::{Receiver, Sender};
 use futures_lite::future;
 use parking_lot::Mutex;
-use ringway_store::{Batch, Durability, Entry, Scan};
+use ringway_store::{Batch, Durability, Entry, Scan, StoreError};
 
 use crate::config::Rules;
 use crate::core::{self, Core};
@@ -102,6 +102,31 @@ fn up(core: &Weak<Core>) -> Result<Arc<Core>, Refusal> {
     core.upgrade().ok_or(Refusal::Leaving)
 }
 
+/// Whether it is in the way of everything. What is damaged is in its own way only.
+fn is_general(refusal: &Refusal) -> bool {
+    match refusal {
+        Refusal::Leaving => true,
+        Refusal::Store(error) => !matches!(error, StoreError::Corrupt { .. }),
+        _ => false,
+    }
+}
+
+/// What was done, or nothing where that was refused for a reason of its own, which is reported and counted.
+///
+/// # Errors
+/// What is in the way of everything.
+fn or_pass_over<T>(core: &Weak<Core>, what: &str, outcome: Result<T, Refusal>) -> Result<Option<T>, Refusal> {
+    match outcome {
+        Ok(done) => Ok(Some(done)),
+        Err(error) if is_general(&error) => Err(error),
+        Err(error) => {
+            tracing::error!(%error, "{what} stays for now");
+            up(core)?.counters.unreadable.fetch_add(1, Ordering::Relaxed);
+            Ok(None)
+        }
+    }
+}
+
 /// Does what is due; gives the time of the next expiry.
 async fn work(core: &Weak<Core>, now_ms: u64, check: bool) -> Result<Option<u64>, Refusal> {
     let over = {
@@ -110,12 +135,16 @@ async fn work(core: &Weak<Core>, now_ms: u64, check: bool) -> Result<Option<u64>
         due.expiry_ms = None;
         std::mem::take(&mut due.over)
     };
-    let next_ms = expire(core, now_ms).await?;
+    let expired = expire(core, now_ms).await;
+    let next_ms = or_pass_over(core, "what has expired", expired)?
+        .unwrap_or_else(|| Some(now_ms.saturating_add(RETRY_MS)));
     for place in over {
-        trim(core, &place, now_ms).await?;
+        let trimmed = trim(core, &place, now_ms).await;
+        or_pass_over(core, "what is too much of a log", trimmed)?;
     }
     if check {
-        check_all(core, now_ms).await?;
+        let checked = check_all(core, now_ms).await;
+        or_pass_over(core, "what is old", checked)?;
     }
     let held = up(core)?;
     let mut due = held.news.timer.due.lock();
@@ -163,19 +192,13 @@ async fn expire_of(core: &Weak<Core>, place: &Place, acts: &[Act]) -> Result<(),
             up(core)?.counters.expired.fetch_add(acts.len() as u64, Ordering::Relaxed);
             return Ok(());
         }
-        Err(error @ (Refusal::Leaving | Refusal::Store(_))) => return Err(error),
+        Err(error) if is_general(&error) => return Err(error),
         Err(_) => {}
     }
     for act in acts {
-        match core::write(core, place, std::slice::from_ref(act)).await {
-            Ok(_) => {
-                up(core)?.counters.expired.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(error @ (Refusal::Leaving | Refusal::Store(_))) => return Err(error),
-            Err(error) => {
-                tracing::error!(%error, "an expired item stays for now");
-                up(core)?.counters.unreadable.fetch_add(1, Ordering::Relaxed);
-            }
+        let expired = core::write(core, place, std::slice::from_ref(act)).await;
+        if or_pass_over(core, "an expired item", expired)?.is_some() {
+            up(core)?.counters.expired.fetch_add(1, Ordering::Relaxed);
         }
     }
     Ok(())
@@ -261,7 +284,8 @@ async fn check_all(core: &Weak<Core>, now_ms: u64) -> Result<(), Refusal> {
             })?;
         }
         for (place, head) in &groups {
-            check_one(core, place, head, now_ms, &gone).await?;
+            let checked = check_one(core, place, head, now_ms, &gone).await;
+            or_pass_over(core, "what is old of a group", checked)?;
         }
         match groups.pop() {
             Some((last, _)) if groups.len() + 1 == CHUNK => after = Some(last),

@@ -16,6 +16,8 @@ use ringway_store::{Embedded, Options, Scan, Store};
 use ringway_worker_stream::{Clock, Config, Stream};
 use serde_json::{Value, json};
 
+use crate::trouble::{Trouble, Troubled};
+
 /// How long a test waits for what must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -27,6 +29,8 @@ pub(crate) struct Bed {
     pub(crate) client: Worker,
     stream: Option<Stream>,
     store: Option<Arc<Embedded>>,
+    /// What the worker finds wrong with its store; nothing unless a test says so.
+    pub(crate) trouble: Arc<Trouble>,
     pub(crate) clock: Clock,
     config: Config,
     options: Options,
@@ -62,6 +66,7 @@ impl Bed {
             client,
             stream: None,
             store: None,
+            trouble: Arc::default(),
             clock,
             config,
             options,
@@ -77,6 +82,7 @@ impl Bed {
     pub(crate) fn start(&mut self) {
         let store = open(self.folder.path(), self.options.clone());
         self.store = Some(Arc::clone(&store));
+        let store = Arc::new(Troubled { store, trouble: Arc::clone(&self.trouble) });
         let (config, clock) = (self.config.clone(), self.clock.clone());
         self.stream = Some(Stream::start_with_clock(&self.address, store, config, clock).unwrap());
         self.client.wait_for("stream::unsubscribe", PATIENCE).unwrap();

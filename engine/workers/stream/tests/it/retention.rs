@@ -139,3 +139,38 @@ fn a_trigger_that_nobody_binds_any_more_is_forgotten() {
         entries(&bed) <= 2
     });
 }
+
+/// Settings under which everything is old after a second.
+fn brief() -> Config {
+    let brief = StreamConfig { retention_ms: Some(1000), ..StreamConfig::default() };
+    Config { default: brief, trigger_retention_ms: 5000, retention_check_ms: 100, ..Config::default() }
+}
+
+/// Appends to a group, and gives whether nothing is left of it.
+fn append_to<'a>(bed: &'a Bed, group: &'static str) -> impl Fn() -> bool + 'a {
+    bed.call("append", json!({"stream_name": "s", "group_id": group, "data": 1}));
+    let head = [b"s\0\0", group.as_bytes(), b"\0\0"].concat();
+    move || bed.store().get("stream.head", &head).unwrap().is_none()
+}
+
+#[test]
+fn what_is_damaged_does_not_keep_the_rest() {
+    let bed = Bed::with(brief());
+    for item in ["k", "l"] {
+        let set = json!({"stream_name": "s", "group_id": "g", "item_id": item, "data": 1, "ttl_ms": 500});
+        bed.call("set", set);
+    }
+    let _damaged = append_to(&bed, "a");
+    let is_gone = append_to(&bed, "other");
+    bed.trouble.damage(b"s\0\0g\0\0k");
+    bed.trouble.damage(&[&b"s\0\0a\0\0"[..], &1_u64.to_be_bytes()].concat());
+    bed.clock.set(NOW_MS + 2000);
+    bed.wait_until("the other item expires", || bed.count("stream.item") == 1);
+    bed.wait_until("the other group is trimmed", is_gone);
+    assert!(bed.info()["worker"]["unreadable"].as_u64().unwrap() > 0);
+    bed.trouble.mend();
+    bed.wait_until("nothing is left", || {
+        bed.clock.set(bed.clock.now_ms() + 1000);
+        bed.count("stream.head") == 0
+    });
+}
