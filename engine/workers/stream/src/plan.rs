@@ -243,8 +243,7 @@ impl Planner<'_> {
         if found > max {
             return Err(Refusal::TooLarge { found, max });
         }
-        let text = std::str::from_utf8(data).unwrap_or_default();
-        if ringway_worker_kit::text::is_shallow(text.as_bytes()) { Ok(()) } else { Err(Refusal::TooDeep) }
+        if ringway_worker_kit::text::is_shallow(data) { Ok(()) } else { Err(Refusal::TooDeep) }
     }
 
     fn head(&mut self) -> &mut Head {
