@@ -14,7 +14,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use ringway::{CallError, CallOptions, Worker};
 use ringway_store::{Batch, Commit, Durability, Scan};
-use ringway_worker_kit::{Binding, Bindings, Condition, Spawner, deliver_async};
+use ringway_worker_kit::{Binding, Bindings, Condition, Delivered, Spawner, deliver_async};
 
 use crate::core::Core;
 use crate::error::Refusal;
@@ -406,9 +406,14 @@ impl Lane {
             let ended =
                 deliver_async(&self.worker, binding, &payload, CallOptions::new().timeout(timeout)).await;
             let core = self.core()?;
-            let Err(error) = ended else {
-                core.counters.delivered.fetch_add(1, Ordering::Relaxed);
-                return Ok(true);
+            let error = match ended {
+                // Its place is written down with that of the next that is wanted, or at the end.
+                Ok(Delivered::Skipped) => return Ok(false),
+                Ok(Delivered::Answered(_)) => {
+                    core.counters.delivered.fetch_add(1, Ordering::Relaxed);
+                    return Ok(true);
+                }
+                Err(error) => error,
             };
             core.counters.attempts_failed.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(trigger = binding.id, %error, "a function of a stream trigger will be called again");
