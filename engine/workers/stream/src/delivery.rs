@@ -48,6 +48,8 @@ struct State {
     everywhere: Vec<Arc<Target>>,
     /// Lanes that live, with whether there are entries that they may not have seen.
     lanes: HashMap<(u64, Place), bool>,
+    /// Triggers that are forgotten and of which the store still has something.
+    gone: HashSet<u64>,
     next: u64,
 }
 
@@ -210,22 +212,27 @@ impl Delivery {
         state.known.iter().filter(watching).map(|(number, known)| (*number, known.since)).collect()
     }
 
-    /// Forgets triggers that nobody has bound for too long; gives their numbers.
+    /// Forgets triggers that nobody has bound for too long; gives the numbers of all of which the store has something.
     pub(crate) fn forget_old(&self, core: &Core, now_ms: u64) -> HashSet<u64> {
         let before_ms = now_ms.saturating_sub(core.config.trigger_retention_ms);
         let mut state = self.state.lock();
         let old = |known: &Known| known.unbound_ms > 0 && known.unbound_ms < before_ms;
-        let gone: HashSet<u64> =
+        let gone: Vec<u64> =
             state.known.iter().filter(|(_, known)| old(known)).map(|(number, _)| *number).collect();
-        for number in &gone {
-            if let Some(known) = state.known.remove(number) {
-                state.by_label.remove(&known.label);
+        for number in gone {
+            let label = state.known.remove(&number).map(|known| known.label);
+            // After a crash the label may be that of one that was bound since.
+            if let Some(label) = label.filter(|label| state.by_label.get(label) == Some(&number)) {
+                state.by_label.remove(&label);
             }
-            let batch = Batch::new().delete(tables::TRIGGERS, &number.to_be_bytes());
-            // Should this be refused, it is forgotten after the next start.
-            drop(core.store.start(batch, Durability::Ephemeral));
+            state.gone.insert(number);
         }
-        gone
+        state.gone.clone()
+    }
+
+    /// The store has nothing of these any more.
+    pub(crate) fn forgotten(&self, gone: &HashSet<u64>) {
+        self.state.lock().gone.retain(|number| !gone.contains(number));
     }
 
     /// Triggers that are bound, those that are only remembered, lanes that live.

@@ -267,12 +267,51 @@ fn excess(core: &Core, place: &Place, head: &Head, now_ms: u64) -> Result<Option
     Ok((keep_from > head.first).then_some(Act::Trim { first: head.first, keep_from, bytes }))
 }
 
-/// Looks at the age of everything.
-async fn check_all(core: &Weak<Core>, now_ms: u64) -> Result<(), Refusal> {
+/// Forgets triggers that nobody has bound for too long. The record of one goes after its places in all logs: without it, and
+/// with those still there, a crash would have its number and its places given to another.
+async fn forget_triggers(core: &Weak<Core>, now_ms: u64) -> Result<(), Refusal> {
     let gone = {
         let held = up(core)?;
         held.news.delivery.forget_old(&held, now_ms)
     };
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let is_of_gone = |key: &[u8]| {
+        let reader = Place::take(key).and_then(|(_, rest)| Reader::read(rest));
+        matches!(reader, Some(Reader::Trigger(number)) if gone.contains(&number))
+    };
+    let mut from = Bound::Unbounded;
+    loop {
+        let range = Scan::table(tables::CURSORS).range(from.as_ref().map(Vec::as_slice), Bound::Unbounded);
+        let cursors = up(core)?.store.scan(&range.limit(CHUNK))?;
+        let of_gone = cursors.iter().filter(|entry| is_of_gone(&entry.key));
+        let batch = of_gone.fold(Batch::new(), |batch, entry| batch.delete(tables::CURSORS, &entry.key));
+        if !batch.changes().is_empty() {
+            commit(core, batch).await?;
+        }
+        match cursors.last() {
+            Some(last) if cursors.len() == CHUNK => from = Bound::Excluded(last.key.clone()),
+            _ => break,
+        }
+    }
+    let record = |batch: Batch, number: &u64| batch.delete(tables::TRIGGERS, &number.to_be_bytes());
+    commit(core, gone.iter().fold(Batch::new(), record)).await?;
+    up(core)?.news.delivery.forgotten(&gone);
+    Ok(())
+}
+
+/// Waits for a commit without the core, so that the store is not let go on its own thread.
+async fn commit(core: &Weak<Core>, batch: Batch) -> Result<(), Refusal> {
+    let commit = up(core)?.store.start(batch, Durability::Ephemeral)?;
+    commit.await?;
+    Ok(())
+}
+
+/// Looks at the age of everything.
+async fn check_all(core: &Weak<Core>, now_ms: u64) -> Result<(), Refusal> {
+    let forgotten = forget_triggers(core, now_ms).await;
+    or_pass_over(core, "a trigger that nobody binds any more", forgotten)?;
     let mut after: Option<Place> = None;
     loop {
         let mut groups = Vec::new();
@@ -284,7 +323,7 @@ async fn check_all(core: &Weak<Core>, now_ms: u64) -> Result<(), Refusal> {
             })?;
         }
         for (place, head) in &groups {
-            let checked = check_one(core, place, head, now_ms, &gone).await;
+            let checked = check_one(core, place, head, now_ms).await;
             or_pass_over(core, "what is old of a group", checked)?;
         }
         match groups.pop() {
@@ -294,34 +333,22 @@ async fn check_all(core: &Weak<Core>, now_ms: u64) -> Result<(), Refusal> {
     }
 }
 
-async fn check_one(
-    core: &Weak<Core>,
-    place: &Place,
-    head: &Head,
-    now_ms: u64,
-    gone: &HashSet<u64>,
-) -> Result<(), Refusal> {
+async fn check_one(core: &Weak<Core>, place: &Place, head: &Head, now_ms: u64) -> Result<(), Refusal> {
     if head.entries() > 0 {
         trim(core, place, now_ms).await?;
     }
-    let held = up(core)?;
-    let Some(head) = reader::head(&*held.store.snapshot()?, place)? else { return Ok(()) };
-    let empty = head.items == 0 && head.entries() == 0;
-    if empty || !gone.is_empty() {
-        let cursors = reader::cursors(&*held.store.snapshot()?, place)?;
-        let mut batch = Batch::new();
-        for (reader, _) in cursors {
-            let useless = empty || matches!(reader, Reader::Trigger(number) if gone.contains(&number));
-            if useless && let Ok(key) = place.reader(&reader) {
-                batch = batch.delete(tables::CURSORS, &key);
-            }
+    let act = {
+        let held = up(core)?;
+        let snapshot = held.store.snapshot()?;
+        let Some(head) = reader::head(&*snapshot, place)? else { return Ok(()) };
+        if head.items > 0 || head.entries() > 0 {
+            return Ok(());
         }
-        drop(held.store.start(batch, Durability::Ephemeral)?);
-    }
-    if empty {
+        let cursors = reader::cursors(&*snapshot, place)?;
+        let cursors = cursors.iter().filter_map(|(reader, _)| place.reader(reader).ok()).collect();
         let floor = held.floor.fetch_max(head.last, Ordering::Relaxed).max(head.last);
-        drop(held);
-        core::write(core, place, &[Act::Forget { floor }]).await?;
-    }
+        Act::Forget { floor, cursors }
+    };
+    core::write(core, place, &[act]).await?;
     Ok(())
 }
