@@ -267,7 +267,7 @@ pub struct Tls {
 }
 
 /// The store under everything durable. `cache_bytes` and `memory_bytes` are for the embedded one, all else for NATS.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
     /// Where things are kept. Default: `embedded`, in the engine's data folder.
@@ -300,6 +300,43 @@ pub struct Store {
     pub patience_ms: Option<u64>,
     /// How long the log keeps what the bucket has, in seconds: longer than the server's `sync_interval`. Default: 300.
     pub keep_seconds: Option<u64>,
+}
+
+impl fmt::Debug for Store {
+    /// Without what addresses may say of user and password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            kind,
+            cache_bytes,
+            memory_bytes,
+            servers,
+            name,
+            credentials,
+            user,
+            password,
+            token,
+            tls,
+            replicas,
+            patience_ms,
+            keep_seconds,
+        } = self;
+        let hosts = servers.iter().flatten().filter_map(|server| server.rsplit('@').next());
+        f.debug_struct("Store")
+            .field("kind", kind)
+            .field("cache_bytes", cache_bytes)
+            .field("memory_bytes", memory_bytes)
+            .field("servers", &hosts.collect::<Vec<_>>())
+            .field("name", name)
+            .field("credentials", credentials)
+            .field("user", user)
+            .field("password", password)
+            .field("token", token)
+            .field("tls", tls)
+            .field("replicas", replicas)
+            .field("patience_ms", patience_ms)
+            .field("keep_seconds", keep_seconds)
+            .finish()
+    }
 }
 
 impl Store {

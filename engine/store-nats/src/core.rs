@@ -149,6 +149,13 @@ impl Core {
         }
     }
 
+    /// Returns when no batch waits.
+    pub(crate) async fn until_idle(&self) {
+        while !self.queue.lock().jobs.is_empty() {
+            self.work.notified().await;
+        }
+    }
+
     /// Takes what fits in one message of the log, and at least one.
     pub(crate) fn take(&self) -> Vec<Job> {
         let mut queue = self.queue.lock();
@@ -185,7 +192,6 @@ impl Core {
         tracing::error!(%error, "the store on NATS acknowledges nothing any more");
         self.refuse(|queue| queue.ended.get_or_insert(error).clone());
         self.hurry.send_replace(true);
-        self.work.notify_one();
         self.changed.notify_one();
     }
 
@@ -197,6 +203,7 @@ impl Core {
             (std::mem::take(&mut queue.jobs), error)
         };
         self.room.notify_all();
+        self.work.notify_one();
         for job in waiting {
             (job.done)(Err(error.clone()));
         }
@@ -222,6 +229,13 @@ impl Core {
 
     pub(crate) fn is_all_written(&self) -> bool {
         self.written.load(Ordering::Acquire)
+    }
+
+    /// Returns when the writer has ended. For the mover, which is the one that is woken.
+    pub(crate) async fn until_all_written(&self) {
+        while !self.is_all_written() {
+            self.changed.notified().await;
+        }
     }
 
     /// From now on nothing waits for a server that is away.

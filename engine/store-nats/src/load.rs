@@ -268,7 +268,8 @@ impl Replay<'_> {
     }
 }
 
-/// Applies a change of the log to what the bucket has, unless it has something newer.
+/// Applies a change of the log to what the bucket has, unless it has that or something newer. What the bucket has half, as
+/// after a crash between two messages, the log has whole.
 fn replay(
     at: &mut At,
     changed: &mut Changed,
@@ -277,7 +278,9 @@ fn replay(
     since: u64,
 ) {
     let before = at.map.get(&*key);
-    if before.is_some_and(|before| before.revision >= revision) || (before.is_none() && value.is_none()) {
+    let is_there =
+        |before: &Held| before.revision > revision || (before.revision == revision && before.bytes.is_ok());
+    if before.is_some_and(is_there) || (before.is_none() && value.is_none()) {
         return;
     }
     let there = before.map_or(0, Held::parts);

@@ -144,6 +144,7 @@ impl Mover {
         tokio::select! {
             found = self.find_end() => self.last = found?,
             () = self.core.until_hurry() => return Err(Stopped),
+            () = self.core.until_all_written() => return Err(Stopped),
         }
         tokio::time::sleep(PAUSE).await;
         Ok(())

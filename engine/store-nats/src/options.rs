@@ -53,7 +53,7 @@ pub struct Tls {
 }
 
 /// How a store uses its server.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct NatsOptions {
     /// Addresses of servers of one cluster.
     pub servers: Vec<String>,
@@ -74,6 +74,24 @@ pub struct NatsOptions {
     pub keep: Duration,
     /// Batches that may wait.
     pub waiting_max: usize,
+}
+
+impl fmt::Debug for NatsOptions {
+    /// Without what addresses may say of user and password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { servers: _, name, identity, tls, replicas, patience, gather, keep, waiting_max } = self;
+        f.debug_struct("NatsOptions")
+            .field("servers", &self.servers_told())
+            .field("name", name)
+            .field("identity", identity)
+            .field("tls", tls)
+            .field("replicas", replicas)
+            .field("patience", patience)
+            .field("gather", gather)
+            .field("keep", keep)
+            .field("waiting_max", waiting_max)
+            .finish()
+    }
 }
 
 impl NatsOptions {
@@ -116,7 +134,9 @@ mod tests {
             vec!["nats://me:secret@host:1".to_owned(), "tls://other".to_owned(), "u:p@third".to_owned()];
         assert_eq!(options.servers_told(), "nats://host:1, tls://other, third");
         let password = Identity::Password { user: "me".to_owned(), password: "secret".to_owned() };
-        for told in [format!("{password:?}"), format!("{:?}", Identity::Token("secret".to_owned()))] {
+        let all = format!("{options:?}");
+        assert!(all.contains("third"), "{all}");
+        for told in [all, format!("{password:?}"), format!("{:?}", Identity::Token("secret".to_owned()))] {
             assert!(!told.contains("secret"), "{told}");
         }
     }

@@ -59,7 +59,9 @@ impl NatsStore {
         }
     }
 
-    /// Ends: writes what waits, brings the bucket up to date, lets the store go.
+    /// Ends: writes what waits, brings the bucket up to date, lets the store go. While the server is away this waits for
+    /// what waits to be refused, and where it is not known whether the server has the last record until the server says
+    /// so: call [`Self::hurry`] first not to wait. The same holds for dropping it.
     ///
     /// # Errors
     /// Why the store had ended before, if it had.
@@ -200,14 +202,17 @@ impl Open {
                         drop(claim);
                     }
                 },
-                mover.run(strays)
+                async {
+                    mover.run(strays).await;
+                    // It may end long before the writer does.
+                    core.ask_nobody();
+                }
             )
         };
         tokio::select! {
             _ = work => {}
             () = refuse_while_away(&link, &core, options.patience) => {}
         }
-        core.ask_nobody();
         // What was sent last, such as answers, leaves before the connection does.
         drop(tokio::time::timeout(THREADS_END, link.client.flush()).await);
     }

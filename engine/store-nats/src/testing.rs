@@ -124,6 +124,16 @@ impl Server {
         }
     }
 
+    /// Stops it where it is, so that it takes nothing and answers nothing until it is killed.
+    ///
+    /// # Panics
+    /// If that cannot be done.
+    pub fn freeze(&self) {
+        let child = self.child.as_ref().unwrap_or_else(|| panic!("wanted a running server, found none"));
+        let sent = Command::new("kill").args(["-STOP", &child.id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "wanted to freeze the server, could not");
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn url(&self) -> String {

@@ -48,6 +48,8 @@ impl Writer {
                 biased;
                 () = self.link.until_up() => self.commit().await,
                 () = self.core.until_hurry() => self.core.away(self.link.told()),
+                // What waited was refused, and the store may be about to end.
+                () = self.core.until_idle() => {}
             }
         }
         self.core.all_written();
@@ -96,6 +98,7 @@ impl Writer {
         let mut there = 0;
         // Whether nothing that was sent can still arrive.
         let mut certain = true;
+        let mut is_last = false;
         loop {
             let Err(unwritten) = self.send(&parts, there).await else {
                 self.last += parts.len() as u64;
@@ -116,10 +119,16 @@ impl Writer {
                 }
                 Unwritten::Unknown => certain = false,
             }
+            if is_last {
+                // What was sent first may arrive yet.
+                let reason = "it is not known whether NATS has the last record".to_owned();
+                let error = StoreError::Failed { reason };
+                self.core.end(error.clone());
+                return Err(error);
+            }
             tokio::select! {
                 () = tokio::time::sleep(PAUSE) => {}
-                // What is found out next says how it ends.
-                () = self.core.until_hurry() => {}
+                () = self.core.until_hurry() => is_last = true,
             }
         }
     }

@@ -1,6 +1,9 @@
 //! What is there after closing and opening, what others read in the bucket, and what happens when they write there.
 
+use std::time::Duration;
+
 use ringway_store::{Batch, Damage, Durability, Scan, Store, StoreError};
+use ringway_store_nats::NatsStore;
 use ringway_store_nats::testing::{Server, wait_for};
 
 use crate::tools::{Stranger, bytes, open};
@@ -77,6 +80,27 @@ fn the_log_is_cut_and_revisions_go_on() {
     assert_eq!(report.revision, last, "though nothing is left that has a revision");
     assert_eq!(store.scan(&Scan::table("t")).unwrap(), []);
     assert!(store.commit(Batch::new(), DURABLE).unwrap() > last);
+}
+
+#[test]
+fn what_the_bucket_has_half_is_taken_from_the_log() {
+    let server = Server::start();
+    let stranger = Stranger::at(&server);
+    let mut options = server.options("shop");
+    options.keep = Duration::from_secs(300);
+    let value = vec![7; 2 << 20];
+    let (store, _) = NatsStore::open(options.clone()).unwrap();
+    store.commit(Batch::new().put("t", b"large", &b"before"[..]), DURABLE).unwrap();
+    store.commit(Batch::new().put("t", b"large", value.clone()), DURABLE).unwrap();
+    store.close().unwrap();
+    // As by a crash between the messages of a pass.
+    stranger.remove("KV_ringway-shop", "$KV.ringway-shop.t.large.1");
+    let (store, _) = NatsStore::open(options.clone()).unwrap();
+    assert_eq!(bytes(&store, "t", b"large").as_ref(), Some(&value));
+    store.close().unwrap();
+    let (store, _) = NatsStore::open(options).unwrap();
+    assert_eq!(store.verify().unwrap(), [], "the bucket has it again");
+    assert_eq!(bytes(&store, "t", b"large"), Some(value));
 }
 
 #[test]

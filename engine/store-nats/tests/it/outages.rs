@@ -1,5 +1,7 @@
 //! Servers that are not there, that are not ours to use, that go away, that are full.
 
+use std::time::Duration;
+
 use ringway_store::{Batch, Durability, Scan, Store, StoreError};
 use ringway_store_nats::testing::{Server, wait_for};
 use ringway_store_nats::{Identity, NatsStore, OpenError};
@@ -112,21 +114,70 @@ fn a_store_whose_server_is_away_can_be_closed() {
 }
 
 #[test]
+fn a_store_is_closed_without_its_server_once_what_waited_was_refused() {
+    let mut server = Server::start();
+    let mut options = server.options("shop");
+    (options.patience, options.gather) = (Duration::from_secs(3), Duration::from_millis(200));
+    let (store, _) = NatsStore::open(options).unwrap();
+    store.commit(Batch::new().put("t", b"k", &b"v"[..]), DURABLE).unwrap();
+    server.kill();
+    // Until the end of the connection is seen, so that nothing more is sent.
+    std::thread::sleep(Duration::from_millis(500));
+    let waiting = store.commit(Batch::new().put("t", b"waiting", &b"v"[..]), DURABLE);
+    assert!(matches!(waiting, Err(StoreError::Unavailable { .. })), "{waiting:?}");
+    store.close().unwrap();
+    server.restart();
+    assert_eq!(bytes(&open(&server, "shop").0, "t", b"k"), Some(b"v".to_vec()));
+}
+
+#[test]
+fn a_look_at_everything_ends_though_nobody_moves_anything_any_more() {
+    let mut server = Server::start();
+    let mut options = server.options("shop");
+    options.gather = Duration::from_millis(200);
+    let (store, _) = NatsStore::open(options).unwrap();
+    store.commit(Batch::new().put("t", b"k", &b"v"[..]), DURABLE).unwrap();
+    server.kill();
+    store.hurry();
+    // The bucket lacks the key, and nobody waits for the server to give it that.
+    std::thread::sleep(Duration::from_millis(500));
+    store.verify().unwrap_err();
+}
+
+#[test]
+fn a_store_whose_server_refuses_what_it_may_have_can_be_ended() {
+    let mut server = Server::with("", "max_file_store: 32MB");
+    Stranger::at(&server).fill(40);
+    let (store, _) = open(&server, "shop");
+    let big = |number: u8| Batch::new().put("t", &[number], vec![number; 3 << 20]);
+    let written = (0..10).take_while(|number| store.commit(big(*number), DURABLE).is_ok()).count();
+    assert!((1..10).contains(&written), "12 MB take no more than 4 times 3 MB, found {written}");
+    server.freeze();
+    let waiting = store.start(big(99), DURABLE).unwrap();
+    // By then it is sent, and the server neither takes it nor says so.
+    std::thread::sleep(Duration::from_secs(1));
+    server.restart();
+    std::thread::sleep(Duration::from_secs(1));
+    store.hurry();
+    let outcome = waiting.wait();
+    assert!(
+        matches!(&outcome, Err(StoreError::Failed { reason }) if reason.contains("not known")),
+        "{outcome:?}"
+    );
+    assert!(matches!(store.close(), Err(StoreError::Failed { .. })));
+    // Opening wants room too.
+    let stranger = Stranger::at(&server);
+    stranger.wait(async { stranger.jetstream.delete_stream("filler").await.unwrap() });
+    let (store, _) = open(&server, "shop");
+    assert_eq!(bytes(&store, "t", &[99]), None);
+    assert_eq!(bytes(&store, "t", &[0]), Some(vec![0; 3 << 20]));
+}
+
+#[test]
 fn a_full_server_refuses_and_recovers_when_there_is_room() {
     let server = Server::with("", "max_file_store: 32MB");
     let stranger = Stranger::at(&server);
-    stranger.wait(async {
-        let config = async_nats::jetstream::stream::Config {
-            name: "filler".to_owned(),
-            subjects: vec!["filler".to_owned()],
-            ..Default::default()
-        };
-        stranger.jetstream.create_stream(config).await.unwrap();
-        for _ in 0..40 {
-            let sent = stranger.jetstream.publish("filler", vec![0; 500 << 10].into());
-            sent.await.unwrap().await.unwrap();
-        }
-    });
+    stranger.fill(40);
     let (store, _) = open(&server, "shop");
     let big = |number: u8| store.commit(Batch::new().put("t", &[number], vec![number; 3 << 20]), DURABLE);
     let mut written = 0;

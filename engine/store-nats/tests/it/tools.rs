@@ -43,6 +43,31 @@ impl Stranger {
         });
     }
 
+    /// Takes what a subject has out of a stream, as if the server had never had it.
+    pub(crate) fn remove(&self, stream: &str, subject: &str) {
+        self.wait(async {
+            let stream = self.jetstream.get_stream(stream).await.unwrap();
+            let purged = stream.purge().filter(subject).await.unwrap();
+            assert_eq!(purged.purged, 1, "what {subject} has");
+        });
+    }
+
+    /// Fills a server with so many messages of 500 KiB.
+    pub(crate) fn fill(&self, messages: usize) {
+        self.wait(async {
+            let config = jetstream::stream::Config {
+                name: "filler".to_owned(),
+                subjects: vec!["filler".to_owned()],
+                ..Default::default()
+            };
+            self.jetstream.create_stream(config).await.unwrap();
+            for _ in 0..messages {
+                let sent = self.jetstream.publish("filler", vec![0; 500 << 10].into());
+                sent.await.unwrap().await.unwrap();
+            }
+        });
+    }
+
     /// How many messages a stream has.
     pub(crate) fn count(&self, stream: &str) -> u64 {
         self.wait(async { self.jetstream.get_stream(stream).await.unwrap().cached_info().state.messages })

@@ -159,6 +159,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn addresses_are_told_without_user_and_password() {
+        let text = "engine: {store: {kind: nats, servers: ['nats://me:secret@host:1', 'nats://other']}}";
+        let settings = Settings::parse("x", text, &crate::sections(), &Variables::default()).unwrap();
+        for told in [format!("{settings:?}"), format!("{:?}", nats_options(&settings))] {
+            assert!(told.contains("host:1") && told.contains("other") && !told.contains("secret"), "{told}");
+        }
+    }
+
+    #[test]
     fn what_the_file_says_of_nats_is_taken() {
         let text = "engine: {project: shop, store: {kind: nats, servers: ['tls://a', 'tls://b'], user: me, \
                     password: \"${PASSWORD}\", replicas: 3, patience_ms: 10, keep_seconds: 9, tls: {required: true, \

@@ -39,6 +39,7 @@ pub(crate) fn rows() -> Vec<Row> {
         // The socket for browsers is none of its.
         Row::of::<stream::Config, stream::Stream, _>("stream", stream::Stream::start)
             .iii("iii-stream", &[III_ADAPTER, ("port", None), ("host", None), ("auth_function", None)])
+            .checked(stream::Config::check)
             .fixed(),
         Row::of::<queue::Config, queue::Queue, _>("queue", queue::Queue::start)
             .iii(

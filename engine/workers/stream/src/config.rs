@@ -130,7 +130,11 @@ impl Config {
         }
     }
 
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// Finds the first setting that cannot be obeyed.
+    ///
+    /// # Errors
+    /// Which one, what was wanted and what was found.
+    pub fn check(&self) -> Result<(), String> {
         if self.value_bytes_max == 0 || self.value_bytes_max > VALUE_BYTES_MAX {
             let found = self.value_bytes_max;
             return Err(format!(

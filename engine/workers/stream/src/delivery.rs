@@ -14,7 +14,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use ringway::{CallError, CallOptions, Worker};
 use ringway_store::{Batch, Commit, Durability, Scan};
-use ringway_worker_kit::{Binding, Bindings, Condition, Spawner, deliver_async};
+use ringway_worker_kit::{Binding, Bindings, Condition, Delivered, Spawner, deliver_async};
 
 use crate::core::Core;
 use crate::error::Refusal;
@@ -48,6 +48,8 @@ struct State {
     everywhere: Vec<Arc<Target>>,
     /// Lanes that live, with whether there are entries that they may not have seen.
     lanes: HashMap<(u64, Place), bool>,
+    /// Triggers that are forgotten and of which the store still has something.
+    gone: HashSet<u64>,
     next: u64,
 }
 
@@ -210,22 +212,27 @@ impl Delivery {
         state.known.iter().filter(watching).map(|(number, known)| (*number, known.since)).collect()
     }
 
-    /// Forgets triggers that nobody has bound for too long; gives their numbers.
+    /// Forgets triggers that nobody has bound for too long; gives the numbers of all of which the store has something.
     pub(crate) fn forget_old(&self, core: &Core, now_ms: u64) -> HashSet<u64> {
         let before_ms = now_ms.saturating_sub(core.config.trigger_retention_ms);
         let mut state = self.state.lock();
         let old = |known: &Known| known.unbound_ms > 0 && known.unbound_ms < before_ms;
-        let gone: HashSet<u64> =
+        let gone: Vec<u64> =
             state.known.iter().filter(|(_, known)| old(known)).map(|(number, _)| *number).collect();
-        for number in &gone {
-            if let Some(known) = state.known.remove(number) {
-                state.by_label.remove(&known.label);
+        for number in gone {
+            let label = state.known.remove(&number).map(|known| known.label);
+            // After a crash the label may be that of one that was bound since.
+            if let Some(label) = label.filter(|label| state.by_label.get(label) == Some(&number)) {
+                state.by_label.remove(&label);
             }
-            let batch = Batch::new().delete(tables::TRIGGERS, &number.to_be_bytes());
-            // Should this be refused, it is forgotten after the next start.
-            drop(core.store.start(batch, Durability::Ephemeral));
+            state.gone.insert(number);
         }
-        gone
+        state.gone.clone()
+    }
+
+    /// The store has nothing of these any more.
+    pub(crate) fn forgotten(&self, gone: &HashSet<u64>) {
+        self.state.lock().gone.retain(|number| !gone.contains(number));
     }
 
     /// Triggers that are bound, those that are only remembered, lanes that live.
@@ -406,9 +413,14 @@ impl Lane {
             let ended =
                 deliver_async(&self.worker, binding, &payload, CallOptions::new().timeout(timeout)).await;
             let core = self.core()?;
-            let Err(error) = ended else {
-                core.counters.delivered.fetch_add(1, Ordering::Relaxed);
-                return Ok(true);
+            let error = match ended {
+                // Its place is written down with that of the next that is wanted, or at the end.
+                Ok(Delivered::Skipped) => return Ok(false),
+                Ok(Delivered::Answered(_)) => {
+                    core.counters.delivered.fetch_add(1, Ordering::Relaxed);
+                    return Ok(true);
+                }
+                Err(error) => error,
             };
             core.counters.attempts_failed.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(trigger = binding.id, %error, "a function of a stream trigger will be called again");

@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use async_channel::{Receiver, Sender};
 use futures_lite::future;
 use parking_lot::Mutex;
-use ringway_store::{Batch, Durability, Entry, Scan};
+use ringway_store::{Batch, Durability, Entry, Scan, StoreError};
 
 use crate::config::Rules;
 use crate::core::{self, Core};
@@ -102,6 +102,31 @@ fn up(core: &Weak<Core>) -> Result<Arc<Core>, Refusal> {
     core.upgrade().ok_or(Refusal::Leaving)
 }
 
+/// Whether it is in the way of everything. What is damaged is in its own way only.
+fn is_general(refusal: &Refusal) -> bool {
+    match refusal {
+        Refusal::Leaving => true,
+        Refusal::Store(error) => !matches!(error, StoreError::Corrupt { .. }),
+        _ => false,
+    }
+}
+
+/// What was done, or nothing where that was refused for a reason of its own, which is reported and counted.
+///
+/// # Errors
+/// What is in the way of everything.
+fn or_pass_over<T>(core: &Weak<Core>, what: &str, outcome: Result<T, Refusal>) -> Result<Option<T>, Refusal> {
+    match outcome {
+        Ok(done) => Ok(Some(done)),
+        Err(error) if is_general(&error) => Err(error),
+        Err(error) => {
+            tracing::error!(%error, "{what} stays for now");
+            up(core)?.counters.unreadable.fetch_add(1, Ordering::Relaxed);
+            Ok(None)
+        }
+    }
+}
+
 /// Does what is due; gives the time of the next expiry.
 async fn work(core: &Weak<Core>, now_ms: u64, check: bool) -> Result<Option<u64>, Refusal> {
     let over = {
@@ -110,12 +135,16 @@ async fn work(core: &Weak<Core>, now_ms: u64, check: bool) -> Result<Option<u64>
         due.expiry_ms = None;
         std::mem::take(&mut due.over)
     };
-    let next_ms = expire(core, now_ms).await?;
+    let expired = expire(core, now_ms).await;
+    let next_ms = or_pass_over(core, "what has expired", expired)?
+        .unwrap_or_else(|| Some(now_ms.saturating_add(RETRY_MS)));
     for place in over {
-        trim(core, &place, now_ms).await?;
+        let trimmed = trim(core, &place, now_ms).await;
+        or_pass_over(core, "what is too much of a log", trimmed)?;
     }
     if check {
-        check_all(core, now_ms).await?;
+        let checked = check_all(core, now_ms).await;
+        or_pass_over(core, "what is old", checked)?;
     }
     let held = up(core)?;
     let mut due = held.news.timer.due.lock();
@@ -163,19 +192,13 @@ async fn expire_of(core: &Weak<Core>, place: &Place, acts: &[Act]) -> Result<(),
             up(core)?.counters.expired.fetch_add(acts.len() as u64, Ordering::Relaxed);
             return Ok(());
         }
-        Err(error @ (Refusal::Leaving | Refusal::Store(_))) => return Err(error),
+        Err(error) if is_general(&error) => return Err(error),
         Err(_) => {}
     }
     for act in acts {
-        match core::write(core, place, std::slice::from_ref(act)).await {
-            Ok(_) => {
-                up(core)?.counters.expired.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(error @ (Refusal::Leaving | Refusal::Store(_))) => return Err(error),
-            Err(error) => {
-                tracing::error!(%error, "an expired item stays for now");
-                up(core)?.counters.unreadable.fetch_add(1, Ordering::Relaxed);
-            }
+        let expired = core::write(core, place, std::slice::from_ref(act)).await;
+        if or_pass_over(core, "an expired item", expired)?.is_some() {
+            up(core)?.counters.expired.fetch_add(1, Ordering::Relaxed);
         }
     }
     Ok(())
@@ -244,12 +267,51 @@ fn excess(core: &Core, place: &Place, head: &Head, now_ms: u64) -> Result<Option
     Ok((keep_from > head.first).then_some(Act::Trim { first: head.first, keep_from, bytes }))
 }
 
-/// Looks at the age of everything.
-async fn check_all(core: &Weak<Core>, now_ms: u64) -> Result<(), Refusal> {
+/// Forgets triggers that nobody has bound for too long. The record of one goes after its places in all logs: without it, and
+/// with those still there, a crash would have its number and its places given to another.
+async fn forget_triggers(core: &Weak<Core>, now_ms: u64) -> Result<(), Refusal> {
     let gone = {
         let held = up(core)?;
         held.news.delivery.forget_old(&held, now_ms)
     };
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let is_of_gone = |key: &[u8]| {
+        let reader = Place::take(key).and_then(|(_, rest)| Reader::read(rest));
+        matches!(reader, Some(Reader::Trigger(number)) if gone.contains(&number))
+    };
+    let mut from = Bound::Unbounded;
+    loop {
+        let range = Scan::table(tables::CURSORS).range(from.as_ref().map(Vec::as_slice), Bound::Unbounded);
+        let cursors = up(core)?.store.scan(&range.limit(CHUNK))?;
+        let of_gone = cursors.iter().filter(|entry| is_of_gone(&entry.key));
+        let batch = of_gone.fold(Batch::new(), |batch, entry| batch.delete(tables::CURSORS, &entry.key));
+        if !batch.changes().is_empty() {
+            commit(core, batch).await?;
+        }
+        match cursors.last() {
+            Some(last) if cursors.len() == CHUNK => from = Bound::Excluded(last.key.clone()),
+            _ => break,
+        }
+    }
+    let record = |batch: Batch, number: &u64| batch.delete(tables::TRIGGERS, &number.to_be_bytes());
+    commit(core, gone.iter().fold(Batch::new(), record)).await?;
+    up(core)?.news.delivery.forgotten(&gone);
+    Ok(())
+}
+
+/// Waits for a commit without the core, so that the store is not let go on its own thread.
+async fn commit(core: &Weak<Core>, batch: Batch) -> Result<(), Refusal> {
+    let commit = up(core)?.store.start(batch, Durability::Ephemeral)?;
+    commit.await?;
+    Ok(())
+}
+
+/// Looks at the age of everything.
+async fn check_all(core: &Weak<Core>, now_ms: u64) -> Result<(), Refusal> {
+    let forgotten = forget_triggers(core, now_ms).await;
+    or_pass_over(core, "a trigger that nobody binds any more", forgotten)?;
     let mut after: Option<Place> = None;
     loop {
         let mut groups = Vec::new();
@@ -261,7 +323,8 @@ async fn check_all(core: &Weak<Core>, now_ms: u64) -> Result<(), Refusal> {
             })?;
         }
         for (place, head) in &groups {
-            check_one(core, place, head, now_ms, &gone).await?;
+            let checked = check_one(core, place, head, now_ms).await;
+            or_pass_over(core, "what is old of a group", checked)?;
         }
         match groups.pop() {
             Some((last, _)) if groups.len() + 1 == CHUNK => after = Some(last),
@@ -270,34 +333,22 @@ async fn check_all(core: &Weak<Core>, now_ms: u64) -> Result<(), Refusal> {
     }
 }
 
-async fn check_one(
-    core: &Weak<Core>,
-    place: &Place,
-    head: &Head,
-    now_ms: u64,
-    gone: &HashSet<u64>,
-) -> Result<(), Refusal> {
+async fn check_one(core: &Weak<Core>, place: &Place, head: &Head, now_ms: u64) -> Result<(), Refusal> {
     if head.entries() > 0 {
         trim(core, place, now_ms).await?;
     }
-    let held = up(core)?;
-    let Some(head) = reader::head(&*held.store.snapshot()?, place)? else { return Ok(()) };
-    let empty = head.items == 0 && head.entries() == 0;
-    if empty || !gone.is_empty() {
-        let cursors = reader::cursors(&*held.store.snapshot()?, place)?;
-        let mut batch = Batch::new();
-        for (reader, _) in cursors {
-            let useless = empty || matches!(reader, Reader::Trigger(number) if gone.contains(&number));
-            if useless && let Ok(key) = place.reader(&reader) {
-                batch = batch.delete(tables::CURSORS, &key);
-            }
+    let act = {
+        let held = up(core)?;
+        let snapshot = held.store.snapshot()?;
+        let Some(head) = reader::head(&*snapshot, place)? else { return Ok(()) };
+        if head.items > 0 || head.entries() > 0 {
+            return Ok(());
         }
-        drop(held.store.start(batch, Durability::Ephemeral)?);
-    }
-    if empty {
+        let cursors = reader::cursors(&*snapshot, place)?;
+        let cursors = cursors.iter().filter_map(|(reader, _)| place.reader(reader).ok()).collect();
         let floor = held.floor.fetch_max(head.last, Ordering::Relaxed).max(head.last);
-        drop(held);
-        core::write(core, place, &[Act::Forget { floor }]).await?;
-    }
+        Act::Forget { floor, cursors }
+    };
+    core::write(core, place, &[act]).await?;
     Ok(())
 }

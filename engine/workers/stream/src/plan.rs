@@ -61,6 +61,8 @@ pub(crate) enum Act {
     /// Removes what is known of a group that has neither items nor entries. Its number is kept as the floor.
     Forget {
         floor: u64,
+        /// Keys of those who have read its log.
+        cursors: Vec<Vec<u8>>,
     },
 }
 
@@ -218,8 +220,8 @@ impl Planner<'_> {
                 self.trim(*first, *keep_from, *bytes);
                 Ok(Outcome::default())
             }
-            Act::Forget { floor } => {
-                self.forget(*floor);
+            Act::Forget { floor, cursors } => {
+                self.forget(*floor, cursors);
                 Ok(Outcome::default())
             }
         }
@@ -243,8 +245,7 @@ impl Planner<'_> {
         if found > max {
             return Err(Refusal::TooLarge { found, max });
         }
-        let text = std::str::from_utf8(data).unwrap_or_default();
-        if ringway_worker_kit::text::is_shallow(text.as_bytes()) { Ok(()) } else { Err(Refusal::TooDeep) }
+        if ringway_worker_kit::text::is_shallow(data) { Ok(()) } else { Err(Refusal::TooDeep) }
     }
 
     fn head(&mut self) -> &mut Head {
@@ -369,13 +370,16 @@ impl Planner<'_> {
         head.log_bytes = head.log_bytes.saturating_sub(bytes);
     }
 
-    fn forget(&mut self, floor: u64) {
-        if self.before.items > 0 || self.before.entries() > 0 || self.head.is_none() {
+    fn forget(&mut self, floor: u64, cursors: &[Vec<u8>]) {
+        // With a number beyond the floor it was written since whoever decided this looked.
+        let is_used = self.before.items > 0 || self.before.entries() > 0 || self.before.last > floor;
+        if is_used || self.head.is_none() {
             return;
         }
         let (table, key) = tables::FLOOR;
         let batch = std::mem::take(&mut self.batch).put(table, key, floor.to_le_bytes().to_vec());
-        self.batch = batch.delete(tables::HEADS, &self.place.key);
+        let batch = batch.delete(tables::HEADS, &self.place.key);
+        self.batch = cursors.iter().fold(batch, |batch, key| batch.delete(tables::CURSORS, key));
         (self.head, self.changed) = (None, true);
     }
 

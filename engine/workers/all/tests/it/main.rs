@@ -75,6 +75,17 @@ fn a_file_that_was_written_for_iii_is_read() {
 }
 
 #[test]
+fn a_setting_that_a_worker_cannot_obey_is_found_before_it_starts() {
+    let check = |section: &str, words: &str| {
+        let text = format!("workers: {{{section}}}");
+        let error = Settings::parse("ringway.yaml", &text, &sections(), &Variables::default()).unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+    };
+    check("stream: {threads: 0}", "threads is 0");
+    check("stream: {streams: {chat: {items_max: 0}}}", "streams.chat.items_max is 0");
+}
+
+#[test]
 fn a_worker_that_is_not_wanted_does_not_run() {
     let folder = tempfile::tempdir().unwrap();
     let (engine, _workers) = run(folder.path(), "workers: {configuration: false}");

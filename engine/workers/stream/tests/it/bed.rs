@@ -1,6 +1,7 @@
 //! What every test stands on, and the calls of the usual group, `g` of stream `s`. It must not know what is tested.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use ringway::StreamCall;
 use ringway_store::Options;
@@ -8,22 +9,28 @@ pub(crate) use ringway_worker_bed::{NOW_MS, PATIENCE, bind, hear, next};
 use ringway_worker_stream::{Config, Stream};
 use serde_json::{Value, json};
 
+use crate::trouble::{Trouble, Troubled};
+
 type Inner = ringway_worker_bed::Bed<Stream>;
 
 /// Engine, store, worker, client.
-pub(crate) struct Bed(Inner);
+pub(crate) struct Bed {
+    inner: Inner,
+    /// What the worker finds wrong with its store; nothing unless a test says so.
+    pub(crate) trouble: Arc<Trouble>,
+}
 
 impl Deref for Bed {
     type Target = Inner;
 
     fn deref(&self) -> &Inner {
-        &self.0
+        &self.inner
     }
 }
 
 impl DerefMut for Bed {
     fn deref_mut(&mut self) -> &mut Inner {
-        &mut self.0
+        &mut self.inner
     }
 }
 
@@ -41,8 +48,11 @@ impl Bed {
             Stream::start_with_clock(address, store, config.clone(), clock)
         });
         bed.options = options;
+        let trouble = Arc::<Trouble>::default();
+        let of_store = Arc::clone(&trouble);
+        bed.wrap(move |store| Arc::new(Troubled { store, trouble: Arc::clone(&of_store) }));
         bed.start();
-        Self(bed)
+        Self { inner: bed, trouble }
     }
 
     pub(crate) fn set(&self, item: &str, data: Value) -> Value {
@@ -75,6 +85,6 @@ impl Bed {
     /// A call with streams of the usual group.
     pub(crate) fn open(&self, function: &str, mut request: Value) -> StreamCall {
         (request["stream_name"], request["group_id"]) = (json!("s"), json!("g"));
-        self.0.open(function, request)
+        self.inner.open(function, request)
     }
 }

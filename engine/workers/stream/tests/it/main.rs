@@ -13,3 +13,4 @@ mod model;
 mod retention;
 mod subscribe;
 mod triggers;
+mod trouble;

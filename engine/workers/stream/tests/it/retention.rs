@@ -1,5 +1,6 @@
 //! What is removed: old entries, and what is left of groups; and what is kept for triggers that were not told yet.
 
+use ringway_store::{Batch, Scan};
 use ringway_worker_stream::{Config, StreamConfig};
 use serde_json::{Value, json};
 
@@ -138,4 +139,80 @@ fn a_trigger_that_nobody_binds_any_more_is_forgotten() {
         bed.clock.set(bed.clock.now_ms() + 100);
         entries(&bed) <= 2
     });
+}
+
+/// Settings under which everything is old after a second.
+fn brief() -> Config {
+    let brief = StreamConfig { retention_ms: Some(1000), ..StreamConfig::default() };
+    Config { default: brief, trigger_retention_ms: 5000, retention_check_ms: 100, ..Config::default() }
+}
+
+/// Appends to a group, and gives whether nothing is left of it.
+fn append_to<'a>(bed: &'a Bed, group: &'static str) -> impl Fn() -> bool + 'a {
+    bed.call("append", json!({"stream_name": "s", "group_id": group, "data": 1}));
+    let head = [b"s\0\0", group.as_bytes(), b"\0\0"].concat();
+    move || bed.store().get("stream.head", &head).unwrap().is_none()
+}
+
+#[test]
+fn what_is_damaged_does_not_keep_the_rest() {
+    let bed = Bed::with(brief());
+    for item in ["k", "l"] {
+        let set = json!({"stream_name": "s", "group_id": "g", "item_id": item, "data": 1, "ttl_ms": 500});
+        bed.call("set", set);
+    }
+    let _damaged = append_to(&bed, "a");
+    let is_gone = append_to(&bed, "other");
+    bed.trouble.damage(b"s\0\0g\0\0k");
+    bed.trouble.damage(&[&b"s\0\0a\0\0"[..], &1_u64.to_be_bytes()].concat());
+    bed.clock.set(NOW_MS + 2000);
+    bed.wait_until("the other item expires", || bed.count("stream.item") == 1);
+    bed.wait_until("the other group is trimmed", is_gone);
+    assert!(bed.info()["worker"]["unreadable"].as_u64().unwrap() > 0);
+    bed.trouble.mend();
+    bed.wait_until("nothing is left", || {
+        bed.clock.set(bed.clock.now_ms() + 1000);
+        bed.count("stream.head") == 0
+    });
+}
+
+#[test]
+fn a_trigger_is_remembered_as_long_as_its_places_are_there() {
+    let bed = Bed::with(brief());
+    let listener = bed.another("listener");
+    let told = hear(&listener, HEAR);
+    bind(&listener, "t", "stream", HEAR, json!({"stream_name": "s", "group_id": "g"})).unwrap();
+    bed.append(json!(1));
+    told.recv_timeout(PATIENCE).unwrap();
+    bed.wait_until("its place is written", || bed.count("stream.cursor") == 1);
+    listener.unregister_trigger("t").unwrap();
+    bed.wait_until("it is gone", || bed.info()["worker"]["triggers"]["bound"] == 0);
+    let is_gone = append_to(&bed, "other");
+    let cursor = Scan::table("stream.cursor");
+    bed.trouble.damage(&bed.store().scan(&cursor).unwrap()[0].key);
+    bed.clock.set(NOW_MS + 6000);
+    bed.wait_until("the other group is looked at, after triggers", is_gone);
+    assert_eq!(bed.count("stream.trigger"), 1, "its number would be given to another, with its place");
+    bed.trouble.mend();
+    bed.wait_until("nothing is left", || {
+        bed.clock.set(bed.clock.now_ms() + 1000);
+        bed.count("stream.trigger") == 0 && bed.count("stream.cursor") == 0
+    });
+}
+
+#[test]
+fn a_group_that_is_written_while_it_is_forgotten_keeps_its_readers() {
+    let bed = Bed::with(brief());
+    let head_key = b"s\0\0g\0\0";
+    bed.append(json!(1));
+    let head = bed.store().get("stream.head", head_key).unwrap().unwrap().bytes;
+    bed.call("commit", json!({"stream_name": "s", "group_id": "g", "consumer": "c", "offset": 1}));
+    // As by somebody who appends, reads and commits between the look at the group and its end.
+    bed.trouble.get_ahead("stream.cursor", Batch::new().put("stream.head", head_key, head));
+    bed.clock.set(NOW_MS + 2000);
+    bed.wait_until("it is about to be forgotten", || bed.trouble.got_ahead());
+    let is_gone = append_to(&bed, "other");
+    bed.clock.set(NOW_MS + 4000);
+    bed.wait_until("the next look has ended", is_gone);
+    assert_eq!((bed.count("stream.head"), bed.count("stream.cursor")), (1, 1));
 }

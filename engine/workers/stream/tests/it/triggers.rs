@@ -75,6 +75,7 @@ fn filters_and_conditions_choose() {
     assert_eq!(heard(&by_function, 2), [2, 4]);
     assert_eq!(heard(&by_item, 1), [3]);
     bed.wait_until("lanes end", || bed.info()["worker"]["triggers"]["telling"] == 0);
+    assert_eq!(bed.info()["worker"]["delivered"], 4 + 2 + 2 + 1, "those that a function did not want count");
     for told in [by_item, by_expression, by_function, everywhere] {
         assert!(told.try_recv().is_err(), "told of what it did not want");
     }
