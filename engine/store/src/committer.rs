@@ -212,11 +212,20 @@ impl Core {
     /// The committer's life.
     pub(crate) fn commit_all(&self, mut log: Log) {
         let mut record = Vec::new();
-        let mut synced = self.released.load(std::sync::atomic::Ordering::Acquire);
+        // What was found in the log was brought to disk when it was opened.
+        let mut synced = self.current.read().revision;
         while let Some(jobs) = self.take() {
             self.commit_group(jobs, &mut log, &mut record, &mut synced);
-            self.freeze_if_full();
+            self.freeze_if_full(&mut log);
         }
+        // The mover takes the rest to the index, where nothing may be that the log can still lose.
+        if self.failure().is_none() {
+            drop(self.sync(&mut log));
+        }
+    }
+
+    fn sync(&self, log: &mut Log) -> Result<(), StoreError> {
+        log.sync().map_err(|error| self.fail(format!("the log cannot be brought to disk: {error}")))
     }
 
     fn commit_group(&self, jobs: Vec<Job>, log: &mut Log, record: &mut Vec<u8>, synced: &mut u64) {
@@ -292,7 +301,7 @@ impl Core {
         log.append(record, first, last)
             .map_err(|error| self.fail(format!("the log cannot be written: {error}")))?;
         if durable {
-            log.sync().map_err(|error| self.fail(format!("the log cannot be brought to disk: {error}")))?;
+            self.sync(log)?;
             *synced = last;
             Counters::add(&self.counters.syncs, 1);
         }
@@ -318,8 +327,11 @@ impl Core {
     }
 
     /// Hands a full memory to the mover and begins another. Waits if the mover still has one.
-    fn freeze_if_full(&self) {
-        if self.current.read().view.active.bytes() < self.options.memory_bytes {
+    ///
+    /// The log is synced before: an ephemeral commit that the index has in one of its files, and the log lost with the
+    /// power, would leave the two files different for good, and its revision a hole in the log.
+    fn freeze_if_full(&self, log: &mut Log) {
+        if self.current.read().view.active.bytes() < self.options.memory_bytes || self.sync(log).is_err() {
             return;
         }
         let mut moving = self.moving.lock();

@@ -324,6 +324,10 @@ impl Log {
         }
         let unknown = found.batches.split_off(whole);
         destroy(&segments, &unknown)?;
+        // A store that was killed leaves records that the system has and the disk has not. What builds on them is synced
+        // elsewhere: the index, the next segment.
+        let mut used = segments.iter().filter(|segment| segment.last > 0);
+        used.try_for_each(|segment| segment.file.sync())?;
         found.torn_bytes += unknown.iter().map(|batch| size(&batch.changes)).sum::<u64>();
         let folder = folder.to_owned();
         let log =

@@ -28,8 +28,29 @@ fn numbers(store: &impl Store, table: &str, writer: u8) -> Vec<u64> {
     try_numbers(store, table, writer).unwrap()
 }
 
-/// Commits until the power goes; gives the last number of each writer that was acknowledged as durable.
-fn work(folder: &Path, power: &Power, from: [u64; WRITERS as usize]) -> [u64; WRITERS as usize] {
+/// Commits until the power goes, the store dying now and then before that; gives the last number of each writer that was
+/// acknowledged as durable.
+fn work(
+    folder: &Path,
+    power: &Power,
+    dice: &mut Dice,
+    from: [u64; WRITERS as usize],
+) -> [u64; WRITERS as usize] {
+    let mut acknowledged = from;
+    while !power.is_off() {
+        acknowledged = live(folder, power, dice.below(600) + 1, acknowledged);
+    }
+    acknowledged
+}
+
+/// One life of the store. It ends as if killed, when a writer has made `commits`. What the store wrote and did not sync is
+/// then in the system's memory still, where the next life reads it, and can go with the power even so.
+fn live(
+    folder: &Path,
+    power: &Power,
+    commits: u64,
+    from: [u64; WRITERS as usize],
+) -> [u64; WRITERS as usize] {
     let options = Options { files: Arc::new(power.clone()), ..small() };
     let Ok((store, report)) = Embedded::open(folder, options) else {
         assert!(power.is_off(), "wanted an open store while there is power");
@@ -46,7 +67,7 @@ fn work(folder: &Path, power: &Power, from: [u64; WRITERS as usize]) -> [u64; WR
                     return;
                 };
                 let first = known.last().copied().unwrap_or(0);
-                for number in first + 1.. {
+                for number in first + 1..=first + commits {
                     let batch = Batch::new().put("a", &key(writer, number), vec![writer; 900]);
                     let batch = batch.put("b", &key(writer, number), vec![writer; 900]);
                     let old = key(writer, number.saturating_sub(100));
@@ -54,7 +75,8 @@ fn work(folder: &Path, power: &Power, from: [u64; WRITERS as usize]) -> [u64; WR
                     let durable = number % 4 != 0;
                     let durability = if durable { Durability::Durable } else { Durability::Ephemeral };
                     if store.commit(batch, durability).is_err() {
-                        break;
+                        assert!(power.is_off(), "a commit failed while there was power");
+                        return;
                     }
                     if durable {
                         acknowledged.store(number, SeqCst);
@@ -63,7 +85,6 @@ fn work(folder: &Path, power: &Power, from: [u64; WRITERS as usize]) -> [u64; WR
             });
         }
     });
-    assert!(power.is_off(), "commits failed while there was power");
     store.abandon();
     acknowledged.map(AtomicU64::into_inner)
 }
@@ -84,7 +105,7 @@ fn what_was_acknowledged_survives_a_power_cut() {
         // Often in the first calls, when files are made and mended; mostly later.
         let calls = if dice.below(3) == 0 { dice.below(120) + 1 } else { dice.below(3000) + 100 };
         let power = Power::new(folder.path(), calls).unwrap();
-        acknowledged = work(folder.path(), &power, acknowledged);
+        acknowledged = work(folder.path(), &power, &mut dice, acknowledged);
         total += acknowledged.iter().sum::<u64>() - before;
         power.cut(folder.path(), &mut dice).unwrap();
         let (store, report) = open(folder.path());

@@ -26,7 +26,7 @@ const NO_CODES: &[&str] =
 fn worker_codes() -> BTreeSet<String> {
     let engine = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../engine");
     let mut found = BTreeSet::new();
-    for folder in ["workers", "server/src", "core/src"] {
+    for folder in ["workers", "server/src", "core/src", "store/src"] {
         gather(&engine.join(folder), &mut found);
     }
     assert!(found.len() > 30, "the sources are not where they were: {found:?}");
