@@ -19,8 +19,18 @@ fn names_numbers_and_json_agree() {
 }
 
 /// Texts in the sources of engine and built-in workers that look like codes and are none.
-const NO_CODES: &[&str] =
-    &["CARGO_PKG_VERSION", "RINGWAY_SIM_SEED", "RINGWAY_SIM_STEPS", "UTC", "attempts_failed"];
+const NO_CODES: &[&str] = &[
+    "CARGO_PKG_VERSION",
+    "FORMAT",
+    "LOCK",
+    "RINGWAY_ROUNDS",
+    "RINGWAY_SEED",
+    "RINGWAY_SIM_SEED",
+    "RINGWAY_SIM_STEPS",
+    "RWBACKUP",
+    "UTC",
+    "attempts_failed",
+];
 
 /// The codes that the built-in workers and the engine give beside ours, as they stand in the sources.
 fn worker_codes() -> BTreeSet<String> {
