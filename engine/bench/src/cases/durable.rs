@@ -16,7 +16,7 @@ use ringway_workers::{Workers, sections};
 use serde_json::{Value, json};
 
 use super::{Bench, SIGHT_TIME_MAX};
-use crate::report::{CaseResult, Cost, Load, Wait, time_text};
+use crate::report::{CaseResult, Cost, Load, time_text};
 use crate::stats::{Recorder, Run, Runs, closed_loop};
 
 /// Producers at once.
@@ -41,7 +41,8 @@ pub(crate) fn durable(bench: &Bench<'_>) -> anyhow::Result<Vec<CaseResult>> {
     let folder = tempfile::tempdir()?;
     let settings = Settings::defaults(&sections())?;
     let _workers = Workers::start(bench.engine.address(), &folder.path().join("store"), &settings)?;
-    let client = bench.builder("bench-client", Wait::Adaptive, Sampler::never()).connect()?;
+    // They and the built-in workers wait as `RINGWAY_WAIT` says.
+    let client = attach(bench, "bench-client")?;
     let (heard, listener) = listen(bench)?;
     for id in ["queue::enqueue", "state::set", "state::get", "bench::take", "bench::routed"] {
         client.wait_for(id, SIGHT_TIME_MAX)?;
@@ -100,13 +101,17 @@ pub(crate) fn durable(bench: &Bench<'_>) -> anyhow::Result<Vec<CaseResult>> {
             .with_note("a function in JSON that answers with as many bytes, in the same process"),
         get.with_note(format!("{times:.2} × the routed call")),
         closed(HANDLER, &handler)
-            .with_note("from the enqueuer's receipt to the first line of the handler; 1 ns if before"),
+            .with_note("from the enqueuer's receipt to the first line of the handler, 1 ns if before; workers wait as RINGWAY_WAIT says"),
     ])
+}
+
+fn attach(bench: &Bench<'_>, name: &str) -> anyhow::Result<Worker> {
+    Ok(Worker::builder(name).address(bench.engine.address()).sampler(Sampler::never()).connect()?)
 }
 
 /// A worker with the function that messages are for, which tells when it was begun, and one to compare with.
 fn listen(bench: &Bench<'_>) -> anyhow::Result<(Receiver<u64>, Worker)> {
-    let worker = bench.builder("bench-listener", Wait::Adaptive, Sampler::never()).connect()?;
+    let worker = attach(bench, "bench-listener")?;
     let (sender, heard) = channel();
     let sender = Mutex::new(sender);
     let take = Function::json("bench::take", move |_, _: Value| {
