@@ -860,23 +860,18 @@ impl Job {
             Ok(reply) => reply,
             Err(error) => return self.end(&header, guard, Err(error)),
         };
-        let mut future = Box::pin(AsyncCall {
+        let future = AsyncCall {
             job: self,
             header,
             guard,
             reply: Some(reply),
             cancelled: is_call.then(|| -> Cancelled { Box::pin(async move { token.cancelled().await }) }),
-        });
+        };
         match spawner {
             // A runtime of the user's polls it first, inside its own context.
-            Some(spawner) => spawner(future),
-            None => {
-                // Polled once where it arrived; it moves to the pool only if it is pending.
-                let mut nobody = TaskContext::from_waker(Waker::noop());
-                if future.as_mut().poll(&mut nobody).is_pending() {
-                    pool.spawn(future);
-                }
-            }
+            Some(spawner) => spawner(Box::pin(future)),
+            // Polled once where it arrived; it moves to the pool only if it is pending.
+            None => pool.start(future),
         }
     }
 }

@@ -77,7 +77,7 @@ fn measure(bench: &Bench<'_>, name: &str, count: u64, few_per_s: Option<f64>) ->
     let after = resident_bytes()?;
     client.trigger_json("queue::resume", &json!({ "queue": QUEUE }))?;
     // What the first moments cost is no part of it.
-    let mut pass = || one_out_one_in(bench, &enqueue, &message, &handled);
+    let pass = || one_out_one_in(bench, &enqueue, &message, &handled);
     pass()?;
     let mut runs = Runs::default();
     for round in 1..=bench.rounds {
