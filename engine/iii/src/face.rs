@@ -80,7 +80,7 @@ impl Face {
             .enable_all()
             .build()
             .map_err(StartError::System)?;
-        let shared = Shared::new(address, config, worker);
+        let shared = Shared::new(address, config, worker, runtime.handle().clone());
         let addresses = bound.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect();
         for (listener, rules) in bound {
             let place = Arc::new(Place { shared: Arc::clone(&shared), rules });
@@ -116,4 +116,3 @@ fn bind(rules: &Listener) -> Result<TcpListener, StartError> {
         TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
     bound.map_err(|reason| StartError::Bind { address, reason })
 }
-

@@ -3,7 +3,8 @@
 //!
 //! - [`Face`]: what runs: a runtime of its own, and a listener for each address;
 //! - `listener`: sockets, routes, who may connect; `socket`: the WebSocket of a request;
-//! - `session`: one worker's connection.
+//! - `connection` and `outbox`: one socket, read and written without anybody waiting for it;
+//! - [`protocol`]: the messages, as text; `session`: one worker, what it says and is asked.
 
 #![forbid(unsafe_code)]
 
@@ -11,7 +12,13 @@ pub mod config;
 
 mod limits;
 
+pub mod protocol;
+
 mod socket;
+
+mod outbox;
+
+mod connection;
 
 mod shared;
 

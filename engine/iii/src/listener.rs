@@ -67,7 +67,6 @@ async fn connection(stream: TcpStream, peer: SocketAddr, place: Arc<Place>, rout
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head)
-        .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades()
         .await;
