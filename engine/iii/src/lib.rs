@@ -20,6 +20,8 @@ mod outbox;
 
 mod connection;
 
+mod rbac;
+
 mod shared;
 
 mod listener;
