@@ -17,3 +17,6 @@ mod registrations;
 
 #[cfg(test)]
 mod triggers;
+
+#[cfg(test)]
+mod access;
