@@ -36,6 +36,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "ringway-worker-configuration",
         &["ringway", "ringway-protocol", "ringway-store", "ringway-worker-kit", "ringway-config"],
     ),
+    ("ringway-iii", &["ringway"]),
     // The one place that names every built-in worker.
     (
         "ringway-workers",
@@ -44,6 +45,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ringway-store",
             "ringway-store-nats",
             "ringway-config",
+            "ringway-iii",
             "ringway-worker-blob",
             "ringway-worker-configuration",
             "ringway-worker-cron",
@@ -133,10 +135,12 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("memmap2", &[]),
     ("shared_memory", &["ringway-ipc"]),
     ("io-uring", &["ringway-ipc", "ringway-cli"]),
-    // No crate that users add brings a runtime; one store does, on a thread of its own.
-    ("tokio", &["ringway-store-nats"]),
+    // No crate that users add brings a runtime; one store and the faces do, on threads of their own.
+    ("tokio", &["ringway-store-nats", "ringway-iii"]),
     ("async-nats", &["ringway-store-nats"]),
-    ("hyper", &[]),
+    ("axum", &["ringway-iii"]),
+    ("hyper", &["ringway-iii"]),
+    ("tokio-tungstenite", &["ringway-iii"]),
     ("tonic", &[]),
     ("mio", &["ringway-ipc", "ringway", "ringway-engine"]),
     // What leaves the host leaves from one place.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use ringway_config::{Section, Settings};
+use ringway_iii as iii;
 use ringway_store::Store;
 use ringway_worker_blob as blob;
 use ringway_worker_configuration as configuration;
@@ -61,6 +62,10 @@ pub(crate) fn rows() -> Vec<Row> {
         })
         .iii("iii-pubsub", &[III_ADAPTER])
         .fixed(),
+        // The last to start and the first to end: whoever connects finds everything there.
+        Row::of::<iii::Config, iii::Face, _>("iii", |address, _, config| iii::Face::start(address, config))
+            .checked(iii::Config::check)
+            .fixed(),
     ]
 }
 

@@ -1,0 +1,6 @@
+//! The listener at a real engine, with real sockets.
+
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+mod connections;
