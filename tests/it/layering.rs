@@ -127,6 +127,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
             "ringway-bench",
             "ringway-demo",
             "ringway-worker-cron",
+            "ringway-iii",
         ],
     ),
     // A file system of the tests' own is mounted and taken away.

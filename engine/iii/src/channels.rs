@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 pub use functions::functions;
 pub use pipe::{Item, Lost, Reader, Writer};
-pub use socket::router;
+pub(crate) use socket::connect;
 
 use pipe::{Budget, Pipe};
 

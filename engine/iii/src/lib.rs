@@ -3,7 +3,7 @@
 //!
 //! - [`Face`]: what runs: a runtime of its own, and a listener for each address;
 //! - `listener`: sockets, routes, who may connect; `socket`: the WebSocket of a request;
-//! - `session`: one worker's connection.
+//! - `session`: one worker's connection; [`channels`]: streams beside calls.
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,8 @@ pub mod config;
 mod limits;
 
 mod socket;
+
+pub mod channels;
 
 mod shared;
 
@@ -23,5 +25,6 @@ mod otel;
 
 mod face;
 
+pub use channels::Channels;
 pub use config::Config;
-pub use face::{Face, StartError};
+pub use face::{Face, FaceCounters, StartError};

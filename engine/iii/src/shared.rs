@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ringway::Worker;
 
+use crate::channels::Channels;
 use crate::config::Config;
+use crate::otel::Telemetry;
 
 /// What all connections share.
 #[derive(Debug)]
@@ -16,12 +18,18 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     /// The listener's own worker, which calls what belongs to no connection.
     pub(crate) worker: Worker,
+    /// Streams beside calls.
+    pub(crate) channels: Channels,
+    /// What came as telemetry.
+    pub(crate) telemetry: Telemetry,
     connections: AtomicUsize,
 }
 
 impl Shared {
     pub(crate) fn new(address: &str, config: Config, worker: Worker) -> Arc<Self> {
-        Arc::new(Self { address: address.to_owned(), config, worker, connections: AtomicUsize::new(0) })
+        let (channels, telemetry) = (Channels::default(), Telemetry::default());
+        let connections = AtomicUsize::new(0);
+        Arc::new(Self { address: address.to_owned(), config, worker, channels, telemetry, connections })
     }
 
     /// A place for one more connection, or none.

@@ -8,15 +8,13 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::{Path, RawQuery, Request, State};
+use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use futures_util::future::{self, Either};
 use futures_util::{SinkExt, StreamExt};
 use ringway::Direction;
+use rustix::net::sockopt;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -28,13 +26,12 @@ use crate::socket::{Socket, upgrade};
 /// How long the other side has to answer a Close.
 const PARTING: Duration = Duration::from_secs(5);
 
+/// How long a connection may be silent before the system asks whether the other host is still there, and how long it then
+/// waits for an answer, three times.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
 /// Bytes of the reason in a Close at most; the protocol has room for 123.
 const REASON_BYTES_MAX: usize = 120;
-
-/// The route, for the listener.
-pub fn router(channels: &Channels) -> Router {
-    Router::new().route("/ws/channels/{id}", get(connect)).with_state(channels.clone())
-}
 
 /// What the address says beside the id.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,13 +61,15 @@ impl Asked {
     }
 }
 
-async fn connect(
-    State(channels): State<Channels>,
-    Path(id): Path<String>,
-    RawQuery(query): RawQuery,
-    request: Request<Body>,
+/// Answers a request for an end of a channel. What is held is held as long as the socket is open.
+pub(crate) fn connect(
+    channels: Channels,
+    id: String,
+    query: &str,
+    request: Request,
+    held: impl Send + 'static,
 ) -> Response {
-    let asked = match Asked::read(query.as_deref().unwrap_or_default()) {
+    let asked = match Asked::read(query) {
         Ok(asked) => asked,
         Err(text) => return (StatusCode::BAD_REQUEST, text).into_response(),
     };
@@ -79,6 +78,7 @@ async fn connect(
     }
     // The end is taken when the socket is there, so that a request that is none takes nothing.
     upgrade(request, move |socket| async move {
+        watch(&socket);
         match asked.direction {
             Direction::Write => match channels.take_writer(&id, &asked.key) {
                 Ok(writer) => write_side(socket, writer, channels.limits().message_bytes_max).await,
@@ -89,7 +89,21 @@ async fn connect(
                 Err(error) => close(socket, CloseCode::Policy, &error.to_string()).await,
             },
         }
+        drop(held);
     })
+}
+
+/// Has the system find out when the other host has gone. A ping would not do: a reader that has enough for now does not
+/// answer any, and may rest as long as it likes.
+fn watch(socket: &Socket) {
+    let stream = socket.get_ref();
+    let watched = sockopt::set_socket_keepalive(stream, true)
+        .and_then(|()| sockopt::set_tcp_keepidle(stream, KEEPALIVE))
+        .and_then(|()| sockopt::set_tcp_keepintvl(stream, KEEPALIVE))
+        .and_then(|()| sockopt::set_tcp_keepcnt(stream, 3));
+    if let Err(error) = watched {
+        tracing::debug!(%error, "a channel is not watched for hosts that vanish");
+    }
 }
 
 /// What a writer's socket brought.

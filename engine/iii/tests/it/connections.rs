@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use ringway_engine::{Engine, Otlp};
 use ringway_iii::{Config, Face};
 
-fn engine() -> Engine {
+pub(crate) fn engine() -> Engine {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let address = format!("@ringway-iii-test-{}-{number}", std::process::id());
     Engine::builder().address(address).otlp(Otlp::Off).start().unwrap()
 }
 
-fn face(engine: &Engine) -> Face {
+pub(crate) fn face(engine: &Engine) -> Face {
     Face::start(engine.address(), Config { port: Some(0), ..Config::default() }).unwrap()
 }
 

@@ -3,4 +3,8 @@
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
+mod channels;
+#[cfg(test)]
 mod connections;
+#[cfg(test)]
+mod otel;
