@@ -30,7 +30,6 @@ const NOT_OURS: &[&str] = &[
     "iii-observability",
     "iii-telemetry",
     "iii-http",
-    "iii-http-functions",
     "iii-bridge",
     "iii-exec",
     "iii-worker-ops",

@@ -96,7 +96,7 @@ impl Face {
             .enable_all()
             .build()
             .map_err(StartError::System)?;
-        let shared = Shared::new(address, config, worker);
+        let shared = Shared::new(address, config, worker, runtime.handle().clone());
         shared.worker.register_all(channels::functions(&shared.channels))?;
         runtime.spawn(expire(shared.channels.clone()));
         let addresses = bound.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect();
@@ -150,4 +150,3 @@ fn bind(rules: &Listener) -> Result<TcpListener, StartError> {
         TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
     bound.map_err(|reason| StartError::Bind { address, reason })
 }
-

@@ -3,7 +3,9 @@
 //!
 //! - [`Face`]: what runs: a runtime of its own, and a listener for each address;
 //! - `listener`: sockets, routes, who may connect; `socket`: the WebSocket of a request;
-//! - `session`: one worker's connection; [`channels`]: streams beside calls.
+//! - `connection` and `outbox`: one socket, read and written without anybody waiting for it;
+//! - [`protocol`]: the messages, as text; `session`: one worker, what it says and is asked.
+//! - [`channels`]: streams beside calls; `otel`: what SDKs report.
 
 #![forbid(unsafe_code)]
 
@@ -11,9 +13,15 @@ pub mod config;
 
 mod limits;
 
+pub mod protocol;
+
 mod socket;
 
 pub mod channels;
+
+mod outbox;
+
+mod connection;
 
 mod shared;
 

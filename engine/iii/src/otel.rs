@@ -85,7 +85,7 @@ pub(crate) async fn serve(place: Arc<Place>, opening: Opening, mut socket: Socke
 
 /// Takes one frame that came beside a worker's messages, without waiting for it: where too many are under way it is dropped
 /// and counted. Says whether it was telemetry.
-pub(crate) fn ingest(place: &Arc<Place>, worker: &Worker, frame: &Bytes) -> bool {
+pub(crate) fn ingest(place: &Arc<Place>, worker: &Worker, frame: &[u8]) -> bool {
     if signal(frame).is_none() {
         return false;
     }
@@ -94,7 +94,7 @@ pub(crate) fn ingest(place: &Arc<Place>, worker: &Worker, frame: &Bytes) -> bool
         telemetry.dropped.fetch_add(1, Ordering::Relaxed);
         return true;
     };
-    let (place, worker, frame) = (Arc::clone(place), worker.clone(), frame.clone());
+    let (place, worker, frame) = (Arc::clone(place), worker.clone(), Bytes::copy_from_slice(frame));
     tokio::spawn(async move {
         if let Some((signal, body)) = signal(&frame) {
             hand_over(&place.shared.telemetry, &worker, signal, body).await;

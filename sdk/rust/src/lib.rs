@@ -93,6 +93,7 @@ mod wire;
 pub use call::{CallOptions, Pending};
 pub use channel::{ChannelPair, ChannelRef, Direction};
 pub use context::{CancelToken, Context};
+pub use control::BindAnswer;
 pub use counters::{PayloadCounters, payload_counters};
 pub use durable::{Delivery, Enqueue, MessageState, MessageStatus, Receipt};
 pub use error::{CallError, ErrorCode, Failure, HandlerResult};

@@ -4,15 +4,13 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use ringway::{CallError, ChannelPair, ChannelRef, ErrorCode, Message as Native, Worker};
-use ringway_engine::Engine;
-use ringway_iii::Face;
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use crate::connections::{engine, face};
+use crate::stage::Stage as Bed;
 
 pub(crate) type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -22,18 +20,16 @@ const MOMENT: Duration = Duration::from_millis(200);
 
 pub(crate) struct Stage {
     pub(crate) worker: Worker,
-    pub(crate) face: Face,
     runtime: Runtime,
-    _engine: Engine,
+    pub(crate) bed: Bed,
 }
 
 pub(crate) fn stage() -> Stage {
-    let engine = engine();
-    let face = face(&engine);
-    let worker = Worker::builder("client").address(engine.address()).connect().unwrap();
+    let bed = Bed::new();
+    let worker = bed.native("client");
     worker.wait_for("engine::channels::create", PATIENCE).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    Stage { worker, face, runtime, _engine: engine }
+    Stage { worker, runtime, bed }
 }
 
 impl Stage {
@@ -43,7 +39,7 @@ impl Stage {
 
     fn address(&self, end: &ChannelRef) -> String {
         let ChannelRef { channel_id, access_key, direction } = end;
-        format!("ws://{}/ws/channels/{channel_id}?key={access_key}&dir={direction}", self.face.addresses()[0])
+        format!("ws://{}/ws/channels/{channel_id}?key={access_key}&dir={direction}", self.bed.face.addresses()[0])
     }
 
     async fn open(&self, end: &ChannelRef) -> Client {
@@ -154,7 +150,7 @@ fn ends_are_given_to_those_who_have_the_key_and_once() {
     let stage = stage();
     let pair = stage.pair();
     let address = stage.address(&pair.reader);
-    let at = |path: &str| format!("ws://{}{path}", stage.face.addresses()[0]);
+    let at = |path: &str| format!("ws://{}{path}", stage.bed.face.addresses()[0]);
     stage.run(async {
         let id = &pair.reader.channel_id;
         for (path, expected) in [

@@ -2,21 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use ringway_engine::{Engine, Otlp};
 use ringway_iii::{Config, Face};
 
-pub(crate) fn engine() -> Engine {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let address = format!("@ringway-iii-test-{}-{number}", std::process::id());
-    Engine::builder().address(address).otlp(Otlp::Off).start().unwrap()
-}
-
-pub(crate) fn face(engine: &Engine) -> Face {
-    Face::start(engine.address(), Config { port: Some(0), ..Config::default() }).unwrap()
-}
+use crate::stage::Stage;
 
 fn ask(face: &Face, path: &str, headers: &str) -> String {
     let mut stream = TcpStream::connect(face.addresses()[0]).unwrap();
@@ -29,7 +18,7 @@ fn ask(face: &Face, path: &str, headers: &str) -> String {
         }
         answer.extend_from_slice(&chunk[..read]);
     }
-    String::from_utf8(answer).unwrap()
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 const HANDSHAKE: &str = "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: \
@@ -37,8 +26,7 @@ const HANDSHAKE: &str = "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r
 
 #[test]
 fn sockets_are_opened_for_those_who_ask_properly() {
-    let engine = engine();
-    let face = face(&engine);
+    let Stage { face, engine: _engine } = Stage::new();
     let check = |path: &str, headers: &str, expected: &str| {
         let answer = ask(&face, path, headers);
         assert!(answer.starts_with(expected), "{path} {headers}: {answer}");
@@ -56,8 +44,8 @@ fn sockets_are_opened_for_those_who_ask_properly() {
 
 #[test]
 fn a_port_that_is_asked_for_and_taken_is_an_error() {
-    let (engine, taken) = (engine(), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let (stage, taken) = (Stage::new(), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
     let port = Some(taken.local_addr().unwrap().port());
-    let error = Face::start(engine.address(), Config { port, ..Config::default() }).unwrap_err();
+    let error = Face::start(stage.engine.address(), Config { port, ..Config::default() }).unwrap_err();
     assert!(error.to_string().contains("workers.iii.port"), "{error}");
 }

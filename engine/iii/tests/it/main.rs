@@ -1,6 +1,10 @@
 //! The listener at a real engine, with real sockets.
 
 #![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
+
+#[cfg(test)]
+mod stage;
 
 #[cfg(test)]
 mod channels;
@@ -8,3 +12,12 @@ mod channels;
 mod connections;
 #[cfg(test)]
 mod otel;
+
+#[cfg(test)]
+mod calls;
+
+#[cfg(test)]
+mod registrations;
+
+#[cfg(test)]
+mod triggers;

@@ -15,7 +15,7 @@ const CALLER: &str = "00f067aa0ba902b7";
 const OWN: &str = "00f067aa0ba902b8";
 
 fn otel(stage: &Stage) -> Client {
-    stage.run(connect_async(format!("ws://{}/otel", stage.face.addresses()[0]))).unwrap().0
+    stage.run(connect_async(format!("ws://{}/otel", stage.bed.face.addresses()[0]))).unwrap().0
 }
 
 fn send(stage: &Stage, client: &mut Client, letters: &str, body: &Value) {
@@ -136,7 +136,7 @@ fn bad_frames_are_counted_and_end_nothing() {
     let metrics = ask(&stage, "engine::metrics::list", &Value::Null, |_| true);
     let intake = &metrics["engine_metrics"]["intake"];
     assert_eq!((&intake["malformed"], &intake["rejected"]), (&json!(4), &json!(2)), "{intake}");
-    assert_eq!(stage.face.counters().telemetry_refused, 4);
+    assert_eq!(stage.bed.face.counters().telemetry_refused, 4);
     stage.run(async {
         socket.close(None).await.unwrap();
         while let Some(Ok(message)) = socket.next().await {

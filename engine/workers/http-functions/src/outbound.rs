@@ -133,7 +133,7 @@ impl Outbound {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_MAX)
             .pool_max_idle_per_host(config.idle_connections_max)
-            .build(service_fn(move |uri: Uri| connector.clone().connect(uri)));
+            .build(service_fn(move |uri: Uri| Box::pin(connector.clone().connect(uri))));
         let shared = Shared {
             request: Box::new(move |request| client.request(request)),
             rules,

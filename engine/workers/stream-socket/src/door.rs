@@ -55,8 +55,9 @@ impl Place {
 
     /// Ready when it ends.
     pub(crate) async fn closed(&self) {
+        let mut closing = self.closing.subscribe();
         // The sender is here, so it is not gone.
-        let _closed = self.closing.subscribe().wait_for(|closing| *closing).await;
+        let _closed = closing.wait_for(|closing| *closing).await;
     }
 
     fn admit(self: &Arc<Self>) -> Option<Admitted> {
@@ -118,7 +119,12 @@ pub(crate) fn router(place: &Arc<Place>) -> Router {
 }
 
 async fn connect(State(place): State<Arc<Place>>, request: Request) -> Response {
-    match enter(&place, &request).await {
+    // The request itself cannot be held while the auth function is asked.
+    let entered = match enter(&place, &request) {
+        Ok((admitted, asked)) => ask(&place, asked).await.map(|context| (admitted, context)),
+        Err(refusal) => Err(refusal),
+    };
+    match entered {
         Ok((admitted, context)) => {
             let runtime = place.runtime.clone();
             upgrade(request, &runtime, move |socket| async move {
@@ -134,7 +140,8 @@ async fn connect(State(place): State<Arc<Place>>, request: Request) -> Response 
     }
 }
 
-async fn enter(place: &Arc<Place>, request: &Request) -> Result<(Admitted, Value), (StatusCode, String)> {
+/// What can be told at once; gives the client's place, and what the auth function is told of it.
+fn enter(place: &Arc<Place>, request: &Request) -> Result<(Admitted, Value), (StatusCode, String)> {
     if let Some(origin) = strange_origin(place, request.headers()) {
         let text = format!("the origin `{origin}` is not among `workers.stream-socket.origins`");
         return Err((StatusCode::FORBIDDEN, text));
@@ -143,12 +150,14 @@ async fn enter(place: &Arc<Place>, request: &Request) -> Result<(Admitted, Value
         let text = "as many clients as `workers.stream-socket.connections_max` allows are connected".to_owned();
         return Err((StatusCode::SERVICE_UNAVAILABLE, text));
     };
-    let Some(function) = &place.config.auth_function else { return Ok((admitted, Value::Null)) };
-    let asked = asked(request);
-    let timeout = Duration::from_millis(place.config.auth_timeout_ms);
-    let options = CallOptions::new().timeout(timeout);
-    let answer = place.worker.trigger_json_async(function, &asked, &options).await;
-    context(answer).map(|context| (admitted, context))
+    Ok((admitted, asked(request)))
+}
+
+/// Asks the auth function, if there is one; gives its context.
+async fn ask(place: &Place, asked: Value) -> Result<Value, (StatusCode, String)> {
+    let Some(function) = &place.config.auth_function else { return Ok(Value::Null) };
+    let options = CallOptions::new().timeout(Duration::from_millis(place.config.auth_timeout_ms));
+    context(place.worker.trigger_json_async(function, &asked, &options).await)
 }
 
 /// What the auth function's answer means. Only an object that does not say otherwise lets a client in.
