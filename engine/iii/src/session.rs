@@ -7,6 +7,8 @@ mod calls;
 
 mod registrar;
 
+mod outbound;
+
 mod requests;
 
 mod triggers;

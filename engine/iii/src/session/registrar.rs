@@ -9,9 +9,8 @@ use ringway::{CallError, ErrorCode, Function};
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::Session;
 use super::announce::Announcement;
-use super::requests;
+use super::{Session, outbound, requests};
 use crate::config::Replicas;
 use crate::protocol::{Frame, Incoming, code, uuid_of};
 
@@ -30,6 +29,7 @@ pub(super) enum Registration {
         request_format: Option<Value>,
         response_format: Option<Value>,
         metadata: Option<Value>,
+        invocation: Option<Value>,
     },
     NoFunction(String),
     TriggerType {
@@ -57,8 +57,13 @@ impl Registration {
     pub(super) fn of(message: Incoming<'_>) -> Option<Self> {
         Some(match message {
             Incoming::RegisterFunction {
-                id, description, request_format, response_format, metadata, ..
-            } => Self::Function { id, description, request_format, response_format, metadata },
+                id,
+                description,
+                request_format,
+                response_format,
+                metadata,
+                invocation,
+            } => Self::Function { id, description, request_format, response_format, metadata, invocation },
             Incoming::UnregisterFunction { id } => Self::NoFunction(id),
             Incoming::RegisterTriggerType {
                 id,
@@ -144,12 +149,22 @@ impl Session {
         let mut functions = Vec::new();
         for registration in batch {
             match registration {
-                Registration::Function { id, description, request_format, response_format, metadata } => {
-                    functions.push(self.function(
-                        &id,
+                Registration::Function {
+                    id,
+                    description,
+                    request_format,
+                    response_format,
+                    metadata,
+                    invocation,
+                } => {
+                    let function = match invocation {
+                        // The client does not serve it: somebody else does, over HTTP.
+                        Some(invocation) => outbound::function(&id, invocation),
+                        None => self.function(&id),
+                    };
+                    functions.push(self.described(
+                        function.schema(request_format, response_format),
                         description,
-                        request_format,
-                        response_format,
                         metadata,
                     ));
                     continue;
@@ -194,14 +209,8 @@ impl Session {
         }
     }
 
-    fn function(
-        self: &Arc<Self>,
-        id: &str,
-        description: Option<String>,
-        request_format: Option<Value>,
-        response_format: Option<Value>,
-        metadata: Option<Value>,
-    ) -> Function {
+    /// A function that the client serves.
+    fn function(self: &Arc<Self>, id: &str) -> Function {
         let (session, name) = (Arc::downgrade(self), Arc::<str>::from(id));
         let handler = move |context: ringway::Context, message: ringway::Message| {
             // At once, so that calls reach the client in the order in which they came.
@@ -210,7 +219,11 @@ impl Session {
                 None => Err(CallError::new(ErrorCode::WorkerGone, "the worker has left").into()),
             })
         };
-        let mut function = Function::json_text_async(id, handler).schema(request_format, response_format);
+        Function::json_text_async(id, handler)
+    }
+
+    /// The same with what its client says of it.
+    fn described(&self, mut function: Function, description: Option<String>, metadata: Option<Value>) -> Function {
         if let Some(description) = description {
             function = function.description(description);
         }

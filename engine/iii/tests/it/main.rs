@@ -14,6 +14,9 @@ mod connections;
 mod otel;
 
 #[cfg(test)]
+mod outbound;
+
+#[cfg(test)]
 mod calls;
 
 #[cfg(test)]

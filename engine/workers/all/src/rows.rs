@@ -39,9 +39,17 @@ pub(crate) fn rows() -> Vec<Row> {
             )
             .checked(state::Config::check)
             .fixed(),
-        // The socket for browsers is `stream-socket`.
+        // The socket for browsers is a worker of its own.
         Row::of::<stream::Config, stream::Stream, _>("stream", stream::Stream::start)
-            .iii("iii-stream", &[III_ADAPTER, ("port", None), ("host", None), ("auth_function", None)])
+            .iii(
+                "iii-stream",
+                &[
+                    III_ADAPTER,
+                    ("port", Some("stream-socket/port")),
+                    ("host", Some("stream-socket/host")),
+                    ("auth_function", Some("stream-socket/auth_function")),
+                ],
+            )
             .checked(stream::Config::check)
             .fixed(),
         Row::of::<queue::Config, queue::Queue, _>("queue", queue::Queue::start)

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use ringway::{Context, Failure, Function, HandlerResult};
+use ringway::{Context, Failure, Function, HandlerResult, Message};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +42,8 @@ struct Listed {
 /// All functions of the worker.
 pub(crate) fn all(registry: &Arc<Registry>) -> Vec<Function> {
     let registry = Arc::downgrade(registry);
-    let (adding, removing, listing) = (Weak::clone(&registry), Weak::clone(&registry), registry);
+    let (adding, removing, listing, calling) =
+        (Weak::clone(&registry), Weak::clone(&registry), Weak::clone(&registry), registry);
     let register = move |_: &Context, registration: Registration| {
         of(&adding)?.register(registration)?;
         Ok(Registered { registered: true })
@@ -52,7 +53,14 @@ pub(crate) fn all(registry: &Arc<Registry>) -> Vec<Function> {
         Ok(Removed { removed: of(&removing)?.unregister(namespace, &asked.function_id)? })
     };
     let list = move |_: &Context, _: Option<Nothing>| Ok(Listed { functions: of(&listing)?.all() });
+    let call = move |context: Context, message: Message| {
+        let calling = Weak::clone(&calling);
+        async move { of(&calling)?.call_once(context, message).await }
+    };
     vec![
+        Function::raw_async("http-functions::call", call)
+            .internal()
+            .description("Calls a function over HTTP as `invocation` in the metadata says"),
         Function::json("http-functions::register", register)
             .pooled()
             .description("Registers a function that is served over HTTP, in place of the one of that id"),

@@ -56,6 +56,13 @@ pub(crate) struct Registration {
     pub(crate) durable: bool,
 }
 
+/// What the metadata of `http-functions::call` says.
+#[derive(Debug, Deserialize)]
+struct Once {
+    function_id: String,
+    invocation: Invocation,
+}
+
 fn default_namespace() -> String {
     ringway::protocol::naming::NAMESPACE_DEFAULT.to_owned()
 }
@@ -251,6 +258,14 @@ impl Registry {
             Some(metadata) => function.metadata(metadata.clone()),
             None => function,
         }
+    }
+
+    /// Calls a function that nobody registered here: how, its metadata says. For whoever has functions of his own to serve so.
+    pub(crate) async fn call_once(&self, context: Context, message: Message) -> HandlerResult<Message> {
+        let about = context.metadata().ok_or_else(|| Failure::invalid("the call has no metadata with `invocation`"))?;
+        let about = Once::deserialize(about).map_err(|error| Failure::invalid(format!("the metadata: {error}")))?;
+        let target = Arc::new(self.outbound.check(&about.invocation).map_err(refused)?);
+        call(self.outbound.clone(), target, self.runtime.clone(), about.function_id.into(), context, message).await
     }
 
     /// Leaves the engine.

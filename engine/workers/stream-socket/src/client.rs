@@ -3,6 +3,7 @@
 //! far behind a new snapshot. A client that takes nothing for long is told and dropped. It must not know how streams are read.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use crate::counters::count;
 use crate::door::Place;
 use crate::frames::{self, Asked};
-use crate::socket::Socket;
+use crate::socket::{Progress, Socket};
 use crate::subscription;
 
 /// How often a client is asked whether it is still there.
@@ -61,25 +62,14 @@ impl Drop for Running {
 
 /// Serves a client until it leaves or has to.
 pub(crate) async fn serve(place: Arc<Place>, context: Value, socket: Socket) {
+    let progress = socket.get_ref().progress();
     let (sink, stream) = socket.split();
     let (out, queue) = channel(place.config.queue_max);
     let end = {
         let reading = pin!(read(&place, &context, stream, &out));
-        let writing = pin!(write(&place, sink, queue));
+        let writing = pin!(write(&place, sink, queue, &progress));
         match future::select(reading, writing).await {
-            Either::Left((end, writing)) => {
-                // What is said last is said by whoever has the sink.
-                let (code, reason) = farewell(&end);
-                let frame = CloseFrame { code, reason: reason.into() };
-                let last = async {
-                    if out.send(Message::Close(Some(frame))).await.is_ok() {
-                        writing.await;
-                    }
-                };
-                let _in_time = timeout(PARTING, last).await;
-                end
-            }
-            Either::Right((end, _)) => end,
+            Either::Left((end, _)) | Either::Right((end, _)) => end,
         }
     };
     if matches!(end, End::Stalled) {
@@ -98,8 +88,23 @@ fn farewell(end: &End) -> (CloseCode, &'static str) {
     }
 }
 
-/// Hears a client.
+/// Hears a client until it leaves, or is told to.
 async fn read(place: &Arc<Place>, context: &Value, mut stream: SplitStream<Socket>, out: &Sender<Message>) -> End {
+    let end = hear(place, context, &mut stream, out).await;
+    let parting = async {
+        if !matches!(end, End::Left) {
+            let (code, reason) = farewell(&end);
+            let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
+            let _told = out.send(Message::Close(Some(frame))).await;
+        }
+        // Its Close is answered, and ours arrives, when all that it says is read.
+        while let Some(Ok(_)) = stream.next().await {}
+    };
+    let _in_time = timeout(PARTING, parting).await;
+    end
+}
+
+async fn hear(place: &Arc<Place>, context: &Value, stream: &mut SplitStream<Socket>, out: &Sender<Message>) -> End {
     let mut running: HashMap<String, Running> = HashMap::new();
     let (mut heard, mut nonsense) = (Instant::now(), 0);
     let mut closing = pin!(place.closed());
@@ -154,19 +159,26 @@ async fn read(place: &Arc<Place>, context: &Value, mut stream: SplitStream<Socke
     }
 }
 
-/// Tells a client what is queued for it.
-async fn write(place: &Arc<Place>, mut sink: SplitSink<Socket, Message>, mut queue: Receiver<Message>) -> End {
+/// Tells a client what is queued for it, until a Close or the end.
+async fn write(
+    place: &Arc<Place>,
+    mut sink: SplitSink<Socket, Message>,
+    mut queue: Receiver<Message>,
+    progress: &Progress,
+) -> End {
     let stall = place.config.stall();
     loop {
-        let sent = match timeout(PING_EVERY, queue.recv()).await {
-            Err(_) => timeout(stall, sink.send(Message::Ping(Vec::new().into()))).await,
-            Ok(Some(first)) => timeout(stall, send_all(place, &mut sink, &mut queue, first)).await,
+        let first = match timeout(PING_EVERY, queue.recv()).await {
+            Err(_) => Message::Ping(Vec::new().into()),
+            Ok(Some(first)) => first,
             Ok(None) => return End::Left,
         };
-        match sent {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return End::Left,
-            Err(_) => {
+        match while_taken(progress, stall, send_all(place, &mut sink, &mut queue, first)).await {
+            Some(Ok(false)) => {}
+            // The reading side waits until the Close is answered.
+            Some(Ok(true)) => future::pending().await,
+            Some(Err(_)) => return End::Left,
+            None => {
                 // Whoever reads again finds out why; whoever does not is not waited for.
                 let (code, reason) = farewell(&End::Stalled);
                 let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
@@ -177,25 +189,40 @@ async fn write(place: &Arc<Place>, mut sink: SplitSink<Socket, Message>, mut que
     }
 }
 
-/// Sends what there is with one write.
+/// Waits for something to be sent, as long as the other side takes any of it now and then.
+async fn while_taken<T>(progress: &Progress, stall: Duration, sending: impl Future<Output = T>) -> Option<T> {
+    let mut sending = pin!(sending);
+    let mut taken = Instant::now();
+    loop {
+        if let Ok(sent) = timeout_at(taken + stall, sending.as_mut()).await {
+            return Some(sent);
+        }
+        let last = progress.last();
+        if last <= taken {
+            return None;
+        }
+        taken = last;
+    }
+}
+
+/// Sends what there is with one write; whether it was a Close.
 async fn send_all(
     place: &Place,
     sink: &mut SplitSink<Socket, Message>,
     queue: &mut Receiver<Message>,
     first: Message,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let mut next = Some(first);
-    // No more than the queue held at first, so that the time that it may take is for that much.
-    let mut left = queue.len();
     while let Some(message) = next {
         let is_last = message.is_close();
         sink.feed(message).await?;
         count(&place.counters.sent);
-        if is_last || left == 0 {
-            break;
+        if is_last {
+            sink.flush().await?;
+            return Ok(true);
         }
-        left -= 1;
         next = queue.try_recv().ok();
     }
-    sink.flush().await
+    sink.flush().await?;
+    Ok(false)
 }

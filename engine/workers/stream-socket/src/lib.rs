@@ -26,7 +26,7 @@ mod door;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use parking_lot::Mutex;
@@ -40,6 +40,9 @@ use door::Place;
 
 /// How long connections have to end when the worker does.
 const PARTING: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether they have.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// Why the worker could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -131,7 +134,12 @@ impl StreamSocket {
     pub fn shut_down(&self) {
         if let Some(runtime) = self.runtime.lock().take() {
             self.place.close();
-            runtime.shutdown_timeout(PARTING);
+            // A runtime that ends drops its tasks, and with them what they were about to say.
+            let until = Instant::now() + PARTING;
+            while self.counters().clients > 0 && Instant::now() < until {
+                std::thread::sleep(LOOK);
+            }
+            runtime.shutdown_background();
         }
         self.place.worker.shut_down();
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ringway::{Function, Worker};
+use ringway::{CallOptions, Function, Worker};
 use ringway_store::{Embedded, Options};
 use ringway_worker_bed::PATIENCE;
 use ringway_worker_http_functions::{Config, HttpFunctions, Invocation};
@@ -108,6 +108,24 @@ fn functions_of_the_settings_are_there_and_stay() {
     ] {
         assert_eq!(stage.refusal(function, request).0, "forbidden");
     }
+}
+
+#[test]
+fn a_call_may_bring_its_own_invocation() {
+    let server = server();
+    let stage = stage(local());
+    let call = |metadata: Value| {
+        let options = CallOptions::new().timeout(PATIENCE).metadata(metadata);
+        let called = stage.client.trigger_json_with("http-functions::call", &json!({"a": 1}), &options);
+        called.map_err(|error| error.user_code.unwrap_or_else(|| error.code.to_string()))
+    };
+    assert_eq!(call(json!({"function_id": "x::y", "invocation": {"url": server.url("/once")}})), Ok(json!("/once")));
+    assert_eq!(server.seen()[0].headers["x-iii-function-path"], "x::y");
+    assert_eq!(server.seen()[0].json(), json!({"a": 1}));
+    let inside = json!({"function_id": "x::y", "invocation": {"url": "http://10.0.0.1/"}});
+    assert_eq!(call(inside), Err("url_validation_failed".to_owned()));
+    assert_eq!(call(json!({})), Err("invalid_request".to_owned()));
+    assert!(ids(&stage).is_empty());
 }
 
 #[test]
