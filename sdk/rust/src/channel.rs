@@ -78,7 +78,8 @@ impl Worker {
         serde_json::from_value(made).map_err(|error| Failure::invalid(error.to_string()).into_error())
     }
 
-    /// Opens an end of a channel. The end to read is a call that streams what is written: bytes, or text as a JSON string.
+    /// Opens an end of a channel. The end to read is a call that streams what is written: bytes, or text as a JSON string; after
+    /// the last, [`StreamCall::end`] says whether the writer was done or has gone.
     /// The end to write is a call that takes what is to be written, and [`StreamCall::end`] says that this was all; dropped
     /// before that, the reader may be told that something is missing.
     ///

@@ -240,7 +240,7 @@ fn native_workers_read_what_sockets_write() {
     assert_eq!(call.recv().unwrap().unwrap().body(), vec![5; 100_000]);
     assert!(call.recv().unwrap().is_none());
     call.end().unwrap();
-    let error = stage.worker.open_channel(&pair.reader).unwrap().recv().unwrap_err();
+    let error = stage.worker.open_channel(&pair.reader).unwrap().end().unwrap_err();
     assert!(matches!(error.code, ErrorCode::Busy | ErrorCode::NotFound), "{error}");
 }
 
@@ -294,6 +294,21 @@ fn a_native_writer_hears_that_its_reader_has_gone() {
     drop(stage.run(stage.open(&pair.reader)));
     let error: CallError = call.end().unwrap_err();
     assert_eq!(error.code, ErrorCode::StreamClosed, "{error}");
+    let unknown = ChannelRef { channel_id: "x".to_owned(), ..stage.pair().reader };
+    assert_eq!(stage.worker.open_channel(&unknown).unwrap().end().unwrap_err().code, ErrorCode::NotFound);
     let wrong = ChannelRef { direction: ringway::Direction::Read, ..stage.pair().writer };
-    assert!(stage.worker.open_channel(&ChannelRef { channel_id: "x".to_owned(), ..wrong }).unwrap().recv().is_err());
+    assert!(stage.worker.open_channel(&wrong).is_ok(), "one key is for both ends, as with iii");
+}
+
+#[test]
+fn a_native_reader_hears_that_its_writer_vanished() {
+    let stage = stage();
+    let pair = stage.pair();
+    let mut writer = stage.run(stage.open(&pair.writer));
+    stage.run(writer.send(Message::text("half"))).unwrap();
+    drop(writer);
+    let call = stage.worker.open_channel(&pair.reader).unwrap();
+    assert_eq!(call.recv().unwrap().unwrap().body(), br#""half""#);
+    let error = call.end().unwrap_err();
+    assert_eq!(error.code, ErrorCode::StreamClosed, "{error}");
 }

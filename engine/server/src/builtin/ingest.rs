@@ -38,7 +38,10 @@ fn take_in(shared: &Shared, context: &Context, request: &Request<'_>) -> Handler
     let format = match request.encoding() {
         Encoding::Json => Format::Json,
         Encoding::Bytes => Format::Protobuf,
-        other => return Err(Failure::invalid(format!("OTLP as json or bytes was wanted, this is {other}"))),
+        other => {
+            shared.collector.lock().count_malformed();
+            return Err(Failure::invalid(format!("OTLP as json or bytes was wanted, this is {other}")));
+        }
     };
     // Read before the lock is taken: that is nearly all of the work.
     let read = Batch::read(signal, format, request.body());

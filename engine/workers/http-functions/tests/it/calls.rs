@@ -62,7 +62,7 @@ fn fields_go_into_the_query_where_that_is_asked_for() {
     let stage = stage(local());
     register(&stage, "x::get", json!({"url": server.url("/find?v=1"), "method": "GET", "query": true}));
     let input = json!({"q": "a b&c", "n": 5, "tags": ["x", "y"], "none": null, "_caller_worker_id": "secret"});
-    assert_eq!(call(&stage, "x::get", &input), Ok(json!(["/find?v=1&n=5&q=a+b%26c&tags=x&tags=y", 0])));
+    assert_eq!(call(&stage, "x::get", &input), Ok(json!(["/find?v=1&q=a+b%26c&n=5&tags=x&tags=y", 0])));
     assert_eq!(call(&stage, "x::get", &Value::Null), Ok(json!(["/find?v=1", 0])));
     assert_eq!(call(&stage, "x::get", &json!("text")).unwrap_err().0, "invalid_request");
 }
