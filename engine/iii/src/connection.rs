@@ -12,15 +12,12 @@ use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
-use crate::limits::{FRAGMENT_BYTES, FRAME_BYTES_MAX};
+use crate::limits::{FRAGMENT_BYTES, FRAME_BYTES_MAX, PARTING};
 use crate::outbox::{Out, Outgoing};
 use crate::socket::Socket;
 
 /// Bytes that are handed to the socket before it is waited until they are written.
 const BATCH_BYTES: usize = 256 << 10;
-
-/// How long a client has to answer a close.
-const PARTING: Duration = Duration::from_secs(2);
 
 /// A socket and what is to be written to it.
 #[derive(Debug)]

@@ -23,6 +23,8 @@ mod outbox;
 
 mod connection;
 
+mod rbac;
+
 mod shared;
 
 mod listener;

@@ -19,6 +19,9 @@ pub(crate) const QUICK_CALLS_MAX: usize = 64;
 /// How long the cleaning up after an earlier connection of a worker may take before the new one goes on.
 pub(crate) const REATTACH_MAX: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// How long a client has to answer a close.
+pub(crate) const PARTING: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// The longest name of a worker, in characters.
 pub(crate) const NAME_CHARS_MAX: usize = 280;
 

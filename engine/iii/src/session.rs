@@ -1,6 +1,8 @@
 //! One worker's connection, from its first frame to its last: who it is, what it has been asked and not answered, and what
 //! becomes of each message. Each kind of message has a module of its own below.
 
+mod access;
+
 mod announce;
 
 mod calls;
@@ -20,17 +22,19 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::extract::Request;
+use futures_util::{SinkExt, StreamExt};
 use parking_lot::{Mutex, RwLock};
 use ringway::{BindAnswer, Worker, WorkerId};
 use tokio::sync::{mpsc, watch};
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::connection::{Connection, News};
-use crate::limits::REATTACH_MAX;
+use crate::limits::{PARTING, REATTACH_MAX};
 use crate::listener::Place;
 use crate::otel;
 use crate::outbox::{Outbox, outbox};
-use crate::protocol::{Frame, Incoming, Invocations, decode, uuid_of, uuid_random};
+use crate::protocol::{ErrorBody, Frame, Incoming, Invocations, decode, uuid_of, uuid_random};
+use crate::rbac::Granted;
 use crate::session::announce::Announcement;
 use crate::session::calls::Route;
 use crate::session::registrar::Registration;
@@ -72,6 +76,10 @@ pub(crate) struct Session {
     pub(crate) worker_id: WorkerId,
     /// The same as clients know it.
     pub(crate) uuid: String,
+    /// What it may do.
+    pub(crate) granted: Granted,
+    /// Its own names of functions that are registered under others.
+    renamed: RwLock<HashMap<String, String>>,
     /// Proves that a later connection is of the same client.
     token: String,
     pub(crate) outbox: Outbox,
@@ -95,11 +103,15 @@ pub(crate) struct Session {
 pub(crate) async fn serve(place: Arc<Place>, opening: Opening, socket: Socket) {
     let config = &place.shared.config;
     let (ping, idle) = (Duration::from_millis(config.ping_ms), Duration::from_millis(config.idle_ms));
+    let granted = match access::authenticate(&place, &opening).await {
+        Ok(granted) => granted,
+        Err(error) => return send_away(socket, &error).await,
+    };
     let (outbox, outgoing) = outbox();
     let mut connection = Connection::new(socket, outgoing, ping, idle);
     let (registrations, to_register) = mpsc::unbounded_channel();
     let (announcements, announced) = mpsc::unbounded_channel();
-    let session = Session::new(place, opening, outbox, registrations, announcements);
+    let session = Session::new(place, opening, granted, outbox, registrations, announcements);
     let shared = Arc::clone(&session.place.shared);
     shared.add(&session);
     session.send(
@@ -126,10 +138,25 @@ pub(crate) async fn serve(place: Arc<Place>, opening: Opening, socket: Socket) {
     session.end(&shared).await;
 }
 
+/// Tells a client why it may not connect, and ends the connection.
+async fn send_away(mut socket: Socket, error: &ErrorBody) {
+    let text = Frame::new("error").error(error).end();
+    let told = async {
+        socket.send(Message::text(text)).await?;
+        socket.close(None).await?;
+        while let Some(Ok(_)) = socket.next().await {}
+        Ok::<_, tungstenite::Error>(())
+    };
+    if let Ok(Err(error)) = tokio::time::timeout(PARTING, told).await {
+        tracing::debug!(%error, "a client left before it was sent away");
+    }
+}
+
 impl Session {
     fn new(
         place: Arc<Place>,
         opening: Opening,
+        granted: Granted,
         outbox: Outbox,
         registrations: mpsc::UnboundedSender<Registration>,
         announcements: mpsc::UnboundedSender<Announcement>,
@@ -141,6 +168,8 @@ impl Session {
             opening,
             worker_id,
             uuid: uuid_of(worker_id),
+            granted,
+            renamed: RwLock::default(),
             token: uuid_random(),
             outbox,
             peer: OnceLock::new(),
@@ -237,7 +266,7 @@ impl Session {
                 tracing::error!(%error, "a worker could not leave");
             }
         }
-        drop(self.waiting.lock().take());
+        self.stop_waiting();
         self.bindings.lock().clear();
         self.routes.write().clear();
         self.ended.store(true, Ordering::Release);

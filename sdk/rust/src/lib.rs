@@ -78,6 +78,8 @@ mod meta;
 
 mod names;
 
+mod near;
+
 mod pending;
 
 mod pipeline;
@@ -104,6 +106,8 @@ pub use pipeline::{Pipeline, TypedPipeline};
 
 pub use layer::layer;
 pub use message::{Attachment, Message};
+#[doc(hidden)]
+pub use near::{Near, NearCall};
 #[doc(hidden)]
 pub use relay::{Relayed, relayed_function};
 pub use ringway_ipc::arena::{ArenaConfig, Loan};

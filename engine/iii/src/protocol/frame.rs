@@ -28,8 +28,15 @@ impl Frame {
         Self(text)
     }
 
+    /// An object that is no message, with room for about so many bytes.
+    pub(crate) fn object(bytes: usize) -> Self {
+        let mut text = String::with_capacity(bytes + 64);
+        text.push('{');
+        Self(text)
+    }
+
     fn name(&mut self, name: &str) {
-        self.0.push_str(",\"");
+        self.0.push_str(if self.0.len() > 1 { ",\"" } else { "\"" });
         self.0.push_str(name);
         self.0.push_str("\":");
     }

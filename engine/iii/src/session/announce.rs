@@ -67,6 +67,12 @@ impl Session {
             let text = "the namespace is blank; leave it out to mean `default`";
             return self.reply(&reply, Err(ErrorBody::new(code::INVALID_NAMESPACE, text)));
         }
+        let namespace = said.namespace.as_deref().unwrap_or(NAMESPACE_DEFAULT);
+        if !self.granted.may_be_in(namespace) {
+            let text = format!("the namespace '{namespace}' is not among those that this connection may use");
+            tracing::warn!(worker = %self.uuid, namespace, "a client may not be in the namespace that it says");
+            return self.reply(&reply, Err(ErrorBody::new(code::FORBIDDEN, text)));
+        }
         let _over = self.announcements.send(Announcement { said, reply });
     }
 

@@ -1,15 +1,18 @@
 //! What this client calls: any function of the catalog, by the engine as any worker does. It must not know who serves it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use ringway::protocol::naming::{NAMESPACE_DEFAULT, WORKERS_REGISTER};
 use ringway::{Baggage, CallError, CallOptions, Encoding, Handle, Message, Pending, TraceContext, protocol};
 use serde_json::value::RawValue;
 
+use parking_lot::RwLock;
+
 use super::Session;
+use super::requests::{Asked, Near, Waiting};
 use crate::limits::QUICK_CALLS_MAX;
-use crate::protocol::{Action, ErrorBody, Frame, Invoke, code, is_null, of_call, uuid_random};
+use crate::protocol::{Action, ErrorBody, Frame, Invoke, Outcome, code, is_null, of_call, uuid_random};
 
 /// The baggage entry that names the function which is called.
 const FUNCTION_ENTRY: &str = "iii.function.id";
@@ -23,8 +26,17 @@ pub(crate) struct Route {
     namespace: String,
     function: String,
     handle: Handle,
+    /// Where only one of the other clients here serves it: the way that needs no detour.
+    near: RwLock<Option<Arc<Neighbour>>>,
     /// Calls under way.
     in_flight: AtomicUsize,
+}
+
+/// A client here that serves a function alone.
+#[derive(Debug)]
+struct Neighbour {
+    session: Weak<Session>,
+    right: ringway::Near,
 }
 
 /// A call that is under way.
@@ -38,7 +50,7 @@ impl Drop for UnderWay {
 
 /// Where an answer goes, and what it says beside its value.
 #[derive(Debug, Clone)]
-pub(super) struct ReplyTo {
+pub(crate) struct ReplyTo {
     invocation_id: Option<String>,
     function_id: String,
     traceparent: Option<String>,
@@ -70,16 +82,19 @@ impl Session {
         if &*invoke.function_id == WORKERS_REGISTER {
             return self.announced(invoke.data, reply);
         }
+        if self.admits(namespace, invoke, &reply) {
+            self.call_admitted(namespace, invoke, reply);
+        }
+    }
+
+    /// Makes a call that the listener's rules let pass.
+    pub(super) fn call_admitted(self: &Arc<Self>, namespace: &str, invoke: &Invoke<'_>, reply: ReplyTo) {
         match &invoke.action {
             Action::Wait | Action::Void => {
-                self.start(
-                    namespace,
-                    &invoke.function_id,
-                    invoke.data.as_bytes(),
-                    invoke,
-                    reply,
-                    Shape::Plain,
-                );
+                let route = self.route(namespace, &invoke.function_id);
+                let Some(reply) = self.call_neighbour(&route, invoke, reply) else { return };
+                let shape = if self.is_listing(&invoke.function_id) { Shape::Listing } else { Shape::Plain };
+                self.start(namespace, &invoke.function_id, invoke.data.as_bytes(), invoke, reply, shape);
             }
             Action::Enqueue(queue) => self.enqueue(namespace, queue, invoke, reply),
             Action::Unknown(said) => {
@@ -89,11 +104,58 @@ impl Session {
         }
     }
 
+    /// Asks the client here that serves a function alone. What cannot go this way is given back.
+    fn call_neighbour(
+        self: &Arc<Self>,
+        route: &Route,
+        invoke: &Invoke<'_>,
+        reply: ReplyTo,
+    ) -> Option<ReplyTo> {
+        let Some((neighbour, callee)) = self.neighbour(route) else { return Some(reply) };
+        let parent =
+            invoke.traceparent.as_deref().and_then(|text| TraceContext::parse_traceparent(text).ok());
+        let Some(call) = neighbour.right.begin(&route.handle, parent, invoke.data.len() as u64) else {
+            // It has moved, or may not be called any longer: the usual way finds out.
+            *route.near.write() = None;
+            return Some(reply);
+        };
+        let trace = call.trace();
+        let traceparent = trace.is_valid().then(|| trace.to_string());
+        let baggage = invoke.baggage.as_deref().and_then(|text| Baggage::parse(text).ok());
+        let baggage = baggage.map(|baggage| baggage_for(&baggage, &route.function));
+        let asked = Asked {
+            function: &callee.own_name(&route.function),
+            data: invoke.data,
+            caller: Some(&self.uuid),
+            metadata: invoke.metadata,
+            traceparent: traceparent.as_deref(),
+            baggage: baggage.as_deref(),
+        };
+        let near = Near { caller: Arc::downgrade(self), reply, call };
+        if let Err((error, Some(waiting))) = callee.ask_for(&asked, Waiting::Client(Box::new(near))) {
+            waiting.tell(Outcome::Error(error));
+        }
+        None
+    }
+
+    fn neighbour(&self, route: &Route) -> Option<(Arc<Neighbour>, Arc<Self>)> {
+        let known = route.near.read().clone();
+        if let Some(neighbour) = known {
+            let session = neighbour.session.upgrade()?;
+            return Some((neighbour, session));
+        }
+        let session = self.place.shared.session(route.handle.sole_worker()?)?;
+        let right = session.peer.get()?.worker.near(&self.peer.get()?.worker)?;
+        let neighbour = Arc::new(Neighbour { session: Arc::downgrade(&session), right });
+        *route.near.write() = Some(Arc::clone(&neighbour));
+        Some((neighbour, session))
+    }
+
     fn enqueue(self: &Arc<Self>, namespace: &str, queue: &str, invoke: &Invoke<'_>, reply: ReplyTo) {
         let receipt = uuid_random();
         let baggage = invoke.baggage.as_deref().and_then(|text| Baggage::parse(text).ok());
         let baggage = baggage.map(|baggage| baggage_for(&baggage, &invoke.function_id));
-        let request = Frame::with_room("enqueue", invoke.data.len() + 256)
+        let request = Frame::object(invoke.data.len() + 256)
             .text("queue", queue)
             .text("function_id", &invoke.function_id)
             .json("data", invoke.data)
@@ -106,7 +168,7 @@ impl Session {
     }
 
     /// Starts a call, and has its end told.
-    fn start(
+    pub(super) fn start(
         self: &Arc<Self>,
         namespace: &str,
         function: &str,
@@ -154,6 +216,14 @@ impl Session {
                     Ok(value) => self.reply(reply, Ok(value)),
                     Err(error) => self.reply(reply, Err(error)),
                 },
+                Shape::Listing => {
+                    let callable =
+                        value_of(&message).and_then(|listing| self.only_callable(listing.unwrap_or("null")));
+                    match callable {
+                        Ok(listing) => self.reply(reply, Ok(Some(&listing))),
+                        Err(error) => self.reply(reply, Err(error)),
+                    }
+                }
                 Shape::Receipt(receipt) => {
                     self.reply(reply, Ok(Some(&format!("{{\"messageReceiptId\":\"{receipt}\"}}"))));
                 }
@@ -193,6 +263,7 @@ impl Session {
             namespace: namespace.to_owned(),
             function: function.to_owned(),
             handle: self.caller().handle_in(namespace, function),
+            near: RwLock::new(None),
             in_flight: AtomicUsize::new(0),
         });
         // Only a worker's own calls are remembered; the listener makes them until it has one.
@@ -204,7 +275,7 @@ impl Session {
     }
 
     /// Answers a call of the client's, if it wants an answer.
-    pub(super) fn reply(&self, to: &ReplyTo, outcome: Result<Option<&str>, ErrorBody>) {
+    pub(crate) fn reply(&self, to: &ReplyTo, outcome: Result<Option<&str>, ErrorBody>) {
         let Some(id) = &to.invocation_id else {
             if let Err(error) = outcome {
                 tracing::debug!(function = to.function_id, ?error, "a call that wanted no answer failed");
@@ -234,9 +305,12 @@ impl Session {
 }
 
 /// What becomes of the value.
-enum Shape {
+#[derive(Debug)]
+pub(super) enum Shape {
     /// It is the answer.
     Plain,
+    /// Functions, of which the client may know those that it may call.
+    Listing,
     /// The answer is this receipt.
     Receipt(String),
 }

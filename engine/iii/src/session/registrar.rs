@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ringway::protocol::naming::is_reserved;
 use ringway::{CallError, ErrorCode, Function};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::announce::Announcement;
@@ -157,17 +157,9 @@ impl Session {
                     metadata,
                     invocation,
                 } => {
-                    let function = match invocation {
-                        // The client does not serve it: somebody else does, over HTTP.
-                        Some(invocation) => outbound::function(&id, invocation),
-                        None => self.function(&id),
-                    };
-                    functions.push(self.described(
-                        function.schema(request_format, response_format),
-                        description,
-                        metadata,
-                    ));
-                    continue;
+                    let function = self.function(&id, description, metadata, invocation);
+                    functions
+                        .extend(function.map(|function| function.schema(request_format, response_format)));
                 }
                 other => {
                     self.register_functions(std::mem::take(&mut functions));
@@ -209,8 +201,30 @@ impl Session {
         }
     }
 
-    /// A function that the client serves.
-    fn function(self: &Arc<Self>, id: &str) -> Function {
+    fn function(
+        self: &Arc<Self>,
+        id: &str,
+        description: Option<String>,
+        metadata: Option<Value>,
+        invocation: Option<Value>,
+    ) -> Option<Function> {
+        if !self.granted.may_register_functions() {
+            tracing::warn!(worker = %self.uuid, function = id, "the client may not register functions");
+            return None;
+        }
+        let namespace = self.peer.get().map(|peer| peer.namespace.as_str());
+        let hook = self.place.rules.rbac.as_ref();
+        let hook = hook.and_then(|rbac| rbac.on_function_registration_function_id.as_deref());
+        let asked = json!({"function_id": id, "description": description, "metadata": metadata,
+            "namespace": namespace});
+        let changed = self.asked_hook(hook, asked)?;
+        let text = |field: &str| changed.get(field).and_then(Value::as_str).map(str::to_owned);
+        let registered = self.granted.prefixed(text("function_id").as_deref().unwrap_or(id));
+        let description = text("description").or(description);
+        let metadata = changed.get("metadata").filter(|value| !value.is_null()).cloned().or(metadata);
+        if registered != id {
+            self.renamed.write().insert(registered.clone(), id.to_owned());
+        }
         let (session, name) = (Arc::downgrade(self), Arc::<str>::from(id));
         let handler = move |context: ringway::Context, message: ringway::Message| {
             // At once, so that calls reach the client in the order in which they came.
@@ -219,21 +233,21 @@ impl Session {
                 None => Err(CallError::new(ErrorCode::WorkerGone, "the worker has left").into()),
             })
         };
-        Function::json_text_async(id, handler)
-    }
-
-    /// The same with what its client says of it.
-    fn described(&self, mut function: Function, description: Option<String>, metadata: Option<Value>) -> Function {
+        let mut function = match invocation {
+            // The client does not serve it: somebody else does, over HTTP.
+            Some(invocation) => outbound::function(&registered, invocation),
+            None => Function::json_text_async(&registered, handler),
+        };
         if let Some(description) = description {
             function = function.description(description);
         }
         if let Some(metadata) = metadata {
             function = function.metadata(metadata);
         }
-        match self.place.shared.config.replicas {
+        Some(match self.place.shared.config.replicas {
             Replicas::Reject => function.exclusive(),
             Replicas::Share => function,
-        }
+        })
     }
 
     fn register_functions(&self, functions: Vec<Function>) {
@@ -264,6 +278,7 @@ impl Session {
     /// Tells the client that a function is somebody else's.
     fn rejected(&self, id: &str, error: &CallError) {
         let Some(peer) = self.peer.get() else { return };
+        let own = self.own_name(id);
         tracing::warn!(worker = %self.uuid, function = id, %error, "a function was not registered");
         let catalog = peer.worker.catalog();
         let owner = catalog.functions.iter().find(|function| {
@@ -276,14 +291,16 @@ impl Session {
             Frame::new("registrationrejected")
                 .text("code", code::FUNCTION_NAMESPACE_CONFLICT)
                 .text("namespace", &peer.namespace)
-                .text("function_id", id)
+                .text("function_id", &own)
                 .text("owner_worker_id", &owner.unwrap_or_default()),
         );
     }
 
     fn unregister_function(&self, id: &str) {
         let Some(peer) = self.peer.get() else { return };
-        if let Err(error) = peer.worker.unregister(id) {
+        let renamed = self.renamed.read().iter().find(|(_, own)| *own == id).map(|(known, _)| known.clone());
+        let registered = renamed.as_deref().unwrap_or(id);
+        if let Err(error) = peer.worker.unregister(registered) {
             tracing::debug!(worker = %self.uuid, function = id, %error, "a function was not taken back");
         }
     }

@@ -1,17 +1,62 @@
 //! What others ask of this client: calls of its functions, and its answers. It must not know who asks, beyond the name.
 
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::sync::{Arc, Weak};
 
-use ringway::{CallError, Context, Encoding, ErrorCode, Failure, HandlerResult, Message};
+use ringway::{CallError, Context, Encoding, ErrorCode, Failure, HandlerResult, Message, NearCall};
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
 use super::Session;
+use super::calls::ReplyTo;
 use crate::limits::MESSAGE_BYTES_MAX;
 use crate::protocol::{ErrorBody, Frame, Outcome, code};
 
 /// Who waits for an answer.
-pub(crate) type Waiting = oneshot::Sender<Answer>;
+#[derive(Debug)]
+pub(crate) enum Waiting {
+    /// Somebody who called by the SDK.
+    Task(oneshot::Sender<Answer>),
+    /// Another client.
+    Client(Box<Near>),
+}
+
+/// A call of another client's, which hears the answer without a detour.
+#[derive(Debug)]
+pub(crate) struct Near {
+    pub(crate) caller: Weak<Session>,
+    pub(crate) reply: ReplyTo,
+    pub(crate) call: NearCall,
+}
+
+impl Waiting {
+    /// Tells the outcome.
+    pub(super) fn tell(self, outcome: Outcome<'_>) {
+        match self {
+            Self::Task(task) => {
+                let _given_up = task.send(match outcome {
+                    Outcome::Value(value) => Ok(value.unwrap_or_default().as_bytes().to_vec()),
+                    Outcome::Error(error) => Err(error),
+                });
+            }
+            Self::Client(near) => {
+                let Near { caller, reply, call } = *near;
+                let outcome = match outcome {
+                    Outcome::Value(value) => Ok(value),
+                    Outcome::Error(error) => Err(error),
+                };
+                call.end(match &outcome {
+                    Ok(value) => Ok(value.map_or(0, str::len) as u64),
+                    Err(error) if *error == ErrorBody::stopped() => Err(ErrorCode::WorkerGone),
+                    Err(_) => Err(ErrorCode::HandlerError),
+                });
+                if let Some(caller) = caller.upgrade() {
+                    caller.reply(&reply, outcome);
+                }
+            }
+        }
+    }
+}
 
 /// An answer: a value as JSON, empty for null, or an error.
 pub(crate) type Answer = Result<Vec<u8>, ErrorBody>;
@@ -56,6 +101,17 @@ impl Asking {
 impl Session {
     /// Asks the client to run one of its functions.
     pub(crate) fn ask(self: &Arc<Self>, asked: &Asked<'_>) -> Result<Asking, ErrorBody> {
+        let (sender, answer) = oneshot::channel();
+        let number = self.ask_for(asked, Waiting::Task(sender)).map_err(|(error, _)| error)?;
+        Ok(Asking { session: Arc::clone(self), number, answer })
+    }
+
+    /// As [`Session::ask`], for somebody who is told; who cannot be told later is given back.
+    pub(crate) fn ask_for(
+        &self,
+        asked: &Asked<'_>,
+        waiting: Waiting,
+    ) -> Result<u64, (ErrorBody, Option<Waiting>)> {
         let number = self.invocations.draw();
         let room = asked.data.len() + asked.metadata.map_or(0, str::len) + 256;
         let frame = Frame::with_room("invokefunction", room)
@@ -66,15 +122,32 @@ impl Session {
             .maybe_text("traceparent", asked.traceparent)
             .maybe_text("baggage", asked.baggage)
             .end();
-        self.check_size(frame.len())?;
-        let (sender, answer) = oneshot::channel();
-        match self.waiting.lock().as_mut() {
-            Some(waiting) => drop(waiting.insert(number, sender)),
-            None => return Err(ErrorBody::stopped()),
+        if let Err(error) = self.check_size(frame.len()) {
+            return Err((error, Some(waiting)));
         }
-        let asking = Asking { session: Arc::clone(self), number, answer };
-        self.outbox.send(frame).map_err(|_| ErrorBody::stopped())?;
-        Ok(asking)
+        match self.waiting.lock().as_mut() {
+            Some(all) => drop(all.insert(number, waiting)),
+            None => return Err((ErrorBody::stopped(), Some(waiting))),
+        }
+        if self.outbox.send(frame).is_err() {
+            let waiting = self.waiting.lock().as_mut().and_then(|all| all.remove(&number));
+            return Err((ErrorBody::stopped(), waiting));
+        }
+        Ok(number)
+    }
+
+    /// Tells all who wait that the client is gone; nobody can wait from then on.
+    pub(super) fn stop_waiting(&self) {
+        let waiting = self.waiting.lock().take();
+        for (_, waiting) in waiting.into_iter().flatten() {
+            waiting.tell(Outcome::Error(ErrorBody::stopped()));
+        }
+    }
+
+    /// A function of the client's as it calls it itself.
+    pub(crate) fn own_name<'f>(&self, function: &'f str) -> Cow<'f, str> {
+        let own = self.renamed.read().get(function).cloned();
+        own.map_or(Cow::Borrowed(function), Cow::Owned)
     }
 
     /// Whether the client takes a message of this length.
@@ -92,11 +165,9 @@ impl Session {
     pub(super) fn answered(&self, invocation_id: &str, outcome: Outcome<'_>) {
         let Some(number) = self.invocations.number(invocation_id) else { return };
         let waiting = self.waiting.lock().as_mut().and_then(|waiting| waiting.remove(&number));
-        let Some(waiting) = waiting else { return };
-        let _given_up = waiting.send(match outcome {
-            Outcome::Value(value) => Ok(value.unwrap_or_default().as_bytes().to_vec()),
-            Outcome::Error(error) => Err(error),
-        });
+        if let Some(waiting) = waiting {
+            waiting.tell(outcome);
+        }
     }
 
     /// Passes a call that came by the SDK on to the client.

@@ -87,6 +87,17 @@ impl Session {
             tracing::warn!(worker = %self.uuid, trigger_type = id, namespace, "a trigger type was refused: it is in another namespace than its worker");
             return;
         }
+        if !self.granted.may_register_trigger_types() {
+            tracing::warn!(worker = %self.uuid, trigger_type = id, "the client may not register trigger types");
+            return;
+        }
+        let hook = self.place.rules.rbac.as_ref();
+        let hook = hook.and_then(|rbac| rbac.on_trigger_type_registration_function_id.as_deref());
+        let asked = json!({"trigger_type_id": id, "description": description});
+        let Some(changed) = self.asked_hook(hook, asked) else { return };
+        let text = |field: &str| changed.get(field).and_then(Value::as_str).map(str::to_owned);
+        let (id, description) =
+            (text("trigger_type_id").unwrap_or(id), text("description").unwrap_or(description));
         let provider =
             Provider { session: Arc::downgrade(self), trigger_type: id.clone(), bound: Mutex::default() };
         let spec = TriggerTypeSpec {
@@ -132,7 +143,28 @@ impl Session {
             let text = "the namespace is blank; leave it out to mean `default`";
             return self.trigger_refused(&refused, &ErrorBody::new(code::INVALID_NAMESPACE, text));
         }
-        let function = match FunctionId::new(function_id) {
+        if !self.granted.may_bind(&trigger_type) {
+            tracing::warn!(worker = %self.uuid, trigger_type, "the client may not bind triggers of this type");
+            return;
+        }
+        let hook = self.place.rules.rbac.as_ref();
+        let hook = hook.and_then(|rbac| rbac.on_trigger_registration_function_id.as_deref());
+        let asked = json!({"trigger_id": id, "trigger_type": trigger_type, "function_id": function_id,
+            "config": config, "metadata": metadata, "namespace": namespace});
+        let Some(changed) = self.asked_hook(hook, asked) else { return };
+        let text = |field: &str| changed.get(field).and_then(Value::as_str).map(str::to_owned);
+        let (id, trigger_type) =
+            (text("trigger_id").unwrap_or(id), text("trigger_type").unwrap_or(trigger_type));
+        let config = changed.get("config").cloned().unwrap_or(config);
+        let function_id = self.granted.prefixed(text("function_id").as_deref().unwrap_or(function_id));
+        let target = namespace.as_deref().unwrap_or(NAMESPACE_DEFAULT);
+        // Its own functions it may bind, whoever may call them.
+        let own = self.granted.function_registration_prefix.is_some() || self.has(&function_id);
+        if !own && !self.may_call(target, &function_id, None) {
+            let text = format!("function '{function_id}' not allowed (add to rbac.expose_functions)");
+            return self.trigger_refused(&refused, &ErrorBody::new(code::FORBIDDEN, text));
+        }
+        let function = match FunctionId::new(&function_id) {
             Ok(function) => function,
             Err(error) => {
                 let body = ErrorBody::new(code::TRIGGER_REGISTRATION_FAILED, error.to_string());
@@ -153,6 +185,14 @@ impl Session {
         if let Err(error) = bound {
             self.trigger_refused(&refused, &trigger_error(&error));
         }
+    }
+
+    /// Whether the client serves a function.
+    fn has(&self, function: &str) -> bool {
+        self.peer.get().is_some_and(|peer| {
+            let worker = &peer.worker;
+            worker.handle_in(&peer.namespace, function).sole_worker() == Some(self.worker_id)
+        })
     }
 
     fn trigger_refused(&self, refused: &Refused, error: &ErrorBody) {
