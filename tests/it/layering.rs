@@ -141,7 +141,15 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("shared_memory", &["ringway-ipc"]),
     ("io-uring", &["ringway-ipc", "ringway-cli"]),
     // No crate that users add brings a runtime; one store and the faces do, on threads of their own.
-    ("tokio", &["ringway-store-nats", "ringway-worker-http-functions", "ringway-worker-stream-socket", "ringway-iii"]),
+    (
+        "tokio",
+        &[
+            "ringway-store-nats",
+            "ringway-worker-http-functions",
+            "ringway-worker-stream-socket",
+            "ringway-iii",
+        ],
+    ),
     ("async-nats", &["ringway-store-nats"]),
     ("axum", &["ringway-worker-stream-socket", "ringway-iii"]),
     ("hyper", &["ringway-worker-http-functions", "ringway-worker-stream-socket", "ringway-iii"]),

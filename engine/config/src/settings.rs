@@ -364,7 +364,10 @@ impl Reading<'_> {
         let mut moved = Vec::new();
         let node = if from_iii { section.translate(node, &mut moved, &mut self.warnings) } else { node };
         for Moved { section, entry } in moved {
-            let theirs = self.found.entry(section).or_insert_with(|| Node { at: entry.key_at, kind: Kind::Map(Vec::new()) });
+            let theirs = self
+                .found
+                .entry(section)
+                .or_insert_with(|| Node { at: entry.key_at, kind: Kind::Map(Vec::new()) });
             if let Kind::Map(entries) = &mut theirs.kind {
                 entries.push(entry);
             }

@@ -72,13 +72,17 @@ impl Default for ChannelLimits {
 #[non_exhaustive]
 pub enum CreateError {
     /// There are too many.
-    #[error("{found} channels are open, no more are allowed: end some, or wait until those that nobody takes expire")]
+    #[error(
+        "{found} channels are open, no more are allowed: end some, or wait until those that nobody takes expire"
+    )]
     Full {
         /// How many are open.
         found: usize,
     },
     /// The worker has too many.
-    #[error("this worker has made {found} channels that are still open, no more are allowed: end some of them")]
+    #[error(
+        "this worker has made {found} channels that are still open, no more are allowed: end some of them"
+    )]
     WorkerFull {
         /// How many of its are open.
         found: usize,
@@ -190,8 +194,7 @@ impl Channels {
         state.counters.created += 1;
         drop(state);
         expire(&stale);
-        let end =
-            |direction| ChannelRef { channel_id: id.clone(), access_key: key.clone(), direction };
+        let end = |direction| ChannelRef { channel_id: id.clone(), access_key: key.clone(), direction };
         Ok(ChannelPair { writer: end(Direction::Write), reader: end(Direction::Read) })
     }
 

@@ -119,7 +119,13 @@ async fn channel(
     request: Request,
 ) -> Response {
     let Some(admitted) = place.shared.admit() else { return full() };
-    channels::connect(place.shared.channels.clone(), id, query.as_deref().unwrap_or_default(), request, admitted)
+    channels::connect(
+        place.shared.channels.clone(),
+        id,
+        query.as_deref().unwrap_or_default(),
+        request,
+        admitted,
+    )
 }
 
 fn full() -> Response {

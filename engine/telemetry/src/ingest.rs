@@ -122,7 +122,12 @@ impl Batch {
     }
 
     /// Makes of it what is kept. Whoever sent it is known; which program each part is of, the parts say themselves.
-    pub(crate) fn place(self, programs: &mut Programs, sender: &Arc<WorkerIdentity>, anchor: ClockAnchor) -> Placed {
+    pub(crate) fn place(
+        self,
+        programs: &mut Programs,
+        sender: &Arc<WorkerIdentity>,
+        anchor: ClockAnchor,
+    ) -> Placed {
         let mut placed = Placed { rejected: self.rejected, ..Placed::default() };
         for program in self.programs {
             let identity = programs.find(sender, &program);

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use futures_util::future::{self, Either};
 use ringway::protocol::naming;
 use ringway::{
-    CallError, ChannelPair, ChannelRef, Context, Direction, Encoding, ErrorCode, Failure, Function, HandlerResult,
-    Message, StreamReader, StreamWriter,
+    CallError, ChannelPair, ChannelRef, Context, Direction, Encoding, ErrorCode, Failure, Function,
+    HandlerResult, Message, StreamReader, StreamWriter,
 };
 use schemars::{JsonSchema, schema_for};
 use serde::Deserialize;
@@ -127,7 +127,8 @@ fn item_of(message: &Message) -> HandlerResult<Item> {
     }
     let no_text = |reason: String| Failure::invalid(format!("a message of JSON is none: {reason}"));
     if message.body().first() == Some(&b'"') {
-        let text: String = serde_json::from_slice(message.body()).map_err(|error| no_text(error.to_string()))?;
+        let text: String =
+            serde_json::from_slice(message.body()).map_err(|error| no_text(error.to_string()))?;
         return Ok(Item::Text(text.into()));
     }
     let text = std::str::from_utf8(message.body()).map_err(|error| no_text(error.to_string()))?;

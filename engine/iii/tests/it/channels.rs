@@ -39,7 +39,10 @@ impl Stage {
 
     fn address(&self, end: &ChannelRef) -> String {
         let ChannelRef { channel_id, access_key, direction } = end;
-        format!("ws://{}/ws/channels/{channel_id}?key={access_key}&dir={direction}", self.bed.face.addresses()[0])
+        format!(
+            "ws://{}/ws/channels/{channel_id}?key={access_key}&dir={direction}",
+            self.bed.face.addresses()[0]
+        )
     }
 
     async fn open(&self, end: &ChannelRef) -> Client {

@@ -40,9 +40,10 @@ fn ask(stage: &Stage, id: &str, input: &Value, wanted: impl Fn(&Value) -> bool) 
 }
 
 fn find<'a>(spans: &'a Value, name: &str) -> Option<&'a Value> {
-    spans.as_array()?.iter().find_map(|span| {
-        if span["name"] == name { Some(span) } else { find(&span["children"], name) }
-    })
+    spans
+        .as_array()?
+        .iter()
+        .find_map(|span| if span["name"] == name { Some(span) } else { find(&span["children"], name) })
 }
 
 fn resource() -> Value {
@@ -66,7 +67,8 @@ fn spans_and_logs_of_an_sdk_stand_in_the_one_trace_under_their_parents() {
     let tree = |wanted: &dyn Fn(&Value) -> bool| {
         ask(&stage, "engine::traces::tree", &json!({"trace_id": TRACE}), |tree| wanted(&tree["roots"]))
     };
-    let before = tree(&|roots| find(roots, "mail::send").is_some_and(|client| client["children"][0].is_object()));
+    let before =
+        tree(&|roots| find(roots, "mail::send").is_some_and(|client| client["children"][0].is_object()));
     let client = find(&before["roots"], "mail::send").unwrap();
     let server = client["children"][0]["span_id"].as_str().unwrap();
 
@@ -93,7 +95,10 @@ fn spans_and_logs_of_an_sdk_stand_in_the_one_trace_under_their_parents() {
     let told = own["start_time_unix_nano"].as_u64().unwrap().abs_diff(u64::try_from(start).unwrap());
     assert!(told < 1_000_000_000, "the time is told as it was, {told} ns off");
     let logs = ask(&stage, "engine::logs::list", &json!({"trace_id": TRACE}), |logs| logs["total"] == 1);
-    assert_eq!((&logs["logs"][0]["body"], &logs["logs"][0]["service_name"]), (&json!("off it goes"), &json!("mailer")));
+    assert_eq!(
+        (&logs["logs"][0]["body"], &logs["logs"][0]["service_name"]),
+        (&json!("off it goes"), &json!("mailer"))
+    );
     // Handing it over is no part of any trace.
     let all = stage.worker.trigger_json("engine::traces::list", &json!({"search_all_spans": true})).unwrap();
     assert!(!all.to_string().contains("engine::telemetry::ingest"), "{all}");
@@ -124,7 +129,8 @@ fn figures_are_told_and_the_latest_counts() {
 fn bad_frames_are_counted_and_end_nothing() {
     let stage = stage();
     let mut socket = otel(&stage);
-    let good = json!({"traceId": TRACE, "spanId": OWN, "name": "good", "startTimeUnixNano": now_ns().to_string()});
+    let good =
+        json!({"traceId": TRACE, "spanId": OWN, "name": "good", "startTimeUnixNano": now_ns().to_string()});
     stage.run(async {
         for frame in [&b""[..], b"OT", b"NOPE{}", b"OTLP", b"OTLP{", b"LOGS[]", b"MTRC\xff\xff"] {
             socket.send(Message::binary(frame.to_vec())).await.unwrap();

@@ -25,9 +25,14 @@ fn server() -> SocketAddr {
                 text.push_str(std::str::from_utf8(&chunk[..read]).unwrap());
             }
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
-            let answer = json!({"head": head, "body": serde_json::from_str::<Value>(body).unwrap()}).to_string();
+            let answer =
+                json!({"head": head, "body": serde_json::from_str::<Value>(body).unwrap()}).to_string();
             let length = answer.len();
-            write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{answer}").unwrap();
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{answer}"
+            )
+            .unwrap();
         }
     });
     address
@@ -60,7 +65,8 @@ fn what_a_client_registers_with_an_invocation_is_asked_of_others_and_goes_with_i
         ..Security::default()
     };
     let _outbound =
-        HttpFunctions::start(stage.engine.address(), store, Config { security, ..Config::default() }).unwrap();
+        HttpFunctions::start(stage.engine.address(), store, Config { security, ..Config::default() })
+            .unwrap();
     native.wait_for("http-functions::call", PATIENCE).unwrap();
     let until = Instant::now() + PATIENCE;
     let answer = loop {
@@ -72,7 +78,11 @@ fn what_a_client_registers_with_an_invocation_is_asked_of_others_and_goes_with_i
     };
     assert_eq!(answer["body"], json!({"sku": "A-1"}));
     let head = answer["head"].as_str().unwrap().to_ascii_lowercase();
-    assert!(head.starts_with("post /hook") && head.contains("x-own: 1") && head.contains("x-iii-function-path: orders::create"));
+    assert!(
+        head.starts_with("post /hook")
+            && head.contains("x-own: 1")
+            && head.contains("x-iii-function-path: orders::create")
+    );
     let error = call(&native, "orders::inside").unwrap_err();
     assert_eq!(error.user_code.as_deref(), Some("url_validation_failed"), "{error}");
 

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use ringway_protocol::{SpanId, TraceId};
-use serde::de::{self, Deserializer, Visitor};
 use serde::Deserialize;
+use serde::de::{self, Deserializer, Visitor};
 use serde_json::value::RawValue;
 
 use super::model::{Any, Attributes, OfferedEvent, OfferedLog, OfferedPoint, OfferedSpan, Reading};
@@ -251,8 +251,15 @@ impl<'de> Deserialize<'de> for Number {
 
 impl From<AnyValue<'_>> for Any {
     fn from(value: AnyValue<'_>) -> Self {
-        let AnyValue { string_value, bool_value, int_value, double_value, array_value, kvlist_value, bytes_value } =
-            value;
+        let AnyValue {
+            string_value,
+            bool_value,
+            int_value,
+            double_value,
+            array_value,
+            kvlist_value,
+            bytes_value,
+        } = value;
         if let Some(text) = string_value.or(bytes_value) {
             Self::Text(text.into_owned())
         } else if let Some(value) = bool_value {

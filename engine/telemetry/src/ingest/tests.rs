@@ -63,7 +63,10 @@ fn a_span_keeps_its_ids_its_parent_and_what_it_says() {
     assert_eq!(span.trace_id.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
     assert_eq!(span.span_id.to_string(), "00f067aa0ba902b7");
     assert_eq!(span.parent_id.unwrap().to_string(), "00f067aa0ba902b6");
-    assert_eq!((&*span.name, span.kind, span.error_code()), ("execute orders::create", SpanKind::Server, Some("handler_error")));
+    assert_eq!(
+        (&*span.name, span.kind, span.error_code()),
+        ("execute orders::create", SpanKind::Server, Some("handler_error"))
+    );
     assert_eq!((span.start_ns, span.end_ns), (0, Some(500)));
     assert_eq!((span.worker.name.as_str(), span.worker.pid), ("orders", 4242));
     assert_ne!(span.worker.id, WorkerId::new(7), "the sender is another program");
@@ -83,7 +86,10 @@ fn a_span_keeps_its_ids_its_parent_and_what_it_says() {
     ];
     assert_eq!(details.attributes, expected.map(|(key, value)| (key.to_owned(), value)));
     let event = &placed.logs[0];
-    assert_eq!((event.message.as_str(), event.level, event.span_id), ("exception", Level::Error, Some(span.span_id)));
+    assert_eq!(
+        (event.message.as_str(), event.level, event.span_id),
+        ("exception", Level::Error, Some(span.span_id))
+    );
     assert_eq!((event.time_ns, &event.fields[0].1), (100, &text("boom")));
 }
 
@@ -91,8 +97,16 @@ fn a_span_keeps_its_ids_its_parent_and_what_it_says() {
 fn one_bad_span_costs_one_span() {
     let good = span(&json!({}));
     let frame = spans_of(json!([
-        good.clone(), span(&json!({"traceId": "zz"})), span(&json!({"spanId": 5})), 5, null, [], "text",
-        span(&json!({"attributes": {"a": 1}})), span(&json!({"startTimeUnixNano": "soon"})), good,
+        good.clone(),
+        span(&json!({"traceId": "zz"})),
+        span(&json!({"spanId": 5})),
+        5,
+        null,
+        [],
+        "text",
+        span(&json!({"attributes": {"a": 1}})),
+        span(&json!({"startTimeUnixNano": "soon"})),
+        good,
     ]));
     let placed = place(Signal::Traces, &frame);
     assert_eq!((placed.spans.len(), placed.rejected), (2, 8));
@@ -130,7 +144,10 @@ fn logs_and_figures_are_read() {
     assert!(first.trace_id.is_some() && first.span_id.is_some());
     assert_eq!(first.fields, [("user".to_owned(), FieldValue::I64(3))]);
     let second = &placed.logs[1];
-    assert_eq!((second.message.as_str(), second.level, second.time_ns, second.trace_id), ("{}", Level::Error, 8, None));
+    assert_eq!(
+        (second.message.as_str(), second.level, second.time_ns, second.trace_id),
+        ("{}", Level::Error, 8, None)
+    );
 
     let metrics = json!({"resourceMetrics": [{"scopeMetrics": [{"metrics": [
         {"name": "iii.worker.cpu", "unit": "%", "gauge": {"dataPoints": [{"asDouble": 1.5, "timeUnixNano": T}, {"asInt": "7"}]}},
@@ -139,7 +156,8 @@ fn logs_and_figures_are_read() {
         {"name": 5},
     ]}]}]});
     let placed = place(Signal::Metrics, &metrics);
-    let points: Vec<_> = placed.points.iter().map(|point| (&*point.name, point.kind, point.value, point.count)).collect();
+    let points: Vec<_> =
+        placed.points.iter().map(|point| (&*point.name, point.kind, point.value, point.count)).collect();
     let expected = [
         ("iii.worker.cpu", PointKind::Gauge, 1.5, None),
         ("iii.worker.cpu", PointKind::Gauge, 7.0, None),
@@ -156,7 +174,8 @@ fn a_frame_that_is_none_is_refused() {
     for frame in [&b""[..], b"{", b"5", b"[1]", b"{\"resourceSpans\": 5}", b"\xff\xfe", &too_large] {
         assert!(Batch::read(Signal::Traces, Format::Json, frame).is_err());
     }
-    for frame in [&b"{}"[..], b"{\"resourceSpans\": null}", b"{\"resourceSpans\": [{}]}", b"{\"other\": [1]}"] {
+    for frame in [&b"{}"[..], b"{\"resourceSpans\": null}", b"{\"resourceSpans\": [{}]}", b"{\"other\": [1]}"]
+    {
         let batch = Batch::read(Signal::Traces, Format::Json, frame).unwrap();
         assert_eq!(batch.rejected, 0);
     }
@@ -164,7 +183,10 @@ fn a_frame_that_is_none_is_refused() {
     // Deep nesting is refused before it is followed.
     let deep = format!("{}1{}", "{\"arrayValue\":{\"values\":[".repeat(100_000), "]}}".repeat(100_000));
     let frame = spans_of(json!([]));
-    let frame = frame.to_string().replace("\"spans\":[]", &format!("\"spans\":[{{\"attributes\":[{{\"key\":\"k\",\"value\":{deep}}}]}}]"));
+    let frame = frame.to_string().replace(
+        "\"spans\":[]",
+        &format!("\"spans\":[{{\"attributes\":[{{\"key\":\"k\",\"value\":{deep}}}]}}]"),
+    );
     let batch = Batch::read(Signal::Traces, Format::Json, frame.as_bytes()).unwrap();
     assert_eq!(batch.rejected, 1);
 }
@@ -199,7 +221,10 @@ fn both_formats_say_the_same() {
     let ids = (0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736_u128, 0x00f0_67aa_0ba9_02b7_u64);
     let proto = TracesData {
         resource_spans: vec![ResourceSpans {
-            resource: Some(Resource { attributes: vec![text("service.name", "orders")], ..Resource::default() }),
+            resource: Some(Resource {
+                attributes: vec![text("service.name", "orders")],
+                ..Resource::default()
+            }),
             scope_spans: vec![ScopeSpans {
                 scope: Some(InstrumentationScope { name: "s".to_owned(), ..InstrumentationScope::default() }),
                 spans: vec![
@@ -262,7 +287,9 @@ fn the_collector_puts_it_beside_what_rings_bring() {
     let mut collector = Collector::new(StoreLimits::default(), ANCHOR, None);
     collector.worker_attached((*worker(7, "sender")).clone());
     let frame = spans_of(json!([
-        span(&json!({"attributes": [{"key": "iii.function.id", "value": {"stringValue": "orders::create"}}]})),
+        span(
+            &json!({"attributes": [{"key": "iii.function.id", "value": {"stringValue": "orders::create"}}]})
+        ),
         span(&json!({"spanId": "0000000000000000"})),
     ]));
     let read = || Batch::read(Signal::Traces, Format::Json, frame.to_string().as_bytes()).unwrap();

@@ -62,7 +62,8 @@ impl<'a> OtelSpan<'a> {
         let details = span.details.as_deref();
         let attributes = ATTRIBUTES.iter().filter_map(|key| Some((*key, attribute(span, key)?.into_owned())));
         let own = details.into_iter().flat_map(|details| &details.attributes);
-        let attributes = attributes.chain(own.map(|(key, value)| (key.as_str(), text_of(value).into_owned())));
+        let attributes =
+            attributes.chain(own.map(|(key, value)| (key.as_str(), text_of(value).into_owned())));
         let said = |text: &'a str| Some(text).filter(|text| !text.is_empty());
         Self {
             trace_id: span.trace_id,
@@ -72,7 +73,9 @@ impl<'a> OtelSpan<'a> {
             start_time_unix_nano: anchor.unix_ns(span.start_ns),
             end_time_unix_nano: anchor.unix_ns(span.end_ns.unwrap_or(span.start_ns)),
             status: status(span),
-            status_description: details.and_then(|details| said(&details.message)).or_else(|| span.error_code()),
+            status_description: details
+                .and_then(|details| said(&details.message))
+                .or_else(|| span.error_code()),
             attributes: attributes.collect(),
             service_name: &span.worker.name,
             events: events.collect(),

@@ -79,9 +79,10 @@ pub(crate) fn rows() -> Vec<Row> {
         .iii("iii-http-functions", &[])
         .checked(http_functions::Config::check)
         .fixed(),
-        Row::of::<stream_socket::Config, stream_socket::StreamSocket, _>("stream-socket", |address, _, config| {
-            stream_socket::StreamSocket::start(address, config)
-        })
+        Row::of::<stream_socket::Config, stream_socket::StreamSocket, _>(
+            "stream-socket",
+            |address, _, config| stream_socket::StreamSocket::start(address, config),
+        )
         .checked(|config: &stream_socket::Config| config.check().map(drop))
         .fixed(),
         // The last to start and the first to end: whoever connects finds everything there.

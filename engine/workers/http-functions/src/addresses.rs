@@ -14,7 +14,9 @@ pub(crate) struct Network {
 
 /// What stands in the settings is no network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no network: an address was wanted, or one with the number of its bits, such as 10.0.0.0/8 or ::1")]
+#[error(
+    "`{0}` is no network: an address was wanted, or one with the number of its bits, such as 10.0.0.0/8 or ::1"
+)]
 pub struct ParseNetworkError(String);
 
 impl FromStr for Network {
@@ -125,7 +127,10 @@ impl Allowed {
     pub(crate) fn allows(&self, address: IpAddr) -> bool {
         !self.public_only
             || is_public(address)
-            || self.named.iter().any(|network| network.contains(address) || network.contains(spelled_out(address)))
+            || self
+                .named
+                .iter()
+                .any(|network| network.contains(address) || network.contains(spelled_out(address)))
     }
 }
 
@@ -135,25 +140,75 @@ mod tests {
 
     #[test]
     fn only_the_public_internet_is_public() {
-        for public in ["8.8.8.8", "1.1.1.1", "172.32.0.1", "192.0.1.1", "223.255.255.255", "2606:4700::1111",
-            "2a00:1450::1", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1", "100.128.0.1"]
-        {
+        for public in [
+            "8.8.8.8",
+            "1.1.1.1",
+            "172.32.0.1",
+            "192.0.1.1",
+            "223.255.255.255",
+            "2606:4700::1111",
+            "2a00:1450::1",
+            "::ffff:8.8.8.8",
+            "64:ff9b::808:808",
+            "2002:808:808::1",
+            "100.128.0.1",
+        ] {
             assert!(is_public(public.parse().unwrap()), "{public}");
         }
-        for closed in ["0.0.0.0", "0.1.2.3", "10.1.2.3", "100.64.0.1", "100.127.255.255", "127.0.0.1", "127.9.9.9",
-            "169.254.169.254", "172.16.0.1", "172.31.255.255", "192.0.0.8", "192.0.2.1", "192.168.1.1", "198.18.0.1",
-            "198.19.255.255", "198.51.100.1", "203.0.113.1", "224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255",
-            "::", "::1", "fe80::1", "fec0::1", "fc00::1", "fd12::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1",
-            "::ffff:169.254.169.254", "::127.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::1",
-            "2002:7f00:1::1", "2002:c0a8:101::1", "2001::1", "2001:db8::1", "100::1", "3fff::1", "5f00::1"]
-        {
+        for closed in [
+            "0.0.0.0",
+            "0.1.2.3",
+            "10.1.2.3",
+            "100.64.0.1",
+            "100.127.255.255",
+            "127.0.0.1",
+            "127.9.9.9",
+            "169.254.169.254",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.8",
+            "192.0.2.1",
+            "192.168.1.1",
+            "198.18.0.1",
+            "198.19.255.255",
+            "198.51.100.1",
+            "203.0.113.1",
+            "224.0.0.1",
+            "239.1.1.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "fe80::1",
+            "fec0::1",
+            "fc00::1",
+            "fd12::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "::ffff:169.254.169.254",
+            "::127.0.0.1",
+            "64:ff9b::7f00:1",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1::1",
+            "2002:7f00:1::1",
+            "2002:c0a8:101::1",
+            "2001::1",
+            "2001:db8::1",
+            "100::1",
+            "3fff::1",
+            "5f00::1",
+        ] {
             assert!(!is_public(closed.parse().unwrap()), "{closed}");
         }
     }
 
     #[test]
     fn what_is_named_is_open_in_every_spelling() {
-        let allowed = Allowed { public_only: true, named: vec!["127.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()] };
+        let allowed = Allowed {
+            public_only: true,
+            named: vec!["127.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
+        };
         for open in ["127.0.0.1", "::ffff:127.0.0.1", "fd12::1", "8.8.8.8"] {
             assert!(allowed.allows(open.parse().unwrap()), "{open}");
         }

@@ -18,8 +18,8 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderVa
 use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use ringway::{CallError, Encoding, ErrorCode, Failure, HandlerResult, Message, TraceContext};
 use ring::hmac;
+use ringway::{CallError, Encoding, ErrorCode, Failure, HandlerResult, Message, TraceContext};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
@@ -259,12 +259,15 @@ impl Outbound {
             }
             Auth::Bearer { .. } => (AUTHORIZATION, format!("Bearer {secret}")),
             Auth::ApiKey { header, .. } => {
-                let name = header.parse().map_err(|_| Failure::with_code(code, format!("`{header}` is no header")))?;
+                let name = header
+                    .parse()
+                    .map_err(|_| Failure::with_code(code, format!("`{header}` is no header")))?;
                 (name, secret)
             }
         };
         let mut value = HeaderValue::from_str(&text).map_err(|_| {
-            let text = format!("the value of the environment variable `{variable}` cannot be sent in a header");
+            let text =
+                format!("the value of the environment variable `{variable}` cannot be sent in a header");
             Failure::with_code(code, text)
         })?;
         value.set_sensitive(true);
@@ -318,7 +321,9 @@ fn with_query(uri: &Uri, body: &[u8]) -> HandlerResult<Uri> {
         Value::Null => return Ok(uri.clone()),
         Value::Object(fields) => fields,
         other => {
-            return Err(Failure::invalid(format!("an object was wanted, whose fields go into the query, found {other}")));
+            return Err(Failure::invalid(format!(
+                "an object was wanted, whose fields go into the query, found {other}"
+            )));
         }
     };
     let mut query = form_urlencoded::Serializer::new(uri.query().unwrap_or_default().to_owned());
@@ -337,7 +342,8 @@ fn with_query(uri: &Uri, body: &[u8]) -> HandlerResult<Uri> {
     }
     let mut parts = uri.clone().into_parts();
     let text = format!("{}?{}", uri.path(), query.finish());
-    parts.path_and_query = Some(text.parse().map_err(|error| Failure::invalid(format!("the query: {error}")))?);
+    parts.path_and_query =
+        Some(text.parse().map_err(|error| Failure::invalid(format!("the query: {error}")))?);
     Uri::from_parts(parts).map_err(|error| Failure::invalid(format!("the query: {error}")))
 }
 

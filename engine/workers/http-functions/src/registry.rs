@@ -112,7 +112,11 @@ impl Registry {
     }
 
     /// Registers a function of the settings.
-    pub(crate) fn register_fixed(&self, id: &str, invocation: Invocation) -> Result<Result<(), CallError>, SpecError> {
+    pub(crate) fn register_fixed(
+        &self,
+        id: &str,
+        invocation: Invocation,
+    ) -> Result<Result<(), CallError>, SpecError> {
         let target = self.outbound.check(&invocation)?;
         let registration = Registration {
             function_id: id.to_owned(),
@@ -211,7 +215,9 @@ impl Registry {
             return Err(CallError::new(ErrorCode::Forbidden, text).into());
         }
         if before.is_none() && state.functions.len() >= FUNCTIONS_MAX {
-            let text = format!("there are {FUNCTIONS_MAX} functions over HTTP, no more are allowed: unregister some");
+            let text = format!(
+                "there are {FUNCTIONS_MAX} functions over HTTP, no more are allowed: unregister some"
+            );
             return Err(CallError::new(ErrorCode::Busy, text).into());
         }
         let worker = self.worker(&mut state, &registration.namespace)?;
@@ -262,10 +268,14 @@ impl Registry {
 
     /// Calls a function that nobody registered here: how, its metadata says. For whoever has functions of his own to serve so.
     pub(crate) async fn call_once(&self, context: Context, message: Message) -> HandlerResult<Message> {
-        let about = context.metadata().ok_or_else(|| Failure::invalid("the call has no metadata with `invocation`"))?;
-        let about = Once::deserialize(about).map_err(|error| Failure::invalid(format!("the metadata: {error}")))?;
+        let about = context
+            .metadata()
+            .ok_or_else(|| Failure::invalid("the call has no metadata with `invocation`"))?;
+        let about =
+            Once::deserialize(about).map_err(|error| Failure::invalid(format!("the metadata: {error}")))?;
         let target = Arc::new(self.outbound.check(&about.invocation).map_err(refused)?);
-        call(self.outbound.clone(), target, self.runtime.clone(), about.function_id.into(), context, message).await
+        call(self.outbound.clone(), target, self.runtime.clone(), about.function_id.into(), context, message)
+            .await
     }
 
     /// Leaves the engine.

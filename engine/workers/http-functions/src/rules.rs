@@ -23,7 +23,8 @@ pub(crate) struct Rules {
 impl Rules {
     pub(crate) fn of(config: &Config) -> Result<Self, ConfigError> {
         let security = &config.security;
-        let named: Result<Vec<Network>, _> = security.addresses_allowed.iter().map(|text| text.parse()).collect();
+        let named: Result<Vec<Network>, _> =
+            security.addresses_allowed.iter().map(|text| text.parse()).collect();
         Ok(Self {
             require_https: security.require_https,
             hosts: security.url_allowlist.iter().map(|host| host.to_ascii_lowercase()).collect(),
@@ -40,12 +41,14 @@ impl Rules {
     /// Reads an address.
     pub(crate) fn check(&self, url: &str) -> Result<Uri, SpecError> {
         if url.len() > URL_BYTES_MAX {
-            return Err(SpecError::url(format!("the URL has {} bytes, {URL_BYTES_MAX} are allowed", url.len())));
+            return Err(SpecError::url(format!(
+                "the URL has {} bytes, {URL_BYTES_MAX} are allowed",
+                url.len()
+            )));
         }
         // A part behind `#` is never sent.
         let sent = url.split('#').next().unwrap_or_default();
-        let uri: Uri =
-            sent.parse().map_err(|error| SpecError::url(format!("`{url}` is no URL: {error}")))?;
+        let uri: Uri = sent.parse().map_err(|error| SpecError::url(format!("`{url}` is no URL: {error}")))?;
         let secure = match uri.scheme_str() {
             Some("https") => true,
             Some("http") => false,
@@ -94,7 +97,9 @@ pub(crate) fn refusal(host: &str) -> String {
 fn fits(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
-    let Some(last) = pattern.contains('*').then(|| parts.next_back()).flatten() else { return rest.is_empty() };
+    let Some(last) = pattern.contains('*').then(|| parts.next_back()).flatten() else {
+        return rest.is_empty();
+    };
     for part in parts {
         match rest.find(part) {
             Some(place) => rest = &rest[place + part.len()..],
@@ -117,13 +122,31 @@ mod tests {
     #[test]
     fn by_default_only_https_to_the_public_internet() {
         let rules = rules(|_| ());
-        for good in ["https://example.com", "https://example.com:8443/a?b=c#d", "https://8.8.8.8/", "https://[2606:4700::1111]/x"] {
+        for good in [
+            "https://example.com",
+            "https://example.com:8443/a?b=c#d",
+            "https://8.8.8.8/",
+            "https://[2606:4700::1111]/x",
+        ] {
             assert!(rules.check(good).is_ok(), "{good}: {:?}", rules.check(good));
         }
-        for bad in ["", "example.com", "http://example.com/", "ftp://example.com/", "/path", "https://", "https:///x",
-            "https://user:password@example.com/", "https://127.0.0.1/", "https://[::1]/", "https://[::ffff:10.0.0.1]/",
-            "https://169.254.169.254/latest", "https://0.0.0.0", "file:///etc/passwd", "https://exa mple.com"]
-        {
+        for bad in [
+            "",
+            "example.com",
+            "http://example.com/",
+            "ftp://example.com/",
+            "/path",
+            "https://",
+            "https:///x",
+            "https://user:password@example.com/",
+            "https://127.0.0.1/",
+            "https://[::1]/",
+            "https://[::ffff:10.0.0.1]/",
+            "https://169.254.169.254/latest",
+            "https://0.0.0.0",
+            "file:///etc/passwd",
+            "https://exa mple.com",
+        ] {
             let error = rules.check(bad).unwrap_err();
             assert_eq!(error.code, "url_validation_failed", "{bad}");
         }
@@ -139,9 +162,15 @@ mod tests {
         assert!(local.check("http://127.0.0.2:8080/").is_err());
         let open = rules(|config| config.security.block_private_ips = false);
         assert!(open.check("https://10.0.0.1/").is_ok());
-        let few = rules(|config| config.security.url_allowlist = vec!["api.example.com".to_owned(), "*.Example.ORG".to_owned()]);
-        assert!(few.check("https://API.example.com/").is_ok() && few.check("https://a.b.example.org/").is_ok());
-        assert!(few.check("https://example.com/").is_err() && few.check("https://example.org.evil.com/").is_err());
+        let few = rules(|config| {
+            config.security.url_allowlist = vec!["api.example.com".to_owned(), "*.Example.ORG".to_owned()]
+        });
+        assert!(
+            few.check("https://API.example.com/").is_ok() && few.check("https://a.b.example.org/").is_ok()
+        );
+        assert!(
+            few.check("https://example.com/").is_err() && few.check("https://example.org.evil.com/").is_err()
+        );
         let config = Config { environment_allowed: vec!["HOOK_*".to_owned()], ..Config::default() };
         let rules = Rules::of(&config).unwrap();
         assert!(rules.may_read("HOOK_A") && !rules.may_read("AWS_SECRET_ACCESS_KEY"));
@@ -149,7 +178,9 @@ mod tests {
 
     #[test]
     fn patterns_are_whole() {
-        let check = |pattern: &str, text: &str, expected: bool| assert_eq!(fits(pattern, text), expected, "{pattern} {text}");
+        let check = |pattern: &str, text: &str, expected: bool| {
+            assert_eq!(fits(pattern, text), expected, "{pattern} {text}")
+        };
         check("*", "", true);
         check("*", "abc", true);
         check("abc", "abc", true);

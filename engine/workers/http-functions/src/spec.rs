@@ -177,7 +177,11 @@ pub struct Target {
 
 impl Target {
     /// Checks everything that can be told before a call. The address behind a name cannot: it is checked at each connection.
-    pub(crate) fn check(spec: &Invocation, rules: &Rules, environment: &Environment) -> Result<Self, SpecError> {
+    pub(crate) fn check(
+        spec: &Invocation,
+        rules: &Rules,
+        environment: &Environment,
+    ) -> Result<Self, SpecError> {
         let uri = rules.check(&spec.url)?;
         let wrong = |message: String| SpecError { code: "invalid_registration", message };
         let retries = spec.retries.unwrap_or(2);
@@ -191,8 +195,9 @@ impl Target {
         let mut headers = HeaderMap::new();
         for (name, value) in &spec.headers {
             let name = header_name(name)?;
-            let value = HeaderValue::from_str(value)
-                .map_err(|_| wrong(format!("the value of header `{name}` cannot be sent: it has line breaks or the like")))?;
+            let value = HeaderValue::from_str(value).map_err(|_| {
+                wrong(format!("the value of header `{name}` cannot be sent: it has line breaks or the like"))
+            })?;
             headers.append(name, value);
         }
         if let Some(auth) = &spec.auth {
@@ -206,7 +211,9 @@ impl Target {
                 )));
             }
             if environment.get(variable).is_none() {
-                let message = format!("the engine has no environment variable `{variable}`: set it and start the engine again");
+                let message = format!(
+                    "the engine has no environment variable `{variable}`: set it and start the engine again"
+                );
                 return Err(SpecError { code: "missing_env_var", message });
             }
         }

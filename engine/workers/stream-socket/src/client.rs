@@ -81,15 +81,24 @@ pub(crate) async fn serve(place: Arc<Place>, context: Value, socket: Socket) {
 fn farewell(end: &End) -> (CloseCode, &'static str) {
     match end {
         End::Left => (CloseCode::Normal, ""),
-        End::Stalled => (CloseCode::Again, "nothing was taken for too long; connect again, with afterSequence"),
-        End::Silent => (CloseCode::Again, "nothing was heard for too long; connect again, with afterSequence"),
+        End::Stalled => {
+            (CloseCode::Again, "nothing was taken for too long; connect again, with afterSequence")
+        }
+        End::Silent => {
+            (CloseCode::Again, "nothing was heard for too long; connect again, with afterSequence")
+        }
         End::Nonsense => (CloseCode::Policy, "too many messages that cannot be read"),
         End::Closing => (CloseCode::Restart, "the engine ends; connect again, with afterSequence"),
     }
 }
 
 /// Hears a client until it leaves, or is told to.
-async fn read(place: &Arc<Place>, context: &Value, mut stream: SplitStream<Socket>, out: &Sender<Message>) -> End {
+async fn read(
+    place: &Arc<Place>,
+    context: &Value,
+    mut stream: SplitStream<Socket>,
+    out: &Sender<Message>,
+) -> End {
     let end = hear(place, context, &mut stream, out).await;
     let parting = async {
         if !matches!(end, End::Left) {
@@ -104,7 +113,12 @@ async fn read(place: &Arc<Place>, context: &Value, mut stream: SplitStream<Socke
     end
 }
 
-async fn hear(place: &Arc<Place>, context: &Value, stream: &mut SplitStream<Socket>, out: &Sender<Message>) -> End {
+async fn hear(
+    place: &Arc<Place>,
+    context: &Value,
+    stream: &mut SplitStream<Socket>,
+    out: &Sender<Message>,
+) -> End {
     let mut running: HashMap<String, Running> = HashMap::new();
     let (mut heard, mut nonsense) = (Instant::now(), 0);
     let mut closing = pin!(place.closed());
@@ -119,7 +133,9 @@ async fn hear(place: &Arc<Place>, context: &Value, stream: &mut SplitStream<Sock
         let asked = match message {
             Some(Ok(Message::Text(text))) => Asked::read(&text),
             // iii's server reads text alone.
-            Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
+            Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {
+                continue;
+            }
             Some(Ok(Message::Close(_)) | Err(_)) | None => return End::Left,
         };
         running.retain(|_, running| !running.0.is_finished());

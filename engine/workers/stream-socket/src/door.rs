@@ -147,7 +147,8 @@ fn enter(place: &Arc<Place>, request: &Request) -> Result<(Admitted, Value), (St
         return Err((StatusCode::FORBIDDEN, text));
     }
     let Some(admitted) = place.admit() else {
-        let text = "as many clients as `workers.stream-socket.connections_max` allows are connected".to_owned();
+        let text =
+            "as many clients as `workers.stream-socket.connections_max` allows are connected".to_owned();
         return Err((StatusCode::SERVICE_UNAVAILABLE, text));
     };
     Ok((admitted, asked(request)))
@@ -163,7 +164,9 @@ async fn ask(place: &Place, asked: Value) -> Result<Value, (StatusCode, String)>
 /// What the auth function's answer means. Only an object that does not say otherwise lets a client in.
 fn context(answer: Result<Value, CallError>) -> Result<Value, (StatusCode, String)> {
     match answer {
-        Ok(Value::Object(mut answer)) if answer.get("unauthorized").is_none_or(|no| no == &Value::Bool(false)) => {
+        Ok(Value::Object(mut answer))
+            if answer.get("unauthorized").is_none_or(|no| no == &Value::Bool(false)) =>
+        {
             Ok(answer.remove("context").unwrap_or_default())
         }
         Ok(_) => Err((StatusCode::UNAUTHORIZED, "the auth function did not let the client in".to_owned())),
@@ -239,7 +242,14 @@ mod tests {
         ] {
             assert_eq!(context(Ok(yes)).ok(), Some(expected));
         }
-        for no in [json!(null), json!(true), json!("ok"), json!([]), json!({"unauthorized": true}), json!({"unauthorized": "no"})] {
+        for no in [
+            json!(null),
+            json!(true),
+            json!("ok"),
+            json!([]),
+            json!({"unauthorized": true}),
+            json!({"unauthorized": "no"}),
+        ] {
             assert_eq!(context(Ok(no.clone())).unwrap_err().0, StatusCode::UNAUTHORIZED, "{no}");
         }
         let check = |code: ErrorCode, status: StatusCode| {
@@ -248,17 +258,26 @@ mod tests {
             assert!(!text.contains("secret"));
         };
         check(ErrorCode::HandlerError, StatusCode::UNAUTHORIZED);
-        for broken in [ErrorCode::NotFound, ErrorCode::DeadlineExceeded, ErrorCode::WorkerGone, ErrorCode::HandlerPanicked] {
+        for broken in [
+            ErrorCode::NotFound,
+            ErrorCode::DeadlineExceeded,
+            ErrorCode::WorkerGone,
+            ErrorCode::HandlerPanicked,
+        ] {
             check(broken, StatusCode::SERVICE_UNAVAILABLE);
         }
     }
 
     #[test]
     fn origins_of_this_host_are_told_from_others() {
-        for origin in ["http://localhost:3000", "https://127.0.0.1", "http://[::1]:80", "http://app.localhost"] {
+        for origin in
+            ["http://localhost:3000", "https://127.0.0.1", "http://[::1]:80", "http://app.localhost"]
+        {
             assert!(is_of_this_host(origin), "{origin}");
         }
-        for origin in ["null", "", "http://localhost.evil.com", "http://127.0.0.1.evil.com", "ftp://localhost"] {
+        for origin in
+            ["null", "", "http://localhost.evil.com", "http://127.0.0.1.evil.com", "ftp://localhost"]
+        {
             assert!(!is_of_this_host(origin), "{origin}");
         }
     }

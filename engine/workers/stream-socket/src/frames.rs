@@ -182,8 +182,14 @@ mod tests {
         check(r#"{"type":"shout"}"#, "join, leave or ping");
         check(r#"{"type":"join"}"#, "`data` of `join`");
         check(r#"{"type":"join","data":{"subscriptionId":"a","streamName":"b"}}"#, "groupId");
-        check(r#"{"type":"join","data":{"subscriptionId":"a","streamName":"b","groupId":"c","afterSequence":-1}}"#, "-1");
-        check(&format!(r#"{{"type":"leave","data":{{"subscriptionId":"{}"}}}}"#, "x".repeat(2000)), "2000 bytes");
+        check(
+            r#"{"type":"join","data":{"subscriptionId":"a","streamName":"b","groupId":"c","afterSequence":-1}}"#,
+            "-1",
+        );
+        check(
+            &format!(r#"{{"type":"leave","data":{{"subscriptionId":"{}"}}}}"#, "x".repeat(2000)),
+            "2000 bytes",
+        );
     }
 
     proptest! {

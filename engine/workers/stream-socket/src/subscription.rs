@@ -53,7 +53,8 @@ pub(crate) async fn run(place: Arc<Place>, context: Value, join: Join, out: Send
         looks += 1;
         if !may_come_back(&failure) || looks > LOOKS_MAX {
             let refused = failure.user_code.as_deref() == Some("STREAM_UNAUTHORIZED");
-            let text = if refused { frames::unauthorized(&join, now_ms()) } else { frames::failed(&join, &failure) };
+            let text =
+                if refused { frames::unauthorized(&join, now_ms()) } else { frames::failed(&join, &failure) };
             // A client that has gone need not hear it.
             let _told = out.send(Message::text(text)).await;
             break;

@@ -49,7 +49,9 @@ fn a_name_that_changes_its_mind_is_held_to_the_rules_each_time() {
     let (good, bad) = (answers("127.0.0.1"), answers("127.0.0.2"));
     // Both listen on one port, so that only the address tells them apart.
     let port = good.address.port();
-    let bad = if bad.address.port() == port { bad } else {
+    let bad = if bad.address.port() == port {
+        bad
+    } else {
         Server::start_at(&format!("127.0.0.2:{port}"), None, |_, _| Answer::new("200 OK", "\"inside\""))
     };
     let (resolver, lookups) = name(vec![vec!["127.0.0.1"], vec!["127.0.0.2"]]);
@@ -59,13 +61,19 @@ fn a_name_that_changes_its_mind_is_held_to_the_rules_each_time() {
     assert_eq!(call(&stage, "x::y", &json!({})), Ok(json!("reached")));
     refused(call(&stage, "x::y", &json!({})));
     assert_eq!((good.connections(), bad.connections()), (1, 0));
-    assert_eq!(lookups.load(Ordering::SeqCst), 2, "the address that was checked is the one that is connected to");
+    assert_eq!(
+        lookups.load(Ordering::SeqCst),
+        2,
+        "the address that was checked is the one that is connected to"
+    );
 }
 
 #[test]
 fn of_several_addresses_only_those_that_may_be_are_tried() {
     let server = answers("127.0.0.1");
-    let inside = Server::start_at(&format!("127.0.0.3:{}", server.address.port()), None, |_, _| Answer::new("200 OK", "0"));
+    let inside = Server::start_at(&format!("127.0.0.3:{}", server.address.port()), None, |_, _| {
+        Answer::new("200 OK", "0")
+    });
     let (resolver, _) = name(vec![vec!["127.0.0.3", "10.0.0.1", "127.0.0.1"]]);
     let stage = stage_with(local(), environment(), resolver);
     register(&stage, "x::y", json!({"url": format!("http://many.test:{}/", server.address.port())}));
@@ -92,8 +100,15 @@ fn a_redirect_is_not_followed() {
 #[test]
 fn what_can_be_told_is_told_when_it_is_registered() {
     let stage = stage(Config::default());
-    for url in ["http://example.com/", "https://127.0.0.1/", "https://[::ffff:10.0.0.1]/", "nonsense", "https://u:p@example.com/"] {
-        let (code, error) = stage.refusal("register", json!({"function_id": "x::y", "invocation": {"url": url}}));
+    for url in [
+        "http://example.com/",
+        "https://127.0.0.1/",
+        "https://[::ffff:10.0.0.1]/",
+        "nonsense",
+        "https://u:p@example.com/",
+    ] {
+        let (code, error) =
+            stage.refusal("register", json!({"function_id": "x::y", "invocation": {"url": url}}));
         assert_eq!(code, "url_validation_failed", "{url}: {error}");
     }
     assert!(stage.try_call("list", json!({})).unwrap()["functions"].as_array().unwrap().is_empty());

@@ -29,7 +29,8 @@ fn a_call_is_a_request_and_the_response_its_result() {
         .timeout(PATIENCE)
         .parent(TraceContext::parse_traceparent(trace).unwrap())
         .baggage(baggage);
-    let answer = stage.client.trigger_json_with("mail::send", &json!({"to": "x", "n": [1, 2.5]}), &options).unwrap();
+    let answer =
+        stage.client.trigger_json_with("mail::send", &json!({"to": "x", "n": [1, 2.5]}), &options).unwrap();
     assert_eq!(answer, json!({"echo": {"to": "x", "n": [1, 2.5]}}));
     let seen = server.seen().remove(0);
     assert_eq!((seen.method.as_str(), seen.path.as_str()), ("POST", "/hooks/a?b=c"));
@@ -47,21 +48,31 @@ fn a_call_is_a_request_and_the_response_its_result() {
 
 #[test]
 fn every_method_is_spoken() {
-    let server = Server::start(|_, seen| Answer::new("200 OK", &json!([seen.method, seen.json()]).to_string()));
+    let server =
+        Server::start(|_, seen| Answer::new("200 OK", &json!([seen.method, seen.json()]).to_string()));
     let stage = stage(local());
     for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
         register(&stage, &format!("x::{method}"), json!({"url": server.url("/"), "method": method}));
         assert_eq!(call(&stage, &format!("x::{method}"), &json!({"a": 1})), Ok(json!([method, {"a": 1}])));
     }
-    assert!(stage.try_call("register", json!({"function_id": "x", "invocation": {"url": server.url("/"), "method": "BREW"}})).is_err());
+    assert!(
+        stage
+            .try_call(
+                "register",
+                json!({"function_id": "x", "invocation": {"url": server.url("/"), "method": "BREW"}})
+            )
+            .is_err()
+    );
 }
 
 #[test]
 fn fields_go_into_the_query_where_that_is_asked_for() {
-    let server = Server::start(|_, seen| Answer::new("200 OK", &json!([seen.path, seen.body.len()]).to_string()));
+    let server =
+        Server::start(|_, seen| Answer::new("200 OK", &json!([seen.path, seen.body.len()]).to_string()));
     let stage = stage(local());
     register(&stage, "x::get", json!({"url": server.url("/find?v=1"), "method": "GET", "query": true}));
-    let input = json!({"q": "a b&c", "n": 5, "tags": ["x", "y"], "none": null, "_caller_worker_id": "secret"});
+    let input =
+        json!({"q": "a b&c", "n": 5, "tags": ["x", "y"], "none": null, "_caller_worker_id": "secret"});
     assert_eq!(call(&stage, "x::get", &input), Ok(json!(["/find?v=1&q=a+b%26c&n=5&tags=x&tags=y", 0])));
     assert_eq!(call(&stage, "x::get", &Value::Null), Ok(json!(["/find?v=1", 0])));
     assert_eq!(call(&stage, "x::get", &json!("text")).unwrap_err().0, "invalid_request");
@@ -74,7 +85,11 @@ fn whoever_asks_proves_it() {
     let url = server.url("/");
     register(&stage, "x::hmac", json!({"url": url, "auth": {"type": "hmac", "secret_key": "HOOK_SECRET"}}));
     register(&stage, "x::bearer", json!({"url": url, "auth": {"type": "bearer", "token_key": "HOOK_TOKEN"}}));
-    register(&stage, "x::key", json!({"url": url, "auth": {"type": "api_key", "header": "X-Api-Key", "value_key": "HOOK_TOKEN"}}));
+    register(
+        &stage,
+        "x::key",
+        json!({"url": url, "auth": {"type": "api_key", "header": "X-Api-Key", "value_key": "HOOK_TOKEN"}}),
+    );
     for id in ["x::hmac", "x::bearer", "x::key"] {
         assert_eq!(call(&stage, id, &json!({"a": 1})), Ok(Value::Null));
     }
@@ -82,8 +97,10 @@ fn whoever_asks_proves_it() {
     let text = format!("{}:{}", seen[0].headers["x-iii-timestamp"], STANDARD.encode(&seen[0].body));
     let key = hmac::Key::new(hmac::HMAC_SHA256, b"s3cret");
     let signature = seen[0].headers["x-iii-signature"].strip_prefix("sha256=").unwrap();
-    let tag: Vec<u8> =
-        (0..signature.len()).step_by(2).map(|at| u8::from_str_radix(&signature[at..at + 2], 16).unwrap()).collect();
+    let tag: Vec<u8> = (0..signature.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&signature[at..at + 2], 16).unwrap())
+        .collect();
     hmac::verify(&key, text.as_bytes(), &tag).expect("the signature is of time and body");
     assert_eq!(seen[1].headers["authorization"], "Bearer t0ken");
     assert_eq!(seen[2].headers["x-api-key"], "t0ken");
@@ -104,7 +121,11 @@ fn what_is_no_json_is_said_and_nothing_is_nothing() {
     let check = |path: &str, expected: Result<Value, &str>| {
         register(&stage, "x::y", json!({"url": server.url(path)}));
         let found = call(&stage, "x::y", &json!({}));
-        assert_eq!(found.as_ref().map_err(|error| error.0.as_str()), expected.as_ref().map_err(|code| *code), "{path}");
+        assert_eq!(
+            found.as_ref().map_err(|error| error.0.as_str()),
+            expected.as_ref().map_err(|code| *code),
+            "{path}"
+        );
     };
     check("/empty", Ok(Value::Null));
     check("/text", Err("invalid_response"));

@@ -12,7 +12,10 @@ use crate::stage::{call, local, register, stage};
 #[test]
 fn errors_keep_what_the_other_side_says() {
     let server = Server::start(|_, seen| match seen.path.as_str() {
-        "/said" => Answer::new("422 Unprocessable Entity", r#"{"error": {"code": "NO_STOCK", "message": "none left"}}"#),
+        "/said" => Answer::new(
+            "422 Unprocessable Entity",
+            r#"{"error": {"code": "NO_STOCK", "message": "none left"}}"#,
+        ),
         "/half" => Answer::new("400 Bad Request", r#"{"error": {"code": 17}}"#),
         "/other" => Answer::new("500 Internal Server Error", r#"{"oops": true}"#),
         _ => Answer::new("404 Not Found", "<html>"),
@@ -32,7 +35,9 @@ fn errors_keep_what_the_other_side_says() {
 #[test]
 fn only_what_does_no_harm_is_tried_again() {
     let flaky = |status: &'static str| {
-        Server::start(move |number, _| if number < 3 { Answer::new(status, "") } else { Answer::new("200 OK", "7") })
+        Server::start(
+            move |number, _| if number < 3 { Answer::new(status, "") } else { Answer::new("200 OK", "7") },
+        )
     };
     let stage = stage(local());
     let check = |status: &'static str, extra: serde_json::Value, attempts: usize| {
@@ -59,7 +64,9 @@ fn only_what_does_no_harm_is_tried_again() {
 
 #[test]
 fn a_connection_that_breaks_may_have_done_it() {
-    let broken = || Server::start(|number, _| if number < 3 { Answer(String::new()) } else { Answer::new("200 OK", "7") });
+    let broken = || {
+        Server::start(|number, _| if number < 3 { Answer(String::new()) } else { Answer::new("200 OK", "7") })
+    };
     let stage = stage(local());
     let server = broken();
     register(&stage, "x::post", json!({"url": server.url("/")}));
@@ -86,7 +93,11 @@ fn nobody_there_is_tried_again_and_told() {
 fn time_runs_out() {
     let (address, held) = silent();
     let stage = stage(local());
-    register(&stage, "x::y", json!({"url": format!("http://{address}/"), "timeout_ms": 150, "method": "GET"}));
+    register(
+        &stage,
+        "x::y",
+        json!({"url": format!("http://{address}/"), "timeout_ms": 150, "method": "GET"}),
+    );
     let (code, text) = call(&stage, "x::y", &json!({})).unwrap_err();
     assert_eq!(code, "http_request_failed");
     assert!(text.contains("150 ms"), "{text}");

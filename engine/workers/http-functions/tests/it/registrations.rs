@@ -26,7 +26,8 @@ fn what_is_to_stay_stays_over_a_restart() {
     let server = server();
     let mut stage = stage(local());
     register(&stage, "x::stays", json!({"url": server.url("/1")}));
-    let passing = json!({"function_id": "x::goes", "invocation": {"url": server.url("/2")}, "durable": false});
+    let passing =
+        json!({"function_id": "x::goes", "invocation": {"url": server.url("/2")}, "durable": false});
     stage.call("register", passing);
     assert_eq!(ids(&stage), ["x::goes", "x::stays"]);
     stage.restart();
@@ -49,7 +50,10 @@ fn the_last_registration_counts() {
         assert_eq!(call(&stage, "x::y", &json!({})), Ok(json!(path)));
     }
     // What does not stay any more is gone with the next start.
-    stage.call("register", json!({"function_id": "x::y", "invocation": {"url": server.url("/4")}, "durable": false}));
+    stage.call(
+        "register",
+        json!({"function_id": "x::y", "invocation": {"url": server.url("/4")}, "durable": false}),
+    );
     stage.restart();
     assert!(ids(&stage).is_empty());
 }
@@ -58,12 +62,17 @@ fn the_last_registration_counts() {
 fn whoever_registers_hears_what_is_wrong() {
     let stage = stage(local());
     let check = |invocation: Value, code: &str, words: &str| {
-        let (found, error) = stage.refusal("register", json!({"function_id": "x::y", "invocation": invocation}));
+        let (found, error) =
+            stage.refusal("register", json!({"function_id": "x::y", "invocation": invocation}));
         assert_eq!(found, code, "{invocation}: {error}");
         assert!(error.message.contains(words), "{invocation}: {error}");
     };
     let url = "http://127.0.0.1:1/";
-    check(json!({"url": url, "auth": {"type": "bearer", "token_key": "NOT_THERE"}}), "missing_env_var", "NOT_THERE");
+    check(
+        json!({"url": url, "auth": {"type": "bearer", "token_key": "NOT_THERE"}}),
+        "missing_env_var",
+        "NOT_THERE",
+    );
     check(json!({"url": url, "headers": {"Content-Length": "5"}}), "invalid_registration", "content-length");
     check(json!({"url": url, "headers": {"a b": "5"}}), "invalid_registration", "a b");
     check(json!({"url": url, "headers": {"a": "x\r\nb: c"}}), "invalid_registration", "line breaks");
@@ -74,7 +83,8 @@ fn whoever_registers_hears_what_is_wrong() {
     let owner = stage.another("owner");
     owner.register(Function::json("x::taken", |_, _: Value| Ok(1))).unwrap();
     stage.client.wait_for("x::taken", PATIENCE).unwrap();
-    let (code, error) = stage.refusal("register", json!({"function_id": "x::taken", "invocation": {"url": url}}));
+    let (code, error) =
+        stage.refusal("register", json!({"function_id": "x::taken", "invocation": {"url": url}}));
     assert_eq!(code, "registration_conflict", "{error}");
     assert!(ids(&stage).is_empty());
 }
@@ -85,13 +95,18 @@ fn namespaces_keep_functions_apart() {
     let stage = stage(local());
     for namespace in ["blue", "green"] {
         let invocation = json!({"url": server.url(&format!("/{namespace}"))});
-        stage.call("register", json!({"function_id": "x::y", "namespace": namespace, "invocation": invocation}));
-        let client =
-            Worker::builder("c").address(&stage.address).namespace(namespace).connect().unwrap();
+        stage.call(
+            "register",
+            json!({"function_id": "x::y", "namespace": namespace, "invocation": invocation}),
+        );
+        let client = Worker::builder("c").address(&stage.address).namespace(namespace).connect().unwrap();
         client.wait_for("x::y", PATIENCE).unwrap();
         assert_eq!(client.trigger_json("x::y", &json!({})).unwrap(), json!(format!("/{namespace}")));
     }
-    assert_eq!(stage.call("unregister", json!({"function_id": "x::y", "namespace": "blue"})), json!({"removed": true}));
+    assert_eq!(
+        stage.call("unregister", json!({"function_id": "x::y", "namespace": "blue"})),
+        json!({"removed": true})
+    );
     assert_eq!(ids(&stage).len(), 1);
 }
 
@@ -119,7 +134,10 @@ fn a_call_may_bring_its_own_invocation() {
         let called = stage.client.trigger_json_with("http-functions::call", &json!({"a": 1}), &options);
         called.map_err(|error| error.user_code.unwrap_or_else(|| error.code.to_string()))
     };
-    assert_eq!(call(json!({"function_id": "x::y", "invocation": {"url": server.url("/once")}})), Ok(json!("/once")));
+    assert_eq!(
+        call(json!({"function_id": "x::y", "invocation": {"url": server.url("/once")}})),
+        Ok(json!("/once"))
+    );
     assert_eq!(server.seen()[0].headers["x-iii-function-path"], "x::y");
     assert_eq!(server.seen()[0].json(), json!({"a": 1}));
     let inside = json!({"function_id": "x::y", "invocation": {"url": "http://10.0.0.1/"}});

@@ -34,7 +34,9 @@ impl Answer {
     /// With headers, each with its line break.
     pub(crate) fn with(status: &str, headers: &str, body: &str) -> Self {
         let length = body.len();
-        Self(format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}"))
+        Self(format!(
+            "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}"
+        ))
     }
 }
 

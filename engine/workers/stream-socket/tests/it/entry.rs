@@ -38,7 +38,9 @@ fn the_auth_function_lets_in_or_nobody_gets_in() {
     stage.bed.wait_until("the socket hears of the function", || {
         stage.run(stage.knock("?token=good", None)).is_ok()
     });
-    for (query, status) in [("", 401), ("?token=bad", 401), ("?token=null", 401), ("?token=no", 401), ("?token=panic", 503)] {
+    for (query, status) in
+        [("", 401), ("?token=bad", 401), ("?token=null", 401), ("?token=no", 401), ("?token=panic", 503)]
+    {
         assert_eq!(stage.run(stage.knock(query, None)).err(), Some(status), "{query}");
     }
     // What it says of the client is told to those who are asked about single streams.
@@ -104,7 +106,8 @@ fn it_listens_for_others_only_where_somebody_is_asked() {
     let error = StreamSocket::start(&stage.bed.address, open).unwrap_err().to_string();
     assert!(error.contains("auth_function"), "{error}");
     let taken = stage.socket.address().map(|address| address.port());
-    let error = StreamSocket::start(&stage.bed.address, Config { port: taken, ..config() }).unwrap_err().to_string();
+    let error =
+        StreamSocket::start(&stage.bed.address, Config { port: taken, ..config() }).unwrap_err().to_string();
     assert!(error.contains("workers.stream-socket.port"), "{error}");
 }
 

@@ -57,7 +57,11 @@ impl Stage {
     }
 
     /// Tries to connect with a header; gives the status of a refusal.
-    pub(crate) async fn knock(&self, query: &str, header: Option<(&'static str, &str)>) -> Result<Client, u16> {
+    pub(crate) async fn knock(
+        &self,
+        query: &str,
+        header: Option<(&'static str, &str)>,
+    ) -> Result<Client, u16> {
         let mut request = format!("{}{query}", self.url()).into_client_request().unwrap();
         if let Some((name, value)) = header {
             request.headers_mut().insert(name, value.parse().unwrap());
@@ -71,7 +75,8 @@ impl Stage {
 
     /// Puts an item.
     pub(crate) fn set(&self, item: &str, data: Value) {
-        self.bed.call("set", json!({"stream_name": "chat", "group_id": "room", "item_id": item, "data": data}));
+        self.bed
+            .call("set", json!({"stream_name": "chat", "group_id": "room", "item_id": item, "data": data}));
     }
 }
 

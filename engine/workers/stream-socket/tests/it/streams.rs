@@ -68,7 +68,10 @@ fn after_a_drop_it_goes_on_behind_the_last_event() {
         assert_eq!(client.hear().await, resumed);
         for data in 2..5 {
             let heard = client.hear().await;
-            assert_eq!((&heard["event"], &heard["sequence"]), (&json!({"type": "update", "data": data}), &json!(data)));
+            assert_eq!(
+                (&heard["event"], &heard["sequence"]),
+                (&json!({"type": "update", "data": data}), &json!(data))
+            );
         }
         client.hear_nothing().await;
     });
@@ -87,7 +90,11 @@ fn the_stream_worker_may_go_and_come_back() {
     stage.set("a", json!(2));
     stage.run(async {
         let heard = client.hear().await;
-        assert_eq!((&heard["event"], &heard["sequence"]), (&json!({"type": "update", "data": 2}), &json!(2)), "{heard}");
+        assert_eq!(
+            (&heard["event"], &heard["sequence"]),
+            (&json!({"type": "update", "data": 2}), &json!(2)),
+            "{heard}"
+        );
         client.hear_nothing().await;
     });
 }
@@ -127,7 +134,8 @@ fn what_cannot_be_read_is_answered_and_ends_nothing() {
 fn those_who_join_and_leave_are_told_with_their_own_names() {
     let stage = stage(config());
     let keeper = Worker::builder("keeper").address(&stage.bed.address).connect().unwrap();
-    let join_asked = |_: &ringway::Context, asked: Value| Ok(json!({"unauthorized": asked["group_id"] == "secret"}));
+    let join_asked =
+        |_: &ringway::Context, asked: Value| Ok(json!({"unauthorized": asked["group_id"] == "secret"}));
     keeper.register(Function::json("gate::ask", join_asked)).unwrap();
     bind(&keeper, "j", "stream:join", "gate::ask", json!({})).unwrap();
     let left = hear(&keeper, "gate::left");
