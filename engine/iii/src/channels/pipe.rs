@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use futures_util::future::{self, Either};
+use futures_util::future;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
@@ -261,9 +261,7 @@ impl Writer {
             if let Some(put) = self.pipe.put(&mut item) {
                 return put;
             }
-            match future::select(pin!(self.pipe.for_writer.notified()), freed).await {
-                Either::Left(_) | Either::Right(_) => {}
-            }
+            drop(future::select(pin!(self.pipe.for_writer.notified()), freed).await);
         }
     }
 

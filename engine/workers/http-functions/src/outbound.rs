@@ -15,6 +15,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::http::uri::Authority;
 use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -310,7 +311,7 @@ fn tls(roots: Option<&str>) -> Result<TlsConnector, OutboundError> {
 
 /// Where a request goes, without what may be secret: paths of hooks often are.
 fn place(uri: &Uri) -> String {
-    let authority = uri.authority().map(hyper::http::uri::Authority::as_str).unwrap_or_default();
+    let authority = uri.authority().map(Authority::as_str).unwrap_or_default();
     format!("{}://{authority}", uri.scheme_str().unwrap_or_default())
 }
 

@@ -2,6 +2,7 @@
 //! names; see `addresses`.
 
 use hyper::Uri;
+use hyper::http::uri::Authority;
 
 use crate::addresses::{Allowed, Network};
 use crate::config::{Config, ConfigError};
@@ -59,7 +60,7 @@ impl Rules {
                 "`{url}` is not https; `security.require_https: false` in the settings allows http"
             )));
         }
-        let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
+        let authority = uri.authority().map(Authority::as_str).unwrap_or_default();
         if authority.contains('@') {
             return Err(SpecError::url("the URL has a user in it: use `auth` or `headers`".to_owned()));
         }

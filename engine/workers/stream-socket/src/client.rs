@@ -68,9 +68,7 @@ pub(crate) async fn serve(place: Arc<Place>, context: Value, socket: Socket) {
     let end = {
         let reading = pin!(read(&place, &context, stream, &out));
         let writing = pin!(write(&place, sink, queue, &progress));
-        match future::select(reading, writing).await {
-            Either::Left((end, _)) | Either::Right((end, _)) => end,
-        }
+        future::select(reading, writing).await.factor_first().0
     };
     if matches!(end, End::Stalled) {
         count(&place.counters.stalled);
