@@ -261,7 +261,7 @@ impl Writer {
             if let Some(put) = self.pipe.put(&mut item) {
                 return put;
             }
-            drop(future::select(pin!(self.pipe.for_writer.notified()), freed).await);
+            let _woken = future::select(pin!(self.pipe.for_writer.notified()), freed).await;
         }
     }
 
