@@ -7,14 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringway::{CallError, Worker};
+use serde::Serialize;
 use tokio::runtime::Runtime;
 
+use crate::channels::{self, ChannelCounters, Channels};
 use crate::config::{Config, ConfigError, Listener};
 use crate::listener::{self, Place};
 use crate::shared::Shared;
 
 /// How long connections have to end when the listener ends.
 const PARTING: Duration = Duration::from_secs(2);
+
+/// How often channels that nobody took are looked for.
+const EXPIRY: Duration = Duration::from_secs(60);
 
 /// Why the listener could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +44,17 @@ pub enum StartError {
         /// Why.
         reason: io::Error,
     },
+}
+
+/// What a listener has done beside passing messages on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct FaceCounters {
+    /// Of channels.
+    pub channels: ChannelCounters,
+    /// Frames of telemetry that were dropped, as there were too many.
+    pub telemetry_dropped: u64,
+    /// Frames of telemetry that the engine did not take in.
+    pub telemetry_refused: u64,
 }
 
 /// The iii listener. Dropping it, or shutting it down, ends it; its clients connect again when there is one.
@@ -81,6 +97,8 @@ impl Face {
             .build()
             .map_err(StartError::System)?;
         let shared = Shared::new(address, config, worker, runtime.handle().clone());
+        shared.worker.register_all(channels::functions(&shared.channels))?;
+        runtime.spawn(expire(shared.channels.clone()));
         let addresses = bound.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect();
         for (listener, rules) in bound {
             let place = Arc::new(Place { shared: Arc::clone(&shared), rules });
@@ -95,6 +113,13 @@ impl Face {
         &self.addresses
     }
 
+    /// What it has done beside passing messages on.
+    #[must_use]
+    pub fn counters(&self) -> FaceCounters {
+        let (telemetry_dropped, telemetry_refused) = self.shared.telemetry.lost();
+        FaceCounters { channels: self.shared.channels.counters(), telemetry_dropped, telemetry_refused }
+    }
+
     /// Ends it, as dropping it does.
     pub fn shut_down(self) {
         drop(self);
@@ -107,6 +132,15 @@ impl Drop for Face {
             runtime.shutdown_timeout(PARTING);
         }
         self.shared.worker.shut_down();
+    }
+}
+
+/// Forgets channels that nobody took, also while none is made.
+async fn expire(channels: Channels) {
+    let mut every = tokio::time::interval(EXPIRY);
+    loop {
+        every.tick().await;
+        channels.expire();
     }
 }
 

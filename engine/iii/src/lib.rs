@@ -5,6 +5,7 @@
 //! - `listener`: sockets, routes, who may connect; `socket`: the WebSocket of a request;
 //! - `connection` and `outbox`: one socket, read and written without anybody waiting for it;
 //! - [`protocol`]: the messages, as text; `session`: one worker, what it says and is asked.
+//! - [`channels`]: streams beside calls; `otel`: what SDKs report.
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +16,8 @@ mod limits;
 pub mod protocol;
 
 mod socket;
+
+pub mod channels;
 
 mod outbox;
 
@@ -32,5 +35,6 @@ mod otel;
 
 mod face;
 
+pub use channels::Channels;
 pub use config::Config;
-pub use face::{Face, StartError};
+pub use face::{Face, FaceCounters, StartError};

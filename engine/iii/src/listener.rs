@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener as Bound};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::config::Listener;
 use crate::session::Opening;
 use crate::shared::Shared;
-use crate::{otel, session, socket};
+use crate::{channels, otel, session, socket};
 
 /// How long the listener rests when the system has no more sockets to give.
 const REST: Duration = Duration::from_millis(50);
@@ -54,7 +54,11 @@ pub(crate) async fn serve(bound: Bound, place: Arc<Place>) {
 }
 
 fn router(place: &Arc<Place>) -> Router {
-    Router::new().route("/", get(worker)).route("/otel", get(telemetry)).with_state(Arc::clone(place))
+    Router::new()
+        .route("/", get(worker))
+        .route("/otel", get(telemetry))
+        .route("/ws/channels/{id}", get(channel))
+        .with_state(Arc::clone(place))
 }
 
 async fn connection(stream: TcpStream, peer: SocketAddr, place: Arc<Place>, router: Router) {
@@ -105,6 +109,23 @@ async fn telemetry(
         otel::serve(place, opening, socket).await;
         drop(admitted);
     })
+}
+
+/// Whoever has the key of a channel may take its end, from wherever.
+async fn channel(
+    State(place): State<Arc<Place>>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+    request: Request,
+) -> Response {
+    let Some(admitted) = place.shared.admit() else { return full() };
+    channels::connect(
+        place.shared.channels.clone(),
+        id,
+        query.as_deref().unwrap_or_default(),
+        request,
+        admitted,
+    )
 }
 
 fn full() -> Response {

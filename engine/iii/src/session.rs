@@ -9,6 +9,8 @@ mod calls;
 
 mod registrar;
 
+mod outbound;
+
 mod requests;
 
 mod triggers;
@@ -197,7 +199,7 @@ impl Session {
     }
 
     async fn take_bytes(self: &Arc<Self>, bytes: &[u8]) {
-        if otel::ingest(&self.place, bytes) {
+        if otel::ingest(&self.place, self.caller(), bytes) {
             return;
         }
         match std::str::from_utf8(bytes) {

@@ -9,7 +9,9 @@ use parking_lot::{Mutex, RwLock};
 use ringway::{Worker, WorkerId};
 use tokio::runtime::Handle;
 
+use crate::channels::Channels;
 use crate::config::Config;
+use crate::otel::Telemetry;
 use crate::session::Session;
 
 /// A worker's name in its namespace.
@@ -24,6 +26,10 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     /// The listener's own worker, which calls what belongs to no connection.
     pub(crate) worker: Worker,
+    /// Streams beside calls.
+    pub(crate) channels: Channels,
+    /// What came as telemetry.
+    pub(crate) telemetry: Telemetry,
     /// Where connections are served.
     pub(crate) runtime: Handle,
     connections: AtomicUsize,
@@ -39,6 +45,8 @@ impl Shared {
             address: address.to_owned(),
             config,
             worker,
+            channels: Channels::default(),
+            telemetry: Telemetry::default(),
             runtime,
             connections: AtomicUsize::new(0),
             sessions: RwLock::default(),

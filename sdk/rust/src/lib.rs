@@ -19,7 +19,7 @@
 //! - [`Function`]: what can be registered: typed, JSON, raw, async, with streams;
 //! - [`Worker::trigger`] and [`Worker::function`]: calling by name and by resolved handle, blocking or async;
 //! - [`Message`], [`Worker::loan`], [`Attachment`]: large payloads and tensors, read where they were written;
-//! - [`StreamCall`]: streams in both directions;
+//! - [`StreamCall`]: streams in both directions; [`ChannelRef`]: one that a payload names;
 //! - [`Worker::enqueue`], [`Receipt`], [`Context::delivery`], [`Context::step`]: work that a queue keeps until it is done;
 //! - [`layer`]: attaches `tracing` events to the active span.
 //!
@@ -47,6 +47,8 @@ mod call;
 mod stream;
 
 mod stream_call;
+
+mod channel;
 
 mod layer;
 
@@ -91,6 +93,7 @@ mod telemetry;
 mod wire;
 
 pub use call::{CallOptions, Pending};
+pub use channel::{ChannelPair, ChannelRef, Direction};
 pub use context::{CancelToken, Context};
 pub use control::BindAnswer;
 pub use counters::{PayloadCounters, payload_counters};

@@ -9,9 +9,8 @@ use ringway::{CallError, ErrorCode, Function};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::Session;
 use super::announce::Announcement;
-use super::requests;
+use super::{Session, outbound, requests};
 use crate::config::Replicas;
 use crate::protocol::{Frame, Incoming, code, uuid_of};
 
@@ -30,6 +29,7 @@ pub(super) enum Registration {
         request_format: Option<Value>,
         response_format: Option<Value>,
         metadata: Option<Value>,
+        invocation: Option<Value>,
     },
     NoFunction(String),
     TriggerType {
@@ -57,8 +57,13 @@ impl Registration {
     pub(super) fn of(message: Incoming<'_>) -> Option<Self> {
         Some(match message {
             Incoming::RegisterFunction {
-                id, description, request_format, response_format, metadata, ..
-            } => Self::Function { id, description, request_format, response_format, metadata },
+                id,
+                description,
+                request_format,
+                response_format,
+                metadata,
+                invocation,
+            } => Self::Function { id, description, request_format, response_format, metadata, invocation },
             Incoming::UnregisterFunction { id } => Self::NoFunction(id),
             Incoming::RegisterTriggerType {
                 id,
@@ -144,14 +149,17 @@ impl Session {
         let mut functions = Vec::new();
         for registration in batch {
             match registration {
-                Registration::Function { id, description, request_format, response_format, metadata } => {
-                    functions.extend(self.function(
-                        &id,
-                        description,
-                        request_format,
-                        response_format,
-                        metadata,
-                    ));
+                Registration::Function {
+                    id,
+                    description,
+                    request_format,
+                    response_format,
+                    metadata,
+                    invocation,
+                } => {
+                    let function = self.function(&id, description, metadata, invocation);
+                    functions
+                        .extend(function.map(|function| function.schema(request_format, response_format)));
                 }
                 other => {
                     self.register_functions(std::mem::take(&mut functions));
@@ -197,9 +205,8 @@ impl Session {
         self: &Arc<Self>,
         id: &str,
         description: Option<String>,
-        request_format: Option<Value>,
-        response_format: Option<Value>,
         metadata: Option<Value>,
+        invocation: Option<Value>,
     ) -> Option<Function> {
         if !self.granted.may_register_functions() {
             tracing::warn!(worker = %self.uuid, function = id, "the client may not register functions");
@@ -226,8 +233,11 @@ impl Session {
                 None => Err(CallError::new(ErrorCode::WorkerGone, "the worker has left").into()),
             })
         };
-        let mut function =
-            Function::json_text_async(&registered, handler).schema(request_format, response_format);
+        let mut function = match invocation {
+            // The client does not serve it: somebody else does, over HTTP.
+            Some(invocation) => outbound::function(&registered, invocation),
+            None => Function::json_text_async(&registered, handler),
+        };
         if let Some(description) = description {
             function = function.description(description);
         }

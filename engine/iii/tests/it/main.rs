@@ -7,7 +7,14 @@
 mod stage;
 
 #[cfg(test)]
+mod channels;
+#[cfg(test)]
 mod connections;
+#[cfg(test)]
+mod otel;
+
+#[cfg(test)]
+mod outbound;
 
 #[cfg(test)]
 mod calls;
