@@ -14,6 +14,7 @@ use crate::relay;
 use crate::shared::Shared;
 
 mod changes;
+mod ingest;
 mod memory;
 mod status;
 mod traces;
@@ -74,6 +75,7 @@ fn functions(shared: &Arc<Shared>) -> Vec<Function> {
         traces::clear_logs(shared),
         workers::register(shared),
         memory::list(shared),
+        ingest::ingest(shared),
     ]);
     functions
 }

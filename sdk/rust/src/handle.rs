@@ -52,6 +52,15 @@ impl Handle {
         self.route.targets.load().len()
     }
 
+    /// The worker that serves it, if only one does.
+    #[must_use]
+    pub fn sole_worker(&self) -> Option<ringway_protocol::WorkerId> {
+        match &self.route.targets.load()[..] {
+            [only] => Some(only.function.worker),
+            _ => None,
+        }
+    }
+
     /// Opens channels to every replica now, so that no call has to wait for one.
     ///
     /// # Errors
