@@ -23,6 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ringway-worker-cron", &["ringway", "ringway-protocol", "ringway-store", "ringway-worker-kit"]),
     ("ringway-worker-pubsub", &["ringway", "ringway-protocol", "ringway-store", "ringway-worker-kit"]),
     ("ringway-worker-blob", &["ringway", "ringway-store", "ringway-worker-kit"]),
+    ("ringway-worker-http", &["ringway", "ringway-store", "ringway-worker-kit"]),
     ("ringway-update-ops", &[]),
     ("ringway-worker-state", &["ringway", "ringway-store", "ringway-worker-kit", "ringway-update-ops"]),
     ("ringway-worker-stream", &["ringway", "ringway-store", "ringway-worker-kit", "ringway-update-ops"]),
@@ -47,6 +48,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ringway-worker-blob",
             "ringway-worker-configuration",
             "ringway-worker-cron",
+            "ringway-worker-http",
             "ringway-worker-pubsub",
             "ringway-worker-queue",
             "ringway-worker-state",
@@ -133,14 +135,16 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("memmap2", &[]),
     ("shared_memory", &["ringway-ipc"]),
     ("io-uring", &["ringway-ipc", "ringway-cli"]),
-    // No crate that users add brings a runtime; one store does, on a thread of its own.
-    ("tokio", &["ringway-store-nats"]),
+    // No crate that users add brings a runtime; one store does, on a thread of its own, and the front door.
+    ("tokio", &["ringway-store-nats", "ringway-worker-http"]),
     ("async-nats", &["ringway-store-nats"]),
-    ("hyper", &[]),
+    ("hyper", &["ringway-worker-http"]),
+    ("axum", &["ringway-worker-http"]),
+    ("ring", &["ringway-worker-http"]),
     ("tonic", &[]),
     ("mio", &["ringway-ipc", "ringway", "ringway-engine"]),
-    // What leaves the host leaves from one place.
-    ("ureq", &["ringway-telemetry"]),
+    // What leaves the host leaves from few places: spans, and the keys of tokens are fetched.
+    ("ureq", &["ringway-telemetry", "ringway-worker-http"]),
     ("prost", &["ringway-telemetry"]),
     ("opentelemetry-proto", &["ringway-telemetry"]),
     // What is kept is kept in one place.

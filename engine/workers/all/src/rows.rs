@@ -9,6 +9,7 @@ use ringway_store::Store;
 use ringway_worker_blob as blob;
 use ringway_worker_configuration as configuration;
 use ringway_worker_cron as cron;
+use ringway_worker_http as http;
 use ringway_worker_pubsub as pubsub;
 use ringway_worker_queue as queue;
 use ringway_worker_state as state;
@@ -61,6 +62,19 @@ pub(crate) fn rows() -> Vec<Row> {
         })
         .iii("iii-pubsub", &[III_ADAPTER])
         .fixed(),
+        // The last to start and the first to end: what it calls is there as long as it is.
+        Row::of::<http::Config, http::Http, _>("http", http::Http::start)
+            .iii(
+                "iii-http",
+                &[
+                    ("default_timeout", Some("timeout_ms")),
+                    ("concurrency_request_limit", Some("concurrency_max")),
+                    ("cors.allowed_origins", Some("origins")),
+                    ("cors.allowed_methods", Some("methods")),
+                ],
+            )
+            .checked(http::Config::check)
+            .fixed(),
     ]
 }
 

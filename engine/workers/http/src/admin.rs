@@ -48,7 +48,9 @@ pub(crate) async fn accept(listener: TcpListener, door: Arc<Door>, ending: Endin
 fn answer<B>(door: &Door, request: &Request<B>) -> Response<Body> {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     let (status, told) = match request.uri().path() {
-        _ if !reads => (StatusCode::METHOD_NOT_ALLOWED, json!({"status": "only GET and HEAD are asked here"})),
+        _ if !reads => {
+            (StatusCode::METHOD_NOT_ALLOWED, json!({"status": "only GET and HEAD are asked here"}))
+        }
         "/livez" => (StatusCode::OK, json!({"status": "live"})),
         "/readyz" => {
             let (attached, ending) = (door.worker.is_attached(), door.is_ending());

@@ -74,9 +74,9 @@ impl Guard {
                     query: query.clone(),
                 },
                 Scheme::Basic { users } => Check::Basic(Secrets::new(users)),
-                Scheme::Jwt { .. } => {
-                    Check::Jwt(Box::new(Jwt::new(scheme).map_err(|why| format!("the scheme `{name}`: {why}"))?))
-                }
+                Scheme::Jwt { .. } => Check::Jwt(Box::new(
+                    Jwt::new(scheme).map_err(|why| format!("the scheme `{name}`: {why}"))?,
+                )),
                 Scheme::Function { function_id, timeout_ms } => Check::Function {
                     handle: worker.handle(function_id),
                     timeout: Duration::from_millis(*timeout_ms),
@@ -92,7 +92,11 @@ impl Guard {
     ///
     /// # Errors
     /// None of them holds.
-    pub(crate) async fn identify(&self, wanted: &[String], asked: &Asked<'_>) -> Result<Identity, Box<Problem>> {
+    pub(crate) async fn identify(
+        &self,
+        wanted: &[String],
+        asked: &Asked<'_>,
+    ) -> Result<Identity, Box<Problem>> {
         let mut why: Option<&'static str> = None;
         for name in wanted {
             let Some(check) = self.checks.get(name) else { continue };

@@ -73,7 +73,10 @@ impl http_body::Body for Body {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.kind {
             Kind::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Kind::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
@@ -112,7 +115,8 @@ pub(crate) async fn read(body: Incoming, bytes_max: u64, patience: Duration) -> 
     let begun = Instant::now();
     loop {
         let until = begun + patience + Duration::from_secs(received / RATE_MIN);
-        let frame = tokio::time::timeout_at(until.into(), body.frame()).await.map_err(|_| too_slow(received))?;
+        let frame =
+            tokio::time::timeout_at(until.into(), body.frame()).await.map_err(|_| too_slow(received))?;
         let Some(frame) = frame else { break };
         let Ok(data) = frame.map_err(|error| cut_short(&error))?.into_data() else { continue };
         received += data.len() as u64;

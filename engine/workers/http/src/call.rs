@@ -17,7 +17,11 @@ pub(crate) fn message(worker: &Worker, text: &[u8]) -> Message {
 
 /// Calls and waits for the answer; dropped, it gives the call up. Where nobody serves the function yet, the engine is asked,
 /// on a thread that may wait.
-pub(crate) async fn call(handle: &Handle, message: &Message, options: &CallOptions) -> Result<Message, CallError> {
+pub(crate) async fn call(
+    handle: &Handle,
+    message: &Message,
+    options: &CallOptions,
+) -> Result<Message, CallError> {
     if handle.replicas() > 0 {
         return handle.call_async_with(message, options).await;
     }
@@ -26,7 +30,11 @@ pub(crate) async fn call(handle: &Handle, message: &Message, options: &CallOptio
 }
 
 /// Begins a call with streams.
-pub(crate) async fn stream(handle: &Handle, message: Message, options: CallOptions) -> Result<StreamCall, CallError> {
+pub(crate) async fn stream(
+    handle: &Handle,
+    message: Message,
+    options: CallOptions,
+) -> Result<StreamCall, CallError> {
     if handle.replicas() > 0 {
         return handle.stream(&message, &options);
     }

@@ -24,7 +24,6 @@ pub const ADMIN_PORT: u16 = 3110;
 /// The HTTP front door.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct Config {
     /// The address to listen at. One that others can reach needs `auth.default`, or `behind_proxy: true`. Default: 127.0.0.1.
     pub host: IpAddr,
@@ -177,13 +176,10 @@ pub enum RateBy {
 #[serde(deny_unknown_fields, default)]
 pub struct Cors {
     /// Origins such as `https://app.example`; `*` is every one, `https://*.example` those below. Default: `*`.
-    #[serde(alias = "allowed_origins")]
     pub origins: Vec<String>,
     /// Methods that may be used. Default: those that the path has.
-    #[serde(alias = "allowed_methods")]
     pub methods: Vec<String>,
     /// Headers that may be sent. Default: those that the browser asks for.
-    #[serde(alias = "allowed_headers")]
     pub headers: Vec<String>,
     /// Headers of answers that pages may read, beside those that every page may. Default: none.
     pub expose: Vec<String>,
@@ -359,7 +355,10 @@ impl Config {
         }
         for files in &self.static_files {
             if !files.path.starts_with('/') {
-                return wrong(format!("`static_files` has the path `{}`: it begins with a slash", files.path));
+                return wrong(format!(
+                    "`static_files` has the path `{}`: it begins with a slash",
+                    files.path
+                ));
             }
         }
         Ok(())
@@ -383,10 +382,13 @@ impl Config {
 impl Cors {
     pub(crate) fn check(&self) -> Result<(), String> {
         if self.credentials && self.origins.iter().any(|origin| origin == "*") {
-            return Err("`cors` has `credentials: true` and the origin `*`, which browsers refuse: name the origins"
-                .to_owned());
+            return Err(
+                "`cors` has `credentials: true` and the origin `*`, which browsers refuse: name the origins"
+                    .to_owned(),
+            );
         }
-        let token = |text: &&String| !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_*".contains(&byte));
+        let token =
+            |text: &&String| !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_*".contains(&byte));
         let names = self.methods.iter().chain(&self.headers).chain(&self.expose);
         match names.clone().find(token) {
             Some(odd) => Err(format!("`cors` names `{odd}`, which is no method or header")),

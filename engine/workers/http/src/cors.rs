@@ -123,7 +123,9 @@ impl Policy {
 
 /// Whether this is the question that a browser asks before a request.
 pub(crate) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
-    method == Method::OPTIONS && headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+    method == Method::OPTIONS
+        && headers.contains_key(ORIGIN)
+        && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 #[cfg(test)]
@@ -164,7 +166,8 @@ mod tests {
 
     #[test]
     fn a_preflight_is_answered_for_the_origin_that_asks() {
-        let answer = policy(&["https://app.example"], true).preflight(&asked("https://app.example"), &["GET", "PUT"]);
+        let answer =
+            policy(&["https://app.example"], true).preflight(&asked("https://app.example"), &["GET", "PUT"]);
         let header = |name: HeaderName| answer.headers().get(name).map(|value| value.to_str().unwrap());
         assert_eq!(answer.status(), 204);
         assert_eq!(header(ACCESS_CONTROL_ALLOW_ORIGIN), Some("https://app.example"));
@@ -173,7 +176,8 @@ mod tests {
         assert_eq!(header(ACCESS_CONTROL_ALLOW_HEADERS), Some("x-a, x-b"));
         assert_eq!(header(ACCESS_CONTROL_MAX_AGE), Some("600"));
         assert!(header(VARY).unwrap().contains("origin"));
-        let refused = policy(&["https://app.example"], true).preflight(&asked("https://evil.example"), &["GET"]);
+        let refused =
+            policy(&["https://app.example"], true).preflight(&asked("https://evil.example"), &["GET"]);
         assert!(!refused.headers().contains_key(ACCESS_CONTROL_ALLOW_ORIGIN));
         assert!(!refused.headers().contains_key(ACCESS_CONTROL_ALLOW_METHODS));
     }
@@ -182,7 +186,10 @@ mod tests {
     fn an_answer_says_who_may_read_it() {
         let mut answer = HeaderMap::new();
         assert!(policy(&["*"], false).mark(&asked("https://any.example"), &mut answer));
-        assert_eq!((answer[ACCESS_CONTROL_ALLOW_ORIGIN].as_bytes(), answer.contains_key(VARY)), (&b"*"[..], false));
+        assert_eq!(
+            (answer[ACCESS_CONTROL_ALLOW_ORIGIN].as_bytes(), answer.contains_key(VARY)),
+            (&b"*"[..], false)
+        );
         assert_eq!(answer[ACCESS_CONTROL_EXPOSE_HEADERS], "x-own");
         // A cache must not give one origin's answer to another.
         let mut answer = HeaderMap::new();

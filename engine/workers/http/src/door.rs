@@ -79,7 +79,8 @@ impl Named {
 
 impl Door {
     pub(crate) fn new(config: Config, worker: Worker, ledger: Ledger, clock: Clock) -> Result<Self, String> {
-        let trusted = config.trusted_proxies.iter().map(|text| Network::parse(text)).collect::<Result<_, _>>()?;
+        let trusted =
+            config.trusted_proxies.iter().map(|text| Network::parse(text)).collect::<Result<_, _>>()?;
         let mut middleware = config.middleware.clone();
         middleware.sort_by_key(|middleware| middleware.priority);
         let of = |phase: Phase| {
@@ -121,7 +122,11 @@ impl Door {
     }
 
     /// Answers a request, whatever comes of it.
-    pub(crate) async fn answer(self: Arc<Self>, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
+    pub(crate) async fn answer(
+        self: Arc<Self>,
+        peer: Arc<Peer>,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let mut named = Named { request_id: request_id(&parts), trace: None };
         let Some(pass) = self.gate.enter() else {
@@ -130,7 +135,9 @@ impl Door {
             return self.refuse(&parts, None, &named, &problem);
         };
         let client = self.client(&peer, &parts);
-        if let Err(problem) = exchange::ask_limit(self.limiter.as_ref(), self.config.rate.as_ref(), &self, client, None) {
+        if let Err(problem) =
+            exchange::ask_limit(self.limiter.as_ref(), self.config.rate.as_ref(), &self, client, None)
+        {
             return self.refuse(&parts, None, &named, &problem);
         }
         let mount = self.mounts.load().iter().find(|mount| mount.holds(parts.uri.path())).cloned();

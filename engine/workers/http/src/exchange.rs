@@ -56,7 +56,9 @@ pub(crate) fn ask_limit(
     let address = || Asker::Address(proxy::counted(client));
     let asker = match rate.by {
         RateBy::Client => address(),
-        RateBy::Subject => identity.map_or_else(address, |who| Asker::Subject(format!("{} {}", who.scheme, who.subject))),
+        RateBy::Subject => {
+            identity.map_or_else(address, |who| Asker::Subject(format!("{} {}", who.scheme, who.subject)))
+        }
         RateBy::Everybody => Asker::Everybody,
     };
     limiter.ask(asker, door.now_ns()).map_err(|wait| {
@@ -93,7 +95,9 @@ impl Exchange<'_> {
         }
         let mut context = Map::new();
         if !self.door.before.is_empty()
-            && let Some(answer) = Box::pin(middleware::before(&self.door.before, self, &asked, identity.as_ref(), &mut context)).await?
+            && let Some(answer) =
+                Box::pin(middleware::before(&self.door.before, self, &asked, identity.as_ref(), &mut context))
+                    .await?
         {
             return Ok(answer.into_response());
         }
@@ -154,14 +158,21 @@ impl Exchange<'_> {
         };
         if let Some(webhook) = &route.webhook {
             let now = self.door.clock.now_ms() / 1000;
-            webhook.verify(asked.headers, &whole, now).map_err(|why| Problem::new(Code::SignatureInvalid, why))?;
+            webhook
+                .verify(asked.headers, &whole, now)
+                .map_err(|why| Problem::new(Code::SignatureInvalid, why))?;
         }
-        let content = if as_it_comes { Content::Nothing } else { request::read(route.config.body, kind, &whole).await? };
+        let content = if as_it_comes {
+            Content::Nothing
+        } else {
+            request::read(route.config.body, kind, &whole).await?
+        };
         if !matches!(route.condition, Condition::Always) {
             self.ask_condition(asked, &content, identity, &context).await?;
         }
         if !route.before.is_empty()
-            && let Some(answer) = Box::pin(middleware::before(&route.before, self, asked, identity, &mut context)).await?
+            && let Some(answer) =
+                Box::pin(middleware::before(&route.before, self, asked, identity, &mut context)).await?
         {
             return Ok(answer.into_response());
         }
@@ -196,7 +207,9 @@ impl Exchange<'_> {
         }
         let known = kind.is_some_and(|kind| {
             let kind = kind.to_ascii_lowercase();
-            kind.contains("json") || kind.starts_with("application/x-www-form-urlencoded") || kind.starts_with("text/")
+            kind.contains("json")
+                || kind.starts_with("application/x-www-form-urlencoded")
+                || kind.starts_with("text/")
         });
         match config.body {
             BodyMode::Stream => true,
@@ -247,14 +260,17 @@ impl Exchange<'_> {
         context: &Map<String, Value>,
     ) -> Result<(), Box<Problem>> {
         let text = asked.object(content, identity, context)?;
-        let payload: Value = serde_json::from_slice(&text)
-            .map_err(|error| Problem::new(Code::InvalidBody, format!("the request cannot be read: {error}")))?;
+        let payload: Value = serde_json::from_slice(&text).map_err(|error| {
+            Problem::new(Code::InvalidBody, format!("the request cannot be read: {error}"))
+        })?;
         let asking = self.route.condition.holds_async(&self.door.worker, &payload);
         let asked = tokio::time::timeout(self.route.timeout, asking).await;
         match asked {
             Ok(Ok(true)) => Ok(()),
-            Ok(Ok(false)) => Err(Problem::new(Code::ConditionNotMet, "the condition of this route does not hold")
-                .with("skipped", Value::Bool(true))),
+            Ok(Ok(false)) => {
+                Err(Problem::new(Code::ConditionNotMet, "the condition of this route does not hold")
+                    .with("skipped", Value::Bool(true)))
+            }
             Ok(Err(error)) => {
                 tracing::warn!(target: "ringway", function = self.route.function_id, %error, "a condition failed");
                 Err(Problem::new(Code::ConditionFailed, "what happened is in the log"))

@@ -96,11 +96,13 @@ fn is_known(asked: &HeaderMap, answer: &HeaderMap) -> bool {
 fn may_be_compressed(response: &Response<Body>) -> bool {
     let headers = response.headers();
     let unchanged = headers.get(CACHE_CONTROL).and_then(|value| value.to_str().ok());
-    if headers.contains_key(CONTENT_ENCODING) || unchanged.is_some_and(|value| value.contains("no-transform")) {
+    if headers.contains_key(CONTENT_ENCODING) || unchanged.is_some_and(|value| value.contains("no-transform"))
+    {
         return false;
     }
     let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let compact = ["image/", "video/", "audio/", "font/", "application/zip", "application/gzip", "application/pdf"];
+    let compact =
+        ["image/", "video/", "audio/", "font/", "application/zip", "application/gzip", "application/pdf"];
     // Events are sent one by one; a compressor would hold them back.
     let is_text_image = kind.starts_with("image/svg");
     (is_text_image || !compact.iter().any(|compact| kind.starts_with(compact)))
@@ -120,7 +122,8 @@ async fn compress(parts: &Parts, response: Response<Body>) -> Response<Body> {
         let response = held.take().unwrap_or_else(|| Response::new(Body::empty()));
         std::future::ready(Ok::<_, std::convert::Infallible>(response))
     });
-    match Compression::new(service).compress_when(SizeAbove::new(COMPRESSED_BYTES_MIN)).oneshot(request).await {
+    match Compression::new(service).compress_when(SizeAbove::new(COMPRESSED_BYTES_MIN)).oneshot(request).await
+    {
         Ok(response) => response.map(Body::streamed),
         Err(never) => match never {},
     }

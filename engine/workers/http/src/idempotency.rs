@@ -80,7 +80,8 @@ impl Ledger {
         let ended = tokio::task::spawn_blocking(move || work(&*store)).await;
         let failed = |error: &dyn std::fmt::Display| {
             tracing::error!(target: "ringway", %error, "what is remembered of requests cannot be read or written");
-            Problem::new(Code::Overloaded, "requests cannot be remembered at the moment").retry_after(Duration::from_secs(1))
+            Problem::new(Code::Overloaded, "requests cannot be remembered at the moment")
+                .retry_after(Duration::from_secs(1))
         };
         ended.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
     }
@@ -110,9 +111,11 @@ impl Ledger {
             None => batch.expect_absent(RECORDS, &held.key),
             Some(revision) => batch.expect_revision(RECORDS, &held.key, revision),
         };
-        let batch = batch
-            .put(RECORDS, &held.key, record)
-            .put(ENDS, &names::expiry_key(held.until_ms, &held.key), &names::MARK[..]);
+        let batch = batch.put(RECORDS, &held.key, record).put(
+            ENDS,
+            &names::expiry_key(held.until_ms, &held.key),
+            &names::MARK[..],
+        );
         self.waiting(move |store| match store.commit(batch, Durability::Durable) {
             Ok(_) => Ok(true),
             Err(StoreError::Precondition { .. }) => Ok(false),
@@ -122,12 +125,15 @@ impl Ledger {
     }
 
     async fn end(&self, held: &Held, answer: &Answer) -> Result<(), Box<Problem>> {
-        let batch = Batch::new().put(RECORDS, &held.key, Record::ended(&held.fingerprint, held.until_ms, answer));
+        let batch =
+            Batch::new().put(RECORDS, &held.key, Record::ended(&held.fingerprint, held.until_ms, answer));
         self.waiting(move |store| store.commit(batch, Durability::Durable).map(|_| ())).await
     }
 
     async fn forget(&self, held: &Held) -> Result<(), Box<Problem>> {
-        let batch = Batch::new().delete(RECORDS, &held.key).delete(ENDS, &names::expiry_key(held.until_ms, &held.key));
+        let batch = Batch::new()
+            .delete(RECORDS, &held.key)
+            .delete(ENDS, &names::expiry_key(held.until_ms, &held.key));
         self.waiting(move |store| store.commit(batch, Durability::Durable).map(|_| ())).await
     }
 
@@ -144,7 +150,9 @@ impl Ledger {
                 let Some((_, key)) = names::split_expiry(&entry.key) else { continue };
                 let found = store.get(RECORDS, key)?;
                 // It may have been used again since, for longer.
-                if found.is_some_and(|found| Record::read(&found.bytes).is_none_or(|record| record.until_ms <= now_ms)) {
+                if found.is_some_and(|found| {
+                    Record::read(&found.bytes).is_none_or(|record| record.until_ms <= now_ms)
+                }) {
                     batch = batch.delete(RECORDS, key);
                 }
             }
@@ -177,7 +185,9 @@ pub(crate) async fn once(
         return Answer::of(reply.map_err(|error| exchange.failed(&error))?);
     };
     let held = place(exchange, settings, identity, body, &key, ledger.clock.now_ms());
-    let lease_ms = ledger.clock.now_ms() + u64::try_from(exchange.route.timeout.as_millis()).unwrap_or(u64::MAX / 2) + LEASE_MS;
+    let lease_ms = ledger.clock.now_ms()
+        + u64::try_from(exchange.route.timeout.as_millis()).unwrap_or(u64::MAX / 2)
+        + LEASE_MS;
     // Whoever is overtaken between looking and writing looks again.
     loop {
         let (known, revision) = ledger.look(&held).await?;

@@ -61,6 +61,9 @@ mod admin;
 
 mod trigger;
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -145,9 +148,15 @@ impl Http {
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub fn start_with(address: &str, store: Arc<dyn Store>, config: Config, clock: Clock) -> Result<Self, StartError> {
+    pub fn start_with(
+        address: &str,
+        store: Arc<dyn Store>,
+        config: Config,
+        clock: Clock,
+    ) -> Result<Self, StartError> {
         config.check()?;
-        let certificates = config.tls.as_ref().map(Certificates::read).transpose().map_err(StartError::Tls)?;
+        let certificates =
+            config.tls.as_ref().map(Certificates::read).transpose().map_err(StartError::Tls)?;
         let certificates = certificates.map(Arc::new);
         let runtime = Builder::new_multi_thread()
             .worker_threads(config.threads())
@@ -235,7 +244,8 @@ impl Http {
     pub fn mount(&self, path: &str, router: Router) {
         let mount = Mount::new(path, router);
         self.door.mounts.rcu(|mounts| {
-            let mut mounts: Vec<Mount> = mounts.iter().filter(|other| other.prefix != mount.prefix).cloned().collect();
+            let mut mounts: Vec<Mount> =
+                mounts.iter().filter(|other| other.prefix != mount.prefix).cloned().collect();
             mounts.push(mount.clone());
             mounts.sort_by_key(|mount| std::cmp::Reverse(mount.prefix.len()));
             mounts

@@ -82,8 +82,13 @@ async fn document(door: &Door) -> Value {
             }},
         },
     });
-    let schemes: Map<String, Value> =
-        door.config.auth.schemes.iter().filter_map(|(name, scheme)| Some((name.clone(), security(scheme)?))).collect();
+    let schemes: Map<String, Value> = door
+        .config
+        .auth
+        .schemes
+        .iter()
+        .filter_map(|(name, scheme)| Some((name.clone(), security(scheme)?)))
+        .collect();
     if !schemes.is_empty() {
         document["components"]["securitySchemes"] = Value::Object(schemes);
     }
@@ -123,7 +128,8 @@ fn operation(door: &Door, route: &Arc<Route>, method: Method, function: &Value) 
         operation["requestBody"] = json!({"content": {"application/json": {"schema": schema}}});
     }
     if !route.auth.is_empty() {
-        let wanted = route.auth.iter().filter(|name| door.config.auth.schemes.get(*name).and_then(security).is_some());
+        let wanted =
+            route.auth.iter().filter(|name| door.config.auth.schemes.get(*name).and_then(security).is_some());
         operation["security"] = wanted.map(|name| json!({name.as_str(): []})).collect();
     }
     operation
@@ -136,9 +142,12 @@ fn parameters(route: &Route) -> Vec<Value> {
             Some(json!({"name": name, "in": "path", "required": true, "schema": {"type": "string", "minLength": 1}}))
         }
     });
-    let of_query = route.config.openapi.query.iter().map(|(name, schema)| {
-        json!({"name": name, "in": "query", "required": false, "schema": schema})
-    });
+    let of_query = route
+        .config
+        .openapi
+        .query
+        .iter()
+        .map(|(name, schema)| json!({"name": name, "in": "query", "required": false, "schema": schema}));
     let key = route.config.idempotency.as_ref().map(|settings| {
         json!({"name": "Idempotency-Key", "in": "header", "required": settings.required,
             "schema": {"type": "string", "minLength": 1, "maxLength": 255}})

@@ -149,7 +149,9 @@ impl Problem {
             ErrorCode::InvalidRequest => Code::InvalidRequest,
             ErrorCode::UnsupportedEncoding => Code::UnsupportedMediaType,
             ErrorCode::PayloadTooLarge => Code::PayloadTooLarge,
-            ErrorCode::EngineUnavailable | ErrorCode::Draining | ErrorCode::StaleHandle => Code::FunctionUnavailable,
+            ErrorCode::EngineUnavailable | ErrorCode::Draining | ErrorCode::StaleHandle => {
+                Code::FunctionUnavailable
+            }
             ErrorCode::HandlerError => Code::HandlerError,
             ErrorCode::HandlerPanicked => Code::HandlerPanicked,
             _ => Code::Internal,
@@ -251,7 +253,11 @@ mod tests {
     fn every_code_has_a_page() {
         let page = include_str!("../../../../docs/http.md");
         for code in Code::ALL {
-            assert!(page.contains(&format!("| `{}` | {} |", code.as_str(), code.status())), "{}", code.as_str());
+            assert!(
+                page.contains(&format!("| `{}` | {} |", code.as_str(), code.status())),
+                "{}",
+                code.as_str()
+            );
         }
     }
 

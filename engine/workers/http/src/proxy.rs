@@ -68,7 +68,9 @@ pub(crate) fn client<'a>(
 
 /// Reads an address, with or without a port and brackets.
 fn read(text: &str) -> Option<IpAddr> {
-    let bare = text.parse::<IpAddr>().or_else(|_| text.parse().map(|with_port: std::net::SocketAddr| with_port.ip()));
+    let bare = text
+        .parse::<IpAddr>()
+        .or_else(|_| text.parse().map(|with_port: std::net::SocketAddr| with_port.ip()));
     bare.ok().or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse().ok())
 }
 
@@ -89,7 +91,8 @@ mod tests {
 
     #[test]
     fn a_network_holds_its_addresses() {
-        let holds = |network: &str, address: &str| Network::parse(network).unwrap().holds(address.parse().unwrap());
+        let holds =
+            |network: &str, address: &str| Network::parse(network).unwrap().holds(address.parse().unwrap());
         assert!(holds("10.0.0.0/8", "10.255.0.1") && !holds("10.0.0.0/8", "11.0.0.1"));
         assert!(holds("10.1.2.3", "10.1.2.3") && !holds("10.1.2.3", "10.1.2.4"));
         assert!(holds("10.0.0.0/8", "::ffff:10.0.0.1") && holds("fd00::/8", "fd12::1"));

@@ -58,11 +58,7 @@ impl Text {
     /// A text as JSON writes it.
     pub(crate) fn text(&mut self, text: &str) -> &mut Self {
         let plain = |byte: u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
-        if text.bytes().all(plain) {
-            self.raw("\"").raw(text).raw("\"")
-        } else {
-            self.value(&text)
-        }
+        if text.bytes().all(plain) { self.raw("\"").raw(text).raw("\"") } else { self.value(&text) }
     }
 
     pub(crate) fn value<T: serde::Serialize + ?Sized>(&mut self, value: &T) -> &mut Self {
@@ -149,7 +145,8 @@ fn write_headers(text: &mut Text, headers: &HeaderMap) {
         text.raw(if at == 0 { "\"" } else { ",\"" }).raw(name.as_str()).raw("\":");
         let mut values = headers.get_all(name).iter();
         let (first, second) = (values.next(), values.next());
-        let readable = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let readable =
+            |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         match (first, second) {
             (Some(value), None) => match std::str::from_utf8(value.as_bytes()) {
                 Ok(value) => text.text(value),

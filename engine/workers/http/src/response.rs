@@ -7,7 +7,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, CONNECTION, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use hyper::{HeaderMap, Response, StatusCode};
 use ringway::{Encoding, Message};
 use serde::de::{MapAccess, Visitor};
@@ -98,7 +98,8 @@ impl Answer {
         match reply.encoding() {
             Encoding::None => Ok(Self::empty(StatusCode::NO_CONTENT)),
             Encoding::Json => {
-                let attached = reply.attachments().first().map(|first| Bytes::copy_from_slice(first.payload()));
+                let attached =
+                    reply.attachments().first().map(|first| Bytes::copy_from_slice(first.payload()));
                 Self::of_json(kept(reply), attached)
             }
             _ => {
@@ -120,8 +121,8 @@ impl Answer {
         let shaped = match first {
             None => return Ok(Self::empty(StatusCode::NO_CONTENT)),
             Some(b'{') => {
-                let read: Shaped<'_> =
-                    serde_json::from_slice(&text).map_err(|error| wrong(format!("it is no JSON: {error}")))?;
+                let read: Shaped<'_> = serde_json::from_slice(&text)
+                    .map_err(|error| wrong(format!("it is no JSON: {error}")))?;
                 read.is_answer().then_some(read)
             }
             Some(b'n') => return Ok(Self::empty(StatusCode::NO_CONTENT)),
@@ -195,7 +196,11 @@ impl Answer {
 
 /// Bytes of a message, copied where that is cheaper than to keep it.
 fn kept(message: Message) -> Bytes {
-    if message.body().len() <= 4096 { Bytes::copy_from_slice(message.body()) } else { Bytes::from_owner(Kept(message)) }
+    if message.body().len() <= 4096 {
+        Bytes::copy_from_slice(message.body())
+    } else {
+        Bytes::from_owner(Kept(message))
+    }
 }
 
 fn is_json(value: &HeaderValue) -> bool {
@@ -234,7 +239,12 @@ pub(crate) fn read_headers(text: &str) -> Result<HeaderMap, Box<Problem>> {
                     Value::String(value) => add(&name, &value)?,
                     Value::Array(values) => {
                         for value in &values {
-                            add(&name, value.as_str().ok_or_else(|| wrong(format!("its header `{name}` is no text")))?)?;
+                            add(
+                                &name,
+                                value
+                                    .as_str()
+                                    .ok_or_else(|| wrong(format!("its header `{name}` is no text")))?,
+                            )?;
                         }
                     }
                     Value::Number(number) => add(&name, &number.to_string())?,
@@ -247,7 +257,8 @@ pub(crate) fn read_headers(text: &str) -> Result<HeaderMap, Box<Problem>> {
         Value::Array(lines) => {
             for line in &lines {
                 let parts = line.as_str().and_then(|line| line.split_once(':'));
-                let (name, value) = parts.ok_or_else(|| wrong(format!("its header {line} is no line `Name: value`")))?;
+                let (name, value) =
+                    parts.ok_or_else(|| wrong(format!("its header {line} is no line `Name: value`")))?;
                 add(name, value)?;
             }
         }
@@ -274,7 +285,9 @@ mod tests {
 
     #[test]
     fn answers_are_sent_as_iii_sends_them() {
-        let own = |kind: &str, body: &str| format!(r#"{{"status_code":200,"headers":{{"Content-Type":"{kind}"}},"body":{body}}}"#);
+        let own = |kind: &str, body: &str| {
+            format!(r#"{{"status_code":200,"headers":{{"Content-Type":"{kind}"}},"body":{body}}}"#)
+        };
         for (text, status, kind, body) in [
             (r#"{"status_code":201,"body":{"id":7}}"#.to_owned(), 201, "application/json", r#"{"id":7}"#),
             (r#"{"body": "a"}"#.to_owned(), 200, "application/json", "\"a\""),
@@ -284,8 +297,19 @@ mod tests {
             (own("text/csv", "[1]"), 200, "text/csv", "[1]"),
             (own("application/json", r#""{}""#), 200, "application/json", "{}"),
             (r#"{"status_code":204,"body":{"a":1}}"#.to_owned(), 204, "", ""),
-            (r#"{"headers":["A: b","Content-Type: text/plain"],"body":"x"}"#.to_owned(), 200, "text/plain", "x"),
-            (r#"{"status_code":200,"body_base64":"iQ==","headers":{"content-type":"text/x"}}"#.replace("iQ==", "YQ=="), 200, "text/x", "a"),
+            (
+                r#"{"headers":["A: b","Content-Type: text/plain"],"body":"x"}"#.to_owned(),
+                200,
+                "text/plain",
+                "x",
+            ),
+            (
+                r#"{"status_code":200,"body_base64":"iQ==","headers":{"content-type":"text/x"}}"#
+                    .replace("iQ==", "YQ=="),
+                200,
+                "text/x",
+                "a",
+            ),
         ] {
             assert_eq!(shown(&text), (status, kind.to_owned(), body.to_owned()), "{text}");
         }
@@ -294,7 +318,16 @@ mod tests {
     #[test]
     fn any_other_value_is_the_body() {
         let json = "application/json";
-        for text in ["\"hello\"", "[1,2]", "7", "true", r#"{"id":7}"#, "{}", r#"{"body":1,"id":7}"#, r#"{"headers":7,"x":1}"#] {
+        for text in [
+            "\"hello\"",
+            "[1,2]",
+            "7",
+            "true",
+            r#"{"id":7}"#,
+            "{}",
+            r#"{"body":1,"id":7}"#,
+            r#"{"headers":7,"x":1}"#,
+        ] {
             assert_eq!(shown(text), (200, json.to_owned(), text.to_owned()));
         }
         assert_eq!(shown("null"), (204, String::new(), String::new()));

@@ -74,7 +74,8 @@ impl Route {
         let before = handles(&bound.config.middleware_function_ids);
         let after = handles(&bound.config.after_function_ids);
         let condition = Condition::of(&spec.config)?;
-        let webhook = bound.config.webhook.as_ref().map(crate::webhook::Webhook::checker).transpose().map_err(wrong)?;
+        let webhook =
+            bound.config.webhook.as_ref().map(crate::webhook::Webhook::checker).transpose().map_err(wrong)?;
         let own_cors = bound.config.cors.as_ref().map(|config| Arc::new(cors::Policy::new(config)));
         let mut route = Self::unserved(&spec.id, &function, bound);
         let config = &route.config;

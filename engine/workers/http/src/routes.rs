@@ -138,11 +138,18 @@ impl Trees {
         *tree = tree.with(pattern, route);
     }
 
-    fn at<'p>(&self, method: Method, path: &'p str, slash_ignored: bool) -> Option<(Arc<Route>, Vec<&'p str>)> {
+    fn at<'p>(
+        &self,
+        method: Method,
+        path: &'p str,
+        slash_ignored: bool,
+    ) -> Option<(Arc<Route>, Vec<&'p str>)> {
         let tree = &self.by_method[method.index()];
         let found = tree.find(path);
         let found = match found {
-            None if slash_ignored && path.len() > 1 => path.strip_suffix('/').and_then(|path| tree.find(path)),
+            None if slash_ignored && path.len() > 1 => {
+                path.strip_suffix('/').and_then(|path| tree.find(path))
+            }
             found => found,
         };
         if let Some(found) = found {

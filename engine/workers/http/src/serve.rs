@@ -35,7 +35,12 @@ pub(crate) struct Ending {
 }
 
 /// Accepts connections until it is told to end.
-pub(crate) async fn accept(listener: TcpListener, door: Arc<Door>, tls: Option<Arc<Certificates>>, mut ending: Ending) {
+pub(crate) async fn accept(
+    listener: TcpListener,
+    door: Arc<Door>,
+    tls: Option<Arc<Certificates>>,
+    mut ending: Ending,
+) {
     let builder = Arc::new(builder(&door.config));
     let room = Arc::new(Semaphore::new(door.config.connections_max));
     loop {
@@ -52,7 +57,8 @@ pub(crate) async fn accept(listener: TcpListener, door: Arc<Door>, tls: Option<A
                 continue;
             }
         };
-        let connection = connection(stream, address, Arc::clone(&door), tls.clone(), Arc::clone(&builder), ending.clone());
+        let connection =
+            connection(stream, address, Arc::clone(&door), tls.clone(), Arc::clone(&builder), ending.clone());
         tokio::spawn(async move {
             connection.await;
             drop(place);
@@ -102,8 +108,13 @@ async fn connection(
     }
 }
 
-async fn serve<S>(stream: S, peer: Peer, door: Arc<Door>, builder: Arc<Builder<TokioExecutor>>, mut ending: Ending)
-where
+async fn serve<S>(
+    stream: S,
+    peer: Peer,
+    door: Arc<Door>,
+    builder: Arc<Builder<TokioExecutor>>,
+    mut ending: Ending,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let activity = Arc::new(Activity::new());
@@ -121,7 +132,8 @@ where
             Ok::<_, std::convert::Infallible>(response)
         }
     });
-    let mut connection = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(patient), service));
+    let mut connection =
+        std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(patient), service));
     let mut told = false;
     loop {
         tokio::select! {

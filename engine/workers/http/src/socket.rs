@@ -74,7 +74,9 @@ fn may_open(headers: &HeaderMap, parts: &Parts, allowed: impl Fn(&str) -> bool) 
     let Some(origin) = headers.get(ORIGIN) else { return true };
     let Ok(origin) = origin.to_str() else { return false };
     let host = text(headers, HOST).or_else(|| parts.uri.authority().map(|authority| authority.as_str()));
-    let same = origin.split_once("://").is_some_and(|(_, of_page)| host.is_some_and(|host| host.eq_ignore_ascii_case(of_page)));
+    let same = origin
+        .split_once("://")
+        .is_some_and(|(_, of_page)| host.is_some_and(|host| host.eq_ignore_ascii_case(of_page)));
     same || allowed(origin)
 }
 
@@ -102,7 +104,9 @@ pub(crate) fn answer(
     answered.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     answered.insert(UPGRADE, HeaderValue::from_static("websocket"));
     answered.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    let offered: Vec<&str> = text(headers, SEC_WEBSOCKET_PROTOCOL).map(|line| line.split(',').map(str::trim).collect()).unwrap_or_default();
+    let offered: Vec<&str> = text(headers, SEC_WEBSOCKET_PROTOCOL)
+        .map(|line| line.split(',').map(str::trim).collect())
+        .unwrap_or_default();
     if let Some(protocol) = settings.protocols.iter().find(|protocol| offered.contains(&protocol.as_str()))
         && let Ok(value) = HeaderValue::from_str(protocol)
     {
@@ -118,7 +122,8 @@ pub(crate) fn answer(
     };
     tokio::spawn(async move {
         let Ok(upgraded) = upgrade.await else { return };
-        let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+        let socket =
+            WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
         served.run(socket, writer, reader, pending).await;
     });
     Ok(response)
@@ -240,8 +245,12 @@ async fn receive(
             Ok(Sent::Binary(bytes)) => Message::bytes(&bytes),
             Ok(Sent::Close(_)) => return Left::Closed,
             Ok(Sent::Ping(_) | Sent::Pong(_) | Sent::Frame(_)) => continue,
-            Err(tungstenite::Error::Capacity(_)) => return Left::Refused(CloseCode::Size, "the message is too long"),
-            Err(tungstenite::Error::Protocol(_)) => return Left::Refused(CloseCode::Protocol, "this is no WebSocket"),
+            Err(tungstenite::Error::Capacity(_)) => {
+                return Left::Refused(CloseCode::Size, "the message is too long");
+            }
+            Err(tungstenite::Error::Protocol(_)) => {
+                return Left::Refused(CloseCode::Protocol, "this is no WebSocket");
+            }
             Err(tungstenite::Error::Utf8(_)) => return Left::Refused(CloseCode::Invalid, "a text is UTF-8"),
             Err(_) => return Left::Gone,
         };

@@ -125,13 +125,17 @@ pub(crate) async fn answer(
     let until = tokio::time::Instant::now() + exchange.route.timeout;
     let first = loop {
         let next = tokio::time::timeout_at(until, going.next()).await;
-        let next = next.map_err(|_| Problem::new(Code::Timeout, "there was no answer in the time that this route has"))?;
+        let next = next.map_err(|_| {
+            Problem::new(Code::Timeout, "there was no answer in the time that this route has")
+        })?;
         let Some(item) = next.map_err(|ended| ended.problem(exchange))? else { break None };
         match control(&item) {
             Some(Control::SetStatus { status_code }) => {
                 status = Some(response::status(&status_code.to_string())?);
             }
-            Some(Control::SetHeaders { headers: given }) => headers.extend(response::read_headers(given.get())?),
+            Some(Control::SetHeaders { headers: given }) => {
+                headers.extend(response::read_headers(given.get())?)
+            }
             None => break Some(item),
         }
     };
@@ -158,7 +162,8 @@ async fn whole(
 ) -> Result<Response<Body>, Box<Problem>> {
     let Going { pending, pump, reader } = going;
     let reply = tokio::time::timeout_at(until, pending).await;
-    let reply = reply.map_err(|_| Problem::new(Code::Timeout, "there was no answer in the time that this route has"))?;
+    let reply = reply
+        .map_err(|_| Problem::new(Code::Timeout, "there was no answer in the time that this route has"))?;
     // Until here both were needed: dropped, they would have ended the call.
     drop((pump, reader));
     let set = status.is_some() || !headers.is_empty();
@@ -176,7 +181,8 @@ async fn whole(
 
 fn control(item: &Message) -> Option<Control<'_>> {
     // Most items are no such; what does not begin so need not be parsed.
-    let likely = item.encoding() == Encoding::Json && item.body().windows(6).any(|bytes| bytes == b"\"set_s" || bytes == b"\"set_h");
+    let likely = item.encoding() == Encoding::Json
+        && item.body().windows(6).any(|bytes| bytes == b"\"set_s" || bytes == b"\"set_h");
     if likely { serde_json::from_slice(item.body()).ok() } else { None }
 }
 
@@ -192,10 +198,14 @@ fn respond(
         let (mut going, first) = state?;
         let next = match first {
             Some(first) => Ok(Some(first)),
-            None if framing == Framing::Events => match tokio::time::timeout(KEEP_ALIVE, going.next()).await {
-                Ok(next) => next,
-                Err(_) => return Some((Ok(Frame::data(Bytes::from_static(b":\n\n"))), Some((going, None)))),
-            },
+            None if framing == Framing::Events => {
+                match tokio::time::timeout(KEEP_ALIVE, going.next()).await {
+                    Ok(next) => next,
+                    Err(_) => {
+                        return Some((Ok(Frame::data(Bytes::from_static(b":\n\n"))), Some((going, None))));
+                    }
+                }
+            }
             None => going.next().await,
         };
         match next {
@@ -233,7 +243,8 @@ async fn ended(going: Going, framing: Framing) -> Option<Sent> {
         Ok(reply) => {
             let text = reply.body();
             let says = reply.encoding() == Encoding::Json && !text.is_empty() && text != b"null";
-            (says && framing == Framing::Events).then(|| Ok(Frame::data(sse::event(Some("result"), None, text))))
+            (says && framing == Framing::Events)
+                .then(|| Ok(Frame::data(sse::event(Some("result"), None, text))))
         }
         Err(error) => Some(broken(Ended::Call(error), framing)),
     }
@@ -246,7 +257,14 @@ fn broken(ended: Ended, framing: Framing) -> Sent {
         Ended::Body(problem) => (problem.code.as_str().to_owned(), problem.detail.to_string()),
         Ended::Call(error) => {
             let own = error.user_code.clone().unwrap_or_else(|| error.code.to_string());
-            (own, if error.user_code.is_some() { error.message.clone() } else { "what happened is in the trace".to_owned() })
+            (
+                own,
+                if error.user_code.is_some() {
+                    error.message.clone()
+                } else {
+                    "what happened is in the trace".to_owned()
+                },
+            )
         }
     };
     tracing::warn!(target: "ringway", code, ?ended, "a stream broke off");
@@ -263,7 +281,9 @@ fn framed(item: &Message, framing: Framing) -> Bytes {
         Framing::Lines if item.encoding() == Encoding::Json => {
             let mut line = Vec::with_capacity(item.body().len() + 1);
             // A line break between values would be read as the end of one.
-            line.extend(item.body().iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
+            line.extend(
+                item.body().iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }),
+            );
             line.push(b'\n');
             Bytes::from(line)
         }

@@ -104,7 +104,11 @@ fn read(settings: &Tls) -> Result<ServerConfig, String> {
     };
     let chain = certificates(&settings.certificate)?;
     let mut config = builder.with_single_cert(chain, key).map_err(|error| {
-        format!("{} and {} do not go together: {error}", settings.certificate.display(), settings.key.display())
+        format!(
+            "{} and {} do not go together: {error}",
+            settings.certificate.display(),
+            settings.key.display()
+        )
     })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)

@@ -75,5 +75,9 @@ pub(crate) fn functions(door: &Arc<Door>, address: SocketAddr) -> Vec<Function> 
         };
         Ok(Listed { address: address.to_string(), routes: door.routes.all().iter().map(view).collect() })
     };
-    vec![Function::json("http::routes", list).pooled().description("Where HTTP is served, and every route that is bound")]
+    vec![
+        Function::json("http::routes", list)
+            .pooled()
+            .description("Where HTTP is served, and every route that is bound"),
+    ]
 }

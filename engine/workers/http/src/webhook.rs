@@ -115,11 +115,20 @@ impl Checker {
     ///
     /// # Errors
     /// Why it does not hold, without what would help to make one that does.
-    pub(crate) fn verify(&self, headers: &impl Headers, body: &[u8], now_seconds: u64) -> Result<(), &'static str> {
+    pub(crate) fn verify(
+        &self,
+        headers: &impl Headers,
+        body: &[u8],
+        now_seconds: u64,
+    ) -> Result<(), &'static str> {
         match self.scheme {
             SignatureScheme::Github => {
-                let text = headers.get("x-hub-signature-256").ok_or("the header x-hub-signature-256 is missing")?;
-                self.any(&[text.strip_prefix("sha256=").ok_or("the signature does not begin with sha256=")?], &[body])
+                let text =
+                    headers.get("x-hub-signature-256").ok_or("the header x-hub-signature-256 is missing")?;
+                self.any(
+                    &[text.strip_prefix("sha256=").ok_or("the signature does not begin with sha256=")?],
+                    &[body],
+                )
             }
             SignatureScheme::Stripe => self.stripe(headers, body, now_seconds),
             SignatureScheme::Standard => self.standard(headers, body, now_seconds),
@@ -147,15 +156,15 @@ impl Checker {
         let time = headers.get("webhook-timestamp").ok_or("the header webhook-timestamp is missing")?;
         let text = headers.get("webhook-signature").ok_or("the header webhook-signature is missing")?;
         self.fresh(time, now_seconds)?;
-        let signatures: Vec<&str> =
-            text.split(' ').filter_map(|part| part.strip_prefix("v1,")).collect();
+        let signatures: Vec<&str> = text.split(' ').filter_map(|part| part.strip_prefix("v1,")).collect();
         self.any(&signatures, &[id.as_bytes(), b".", time.as_bytes(), b".", body])
     }
 
     fn fresh(&self, time: &str, now_seconds: u64) -> Result<(), &'static str> {
         // `parse` would take a plus sign, which another reader might not.
         let digits = !time.is_empty() && time.bytes().all(|byte| byte.is_ascii_digit());
-        let made: u64 = digits.then(|| time.parse().ok()).flatten().ok_or("the time of the signature is no number")?;
+        let made: u64 =
+            digits.then(|| time.parse().ok()).flatten().ok_or("the time of the signature is no number")?;
         if made.abs_diff(now_seconds) > self.tolerance_seconds {
             return Err("the signature is too old, or from the future");
         }
@@ -176,7 +185,8 @@ impl Checker {
         };
         let given: Vec<Vec<u8>> =
             signatures.iter().take(SIGNATURES_MAX).filter_map(|text| decode(text)).collect();
-        let holds = self.keys.iter().any(|key| given.iter().any(|tag| hmac::verify(key, signed, tag).is_ok()));
+        let holds =
+            self.keys.iter().any(|key| given.iter().any(|tag| hmac::verify(key, signed, tag).is_ok()));
         if holds { Ok(()) } else { Err("the signature is not that of the secret") }
     }
 }
@@ -233,7 +243,8 @@ mod tests {
     /// The example of the specification of Standard Webhooks.
     #[test]
     fn the_published_example_of_standard_webhooks_holds() {
-        let checker = checker(json!({"scheme": "standard", "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}));
+        let checker =
+            checker(json!({"scheme": "standard", "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}));
         let headers = HashMap::from([
             ("webhook-id", "msg_p5jXN8AQM9LWM0D4loKWxJek".to_owned()),
             ("webhook-timestamp", "1614265330".to_owned()),
@@ -252,7 +263,8 @@ mod tests {
     fn stripe_signs_the_time_with_the_body_and_may_sign_twice() {
         let checker = checker(json!({"scheme": "stripe", "secret": ["whsec_new-one", "whsec_old-one"]}));
         let tag = hex(&sign(b"whsec_old-one", "1000.{}"));
-        let verify = |text: String, now| checker.verify(&HashMap::from([("stripe-signature", text)]), b"{}", now);
+        let verify =
+            |text: String, now| checker.verify(&HashMap::from([("stripe-signature", text)]), b"{}", now);
         assert_eq!(verify(format!("t=1000,v1={},v1={tag},v0=x", "0".repeat(64)), 1100), Ok(()));
         for (text, now) in [
             (format!("t=1000,v1={tag}"), 1301),
@@ -282,7 +294,10 @@ mod tests {
             (json!({"scheme": "github", "secret": "short"}), "fewer than"),
             (json!({"scheme": "github", "secret": []}), "empty list"),
             (json!({"scheme": "standard", "secret": "whsec_!"}), "base64"),
-            (json!({"scheme": "github", "secret": {"env": "RINGWAY_NO_SUCH_VARIABLE"}}), "RINGWAY_NO_SUCH_VARIABLE"),
+            (
+                json!({"scheme": "github", "secret": {"env": "RINGWAY_NO_SUCH_VARIABLE"}}),
+                "RINGWAY_NO_SUCH_VARIABLE",
+            ),
         ] {
             let text = serde_json::from_value::<Webhook>(value).unwrap().check().unwrap_err();
             assert!(text.contains(expected), "{text}");

@@ -29,8 +29,16 @@ pub(crate) struct Jwt {
 
 impl Jwt {
     pub(crate) fn new(scheme: &Scheme) -> Result<Self, String> {
-        let Scheme::Jwt { secret, jwks, jwks_url, jwks_seconds, issuers, audiences, algorithms, leeway_seconds } =
-            scheme
+        let Scheme::Jwt {
+            secret,
+            jwks,
+            jwks_url,
+            jwks_seconds,
+            issuers,
+            audiences,
+            algorithms,
+            leeway_seconds,
+        } = scheme
         else {
             return Err("it is none of tokens".to_owned());
         };
@@ -44,7 +52,9 @@ impl Jwt {
         let by_secret = matches!(source, Source::Secret(_));
         let named = algorithms
             .iter()
-            .map(|name| Algorithm::from_str(name).map_err(|_| format!("`{name}` is no algorithm that is known")))
+            .map(|name| {
+                Algorithm::from_str(name).map_err(|_| format!("`{name}` is no algorithm that is known"))
+            })
             .collect::<Result<Vec<_>, _>>()?;
         let is_hmac = |algorithm: &Algorithm| algorithm.family() == AlgorithmFamily::Hmac;
         if let Some(odd) = named.iter().find(|algorithm| is_hmac(algorithm) != by_secret) {
@@ -91,7 +101,9 @@ impl Jwt {
         }
         let key = match &self.source {
             Source::Secret(key) => key.clone(),
-            Source::Fixed(keys) => keys.find(header.kid.as_deref(), header.alg).ok_or("the token's key is not known")?,
+            Source::Fixed(keys) => {
+                keys.find(header.kid.as_deref(), header.alg).ok_or("the token's key is not known")?
+            }
             Source::Remote(keys) => keys.find(header.kid.as_deref(), header.alg).await?,
         };
         if key.family() != header.alg.family() {

@@ -35,7 +35,8 @@ struct Key {
 impl Keys {
     /// Reads a set. Keys that are not for signatures, or of kinds that are not known, are left out.
     pub(crate) fn read(text: &str) -> Result<Self, String> {
-        let set: JwkSet = serde_json::from_str(text).map_err(|error| format!("this is no JSON Web Key Set: {error}"))?;
+        let set: JwkSet =
+            serde_json::from_str(text).map_err(|error| format!("this is no JSON Web Key Set: {error}"))?;
         let mut keys = Vec::new();
         for jwk in &set.keys {
             if matches!(&jwk.common.public_key_use, Some(other) if *other != PublicKeyUse::Signature) {
@@ -45,7 +46,11 @@ impl Keys {
             let algorithm = jwk.common.key_algorithm.map(|algorithm| algorithm.to_string());
             keys.push(Key { id: jwk.common.key_id.clone(), algorithm, key });
         }
-        if keys.is_empty() { Err("the JSON Web Key Set has no key that can be used".to_owned()) } else { Ok(Self(keys)) }
+        if keys.is_empty() {
+            Err("the JSON Web Key Set has no key that can be used".to_owned())
+        } else {
+            Ok(Self(keys))
+        }
     }
 
     /// The key of this name for this algorithm; without a name the only one that fits.
@@ -83,16 +88,26 @@ struct Fetched {
 
 impl RemoteKeys {
     pub(crate) fn new(url: &str, fresh: Duration) -> Result<Self, String> {
-        let uri: hyper::Uri = url.parse().map_err(|_| format!("`jwks_url` is `{url}`, which is no address"))?;
+        let uri: hyper::Uri =
+            url.parse().map_err(|_| format!("`jwks_url` is `{url}`, which is no address"))?;
         let host = uri.host().unwrap_or_default();
         let local = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
         if uri.scheme_str() != Some("https") && !(uri.scheme_str() == Some("http") && local) {
             return Err(format!("`jwks_url` is `{url}`: wanted is https, since keys decide who comes in"));
         }
-        Ok(Self { url: url.to_owned(), fresh, current: ArcSwapOption::empty(), tried: tokio::sync::Mutex::default() })
+        Ok(Self {
+            url: url.to_owned(),
+            fresh,
+            current: ArcSwapOption::empty(),
+            tried: tokio::sync::Mutex::default(),
+        })
     }
 
-    pub(crate) async fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Result<DecodingKey, &'static str> {
+    pub(crate) async fn find(
+        &self,
+        id: Option<&str>,
+        algorithm: Algorithm,
+    ) -> Result<DecodingKey, &'static str> {
         let known = self.current.load_full();
         if let Some(fetched) = known.as_ref().filter(|fetched| fetched.at.elapsed() < self.fresh)
             && let Some(key) = fetched.keys.find(id, algorithm)
@@ -120,7 +135,9 @@ impl RemoteKeys {
         *tried = Some(Instant::now());
         match got.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(keys) => self.current.store(Some(Arc::new(Fetched { keys, at: Instant::now() }))),
-            Err(error) => tracing::warn!(target: "ringway", url = self.url, error, "keys of tokens could not be fetched"),
+            Err(error) => {
+                tracing::warn!(target: "ringway", url = self.url, error, "keys of tokens could not be fetched")
+            }
         }
     }
 }

@@ -3,10 +3,10 @@
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error, ErrorKind, new_error};
+use jsonwebtoken::signature::{self, Verifier};
 use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind};
 use ring::signature as verified;
 use ring::{hmac, signature::UnparsedPublicKey};
-use jsonwebtoken::signature::{self, Verifier};
 
 static PROVIDER: CryptoProvider = CryptoProvider {
     signer_factory: |_, _| Err(new_error(ErrorKind::InvalidAlgorithm)),
@@ -68,7 +68,9 @@ impl Verifier<Vec<u8>> for RingVerifier {
             Key::Rsa(parameters, n, e) => {
                 verified::RsaPublicKeyComponents { n, e }.verify(parameters, message, signature)
             }
-            Key::Public(algorithm, bytes) => UnparsedPublicKey::new(*algorithm, bytes).verify(message, signature),
+            Key::Public(algorithm, bytes) => {
+                UnparsedPublicKey::new(*algorithm, bytes).verify(message, signature)
+            }
         };
         holds.map_err(|_| signature::Error::new())
     }

@@ -27,7 +27,10 @@ impl Secrets {
         // Without a random key, which no system refuses, the tags would still compare right.
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
             .unwrap_or_else(|_| hmac::Key::new(hmac::HMAC_SHA256, b"ringway"));
-        let tags = secrets.iter().map(|(name, secret)| (name.clone(), hmac::sign(&key, secret.0.as_bytes()))).collect();
+        let tags = secrets
+            .iter()
+            .map(|(name, secret)| (name.clone(), hmac::sign(&key, secret.0.as_bytes())))
+            .collect();
         Self { key, tags }
     }
 
@@ -71,7 +74,10 @@ mod tests {
         let secrets = [("me", "0123456789"), ("you", "9876543210")];
         let secrets = secrets.map(|(name, text)| (name.to_owned(), Secret(text.to_owned())));
         let secrets = Secrets::new(&BTreeMap::from(secrets));
-        assert_eq!((secrets.holder("9876543210"), secrets.holder("987654321"), secrets.holder("")), (Some("you"), None, None));
+        assert_eq!(
+            (secrets.holder("9876543210"), secrets.holder("987654321"), secrets.holder("")),
+            (Some("you"), None, None)
+        );
         assert_eq!(secrets.basic(&STANDARD.encode("me:0123456789")), Some("me"));
         for wrong in ["me:9876543210", "me", "you:0123456789", ":"] {
             assert_eq!(secrets.basic(&STANDARD.encode(wrong)), None, "{wrong}");

@@ -105,7 +105,9 @@ const fn five_seconds() -> u64 {
 impl Scheme {
     pub(crate) fn check(&self) -> Result<(), String> {
         match self {
-            Self::Bearer { tokens: secrets } | Self::ApiKey { keys: secrets, .. } | Self::Basic { users: secrets } => {
+            Self::Bearer { tokens: secrets }
+            | Self::ApiKey { keys: secrets, .. }
+            | Self::Basic { users: secrets } => {
                 if secrets.is_empty() {
                     return Err("it has no secrets, so nobody could come in: name some".to_owned());
                 }

@@ -213,9 +213,12 @@ impl Bound {
         let methods = methods(config.http_method.as_ref())?;
         let auth = schemes(config.auth.as_ref(), settings)?;
         if config.middleware_function_ids.len() + config.after_function_ids.len() > MIDDLEWARE_MAX {
-            return Err(wrong(format!("more than {MIDDLEWARE_MAX} functions are to be asked around this one")));
+            return Err(wrong(format!(
+                "more than {MIDDLEWARE_MAX} functions are to be asked around this one"
+            )));
         }
-        if config.respond == Respond::Websocket && methods.iter().any(|method| !matches!(method, Method::Get | Method::Any))
+        if config.respond == Respond::Websocket
+            && methods.iter().any(|method| !matches!(method, Method::Get | Method::Any))
         {
             return Err(wrong("a WebSocket is opened by GET: leave `http_method` out".to_owned()));
         }
@@ -226,7 +229,9 @@ impl Bound {
             ("rate.per_ms", config.rate.as_ref().map(|rate| rate.per_ms)),
         ];
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == Some(0)) {
-            return Err(wrong(format!("`{name}` is 0, which nothing could pass: wanted is 1 or more, or nothing")));
+            return Err(wrong(format!(
+                "`{name}` is 0, which nothing could pass: wanted is 1 or more, or nothing"
+            )));
         }
         if let Some(cors) = &config.cors {
             cors.check().map_err(wrong)?;
@@ -234,8 +239,11 @@ impl Bound {
         if let Some(webhook) = &config.webhook {
             webhook.check().map_err(wrong)?;
         }
-        if config.idempotency.is_some() && config.respond != Respond::Auto && config.respond != Respond::Once {
-            return Err(wrong("`idempotency` remembers answers, not streams: leave it or `respond` out".to_owned()));
+        if config.idempotency.is_some() && config.respond != Respond::Auto && config.respond != Respond::Once
+        {
+            return Err(wrong(
+                "`idempotency` remembers answers, not streams: leave it or `respond` out".to_owned(),
+            ));
         }
         Ok(Self { pattern, methods, auth, config })
     }
@@ -248,7 +256,9 @@ fn methods(found: Option<&Methods>) -> Result<Vec<Method>, CallError> {
         Some(Methods::Many(names)) => names,
     };
     if names.is_empty() {
-        return Err(wrong("`http_method` is an empty list: name a method, or leave it out for GET".to_owned()));
+        return Err(wrong(
+            "`http_method` is an empty list: name a method, or leave it out for GET".to_owned(),
+        ));
     }
     let mut methods = Vec::new();
     for name in names {
@@ -274,7 +284,9 @@ fn schemes(wanted: Option<&Wanted>, settings: &Config) -> Result<Vec<String>, Ca
         }
         Some(Wanted::Whether(true)) => {
             if settings.auth.default.is_empty() {
-                return Err(wrong("`auth` is true, but the worker's `auth.default` names no scheme".to_owned()));
+                return Err(wrong(
+                    "`auth` is true, but the worker's `auth.default` names no scheme".to_owned(),
+                ));
             }
             return Ok(settings.auth.default.clone());
         }
@@ -314,9 +326,8 @@ impl SecretSource {
     pub(crate) fn read(&self) -> Result<String, String> {
         match self {
             Self::Text(secret) => Ok(secret.0.clone()),
-            Self::Variable { env } => {
-                std::env::var(env).map_err(|_| format!("the variable `{env}` is not in the engine's environment"))
-            }
+            Self::Variable { env } => std::env::var(env)
+                .map_err(|_| format!("the variable `{env}` is not in the engine's environment")),
         }
     }
 }
@@ -332,7 +343,8 @@ mod tests {
     use super::*;
 
     fn parse(value: &Value) -> Result<Bound, CallError> {
-        let settings = json!({"auth": {"schemes": {"key": {"kind": "api_key", "keys": {"me": "0123456789"}}}}});
+        let settings =
+            json!({"auth": {"schemes": {"key": {"kind": "api_key", "keys": {"me": "0123456789"}}}}});
         Bound::parse(value, &serde_json::from_value(settings).unwrap())
     }
 

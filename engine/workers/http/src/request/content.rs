@@ -26,10 +26,7 @@ pub(crate) enum Content {
     /// Bytes.
     Bytes(Bytes),
     /// Fields and files.
-    Parts {
-        fields: Map<String, Value>,
-        files: Vec<Value>,
-    },
+    Parts { fields: Map<String, Value>, files: Vec<Value> },
 }
 
 impl Content {
@@ -114,8 +111,8 @@ fn json(body: &Bytes) -> Result<Content, Box<Problem>> {
 }
 
 fn text(body: &Bytes) -> Result<Content, Box<Problem>> {
-    let read = std::str::from_utf8(body)
-        .map_err(|error| wrong(format!("the body is no text of UTF-8: {error}")))?;
+    let read =
+        std::str::from_utf8(body).map_err(|error| wrong(format!("the body is no text of UTF-8: {error}")))?;
     let mut text = Text::with_capacity(read.len() + 2);
     text.text(read);
     Ok(Content::Made(text.into_bytes()))

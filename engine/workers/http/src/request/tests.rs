@@ -13,7 +13,13 @@ fn route(path: &str) -> Route {
     Route::unserved("t", "f::f", Bound::parse(&json!({"api_path": path}), &Config::default()).unwrap())
 }
 
-fn told(route: &Route, params: &[&str], query: Option<&str>, headers: &HeaderMap, content: &Content) -> Value {
+fn told(
+    route: &Route,
+    params: &[&str],
+    query: Option<&str>,
+    headers: &HeaderMap,
+    content: &Content,
+) -> Value {
     let asked = Asked {
         route,
         method: "GET",
@@ -78,7 +84,10 @@ fn bodies_are_read_as_their_types_say() {
     let auto = |kind, body| read(BodyMode::Auto, kind, body);
     assert_eq!(auto("application/json", b" [1] "), json!({"body": [1]}));
     assert_eq!(auto("application/ld+json; charset=utf-8", b"7"), json!({"body": 7}));
-    assert_eq!(auto("application/x-www-form-urlencoded", b"a=1&b=x+y&a=2"), json!({"body": {"a": ["1", "2"], "b": "x y"}}));
+    assert_eq!(
+        auto("application/x-www-form-urlencoded", b"a=1&b=x+y&a=2"),
+        json!({"body": {"a": ["1", "2"], "b": "x y"}})
+    );
     assert_eq!(auto("text/plain", "é\n".as_bytes()), json!({"body": "é\n"}));
     assert_eq!(auto("image/png", b"\x89"), json!({"body": null, "body_base64": "iQ=="}));
     assert_eq!(auto("application/json", b""), json!({"body": null}));
@@ -109,7 +118,11 @@ fn a_body_that_is_none_of_its_type_is_refused() {
         ("multipart/form-data", b"x"),
         ("multipart/form-data; boundary=X", b"--X\r\n"),
     ] {
-        assert_eq!(content(BodyMode::Auto, kind, body).unwrap_err().code, Code::InvalidBody, "{kind} {body:?}");
+        assert_eq!(
+            content(BodyMode::Auto, kind, body).unwrap_err().code,
+            Code::InvalidBody,
+            "{kind} {body:?}"
+        );
     }
     let deep = "[".repeat(121) + &"]".repeat(121);
     assert!(content(BodyMode::Auto, "application/json", deep.as_bytes()).is_err());

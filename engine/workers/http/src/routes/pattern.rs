@@ -20,10 +20,14 @@ pub enum PatternError {
     #[error("`api_path` has more than {SEGMENTS_MAX} segments")]
     Deep,
     /// It holds what no path of a request can match.
-    #[error("`api_path` holds {0:?}: wanted is a path alone, without query, fragment, spaces or control characters")]
+    #[error(
+        "`api_path` holds {0:?}: wanted is a path alone, without query, fragment, spaces or control characters"
+    )]
     Sign(char),
     /// A parameter has no name, or one with other signs.
-    #[error("`{0}` of `api_path` is no parameter: wanted is `:name` or `*name`, of letters, digits, `_` and `-`")]
+    #[error(
+        "`{0}` of `api_path` is no parameter: wanted is `:name` or `*name`, of letters, digits, `_` and `-`"
+    )]
     Name(String),
     /// Two parameters share a name.
     #[error("`api_path` names the parameter `{0}` twice: give each a name of its own")]
@@ -146,7 +150,11 @@ impl Segment {
         }
         if let Some(name) = text.strip_prefix('*') {
             // iii's routers take a bare star too.
-            return if name.is_empty() { Ok(Self::Rest("rest".to_owned())) } else { named(name).map(Self::Rest) };
+            return if name.is_empty() {
+                Ok(Self::Rest("rest".to_owned()))
+            } else {
+                named(name).map(Self::Rest)
+            };
         }
         if let Some(inner) = text.strip_prefix('{') {
             let inner = inner.strip_suffix('}').ok_or_else(wrong)?;

@@ -76,7 +76,10 @@ fn a_slash_at_the_end_is_ignored_where_only_one_of_both_is_a_route() {
     assert_eq!(found(&routes, Method::Get, "/a/"), "a[]");
     assert_eq!(found(&routes, Method::Get, "/b"), "b[]");
     assert_eq!(found(&routes, Method::Get, "/p/7"), r#"p["7"]"#);
-    assert_eq!((found(&routes, Method::Get, "/a/b"), found(&routes, Method::Get, "/a/b/")), ("both[]".into(), "slash[]".into()));
+    assert_eq!(
+        (found(&routes, Method::Get, "/a/b"), found(&routes, Method::Get, "/a/b/")),
+        ("both[]".into(), "slash[]".into())
+    );
     assert!(matches!(routes.find(Method::Get, "/a/", false), Found::Nothing));
     assert!(matches!(routes.find(Method::Get, "/", true), Found::Nothing));
 }

@@ -130,7 +130,12 @@ impl<T> Node<T> {
     }
 
     /// `path` is what is left behind the last slash; none where the path has ended.
-    fn find<'t, 'p>(&'t self, path: Option<&'p str>, depth: usize, params: &mut Vec<&'p str>) -> Option<&'t T> {
+    fn find<'t, 'p>(
+        &'t self,
+        path: Option<&'p str>,
+        depth: usize,
+        params: &mut Vec<&'p str>,
+    ) -> Option<&'t T> {
         let Some(path) = path else { return self.here.as_ref() };
         if depth <= SEGMENTS_MAX {
             let (segment, behind) = match path.split_once('/') {
@@ -186,7 +191,8 @@ mod tests {
 
     #[test]
     fn the_most_fixed_way_wins_and_others_are_tried() {
-        let tree = tree(&["/", "/users/:id", "/users/me", "/users/:id/posts", "/users/*rest", "/a/:x/c", "/a/b/d"]);
+        let tree =
+            tree(&["/", "/users/:id", "/users/me", "/users/:id/posts", "/users/*rest", "/a/:x/c", "/a/b/d"]);
         for (path, expected, params) in [
             ("/", "/", &[][..]),
             ("/users/me", "/users/me", &[]),
@@ -210,7 +216,9 @@ mod tests {
     fn a_tree_is_not_changed_by_what_is_added_to_another() {
         let before = tree(&["/a/b"]);
         let after = before.with(&Pattern::parse("/a/c").unwrap(), Some("new"));
-        assert!(before.find("/a/c").is_none() && after.find("/a/c").is_some() && after.find("/a/b").is_some());
+        assert!(
+            before.find("/a/c").is_none() && after.find("/a/c").is_some() && after.find("/a/b").is_some()
+        );
         let without = after.with(&Pattern::parse("/a/c").unwrap(), None);
         assert!(without.find("/a/c").is_none() && without.find("/a/b").is_some());
         assert!(without.with(&Pattern::parse("/a/b").unwrap(), None).is_empty());
@@ -220,7 +228,10 @@ mod tests {
     fn a_path_of_any_depth_ends() {
         let tree = tree(&["/:a", "/a/*rest"]);
         assert!(tree.find(&"/x".repeat(100_000)).is_none());
-        assert_eq!(tree.find(&format!("/a{}", "/x".repeat(100_000))).map(|found| *found.value), Some("/a/*rest"));
+        assert_eq!(
+            tree.find(&format!("/a{}", "/x".repeat(100_000))).map(|found| *found.value),
+            Some("/a/*rest")
+        );
     }
 
     /// Whether a pattern matches a path, looked at alone.

@@ -87,7 +87,8 @@ impl<S> Patient<S> {
             let busy = self.activity.requests.load(Ordering::Relaxed) > 0
                 || self.activity.is_upgraded.load(Ordering::Relaxed)
                 || self.stalled.is_some();
-            let since = self.activity.begun + Duration::from_millis(self.activity.ended_ms.load(Ordering::Relaxed));
+            let since =
+                self.activity.begun + Duration::from_millis(self.activity.ended_ms.load(Ordering::Relaxed));
             let next = if busy { Instant::now() + self.idle_max } else { since + self.idle_max };
             if next <= Instant::now() {
                 return true;
@@ -119,7 +120,11 @@ fn late(text: &'static str) -> io::Error {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let polled = Pin::new(&mut this.stream).poll_read(cx, buffer);
         // Also when something came: who sends byte by byte is not waited for either.

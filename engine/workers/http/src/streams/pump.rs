@@ -31,7 +31,12 @@ impl Drop for Pump {
 }
 
 impl Pump {
-    pub(crate) fn start(source: Source, writer: Option<StreamWriter>, bytes_max: u64, patience: Duration) -> Self {
+    pub(crate) fn start(
+        source: Source,
+        writer: Option<StreamWriter>,
+        bytes_max: u64,
+        patience: Duration,
+    ) -> Self {
         let Some(writer) = writer else { return Self { task: None, failure: None } };
         let (tell, failure) = oneshot::channel();
         let task = tokio::spawn(async move {
@@ -57,7 +62,12 @@ impl Pump {
     }
 }
 
-async fn run(source: Source, writer: &StreamWriter, bytes_max: u64, patience: Duration) -> Result<(), Box<Problem>> {
+async fn run(
+    source: Source,
+    writer: &StreamWriter,
+    bytes_max: u64,
+    patience: Duration,
+) -> Result<(), Box<Problem>> {
     let mut body = match source {
         Source::Whole(bytes) => {
             for item in bytes.chunks(ITEM_BYTES_MAX) {

@@ -55,7 +55,8 @@ fn a_function_decides_who_comes_in_and_fails_closed() {
         Some(who) => Ok(json!({"subject": who, "role": "admin"})),
         None => Ok(Value::Null),
     });
-    stage.serve("GET", "/", |_, told| Ok(json!({"status_code": 200, "body": told["auth"]["claims"]["role"]})));
+    stage
+        .serve("GET", "/", |_, told| Ok(json!({"status_code": 200, "body": told["auth"]["claims"]["role"]})));
     let status = |who: &str| stage.ask("GET", "/", &[("x-who", who)], b"").status;
     assert_eq!((status("me"), status("error"), status("yes"), status("")), (200, 401, 401, 401));
     assert_eq!(stage.get("/").status, 401);
@@ -109,7 +110,8 @@ fn a_function_that_takes_too_long_is_given_up_and_told() {
     let stage = Stage::new();
     let cancelled = counter();
     let seen = cancelled.clone();
-    stage.client
+    stage
+        .client
         .register(ringway::Function::json_async("test::slow", move |context: ringway::Context, _: Value| {
             let seen = seen.clone();
             async move {
@@ -133,7 +135,8 @@ fn a_function_that_takes_too_long_is_given_up_and_told() {
     raw.write("GET /left HTTP/1.1\r\nhost: a\r\n\r\n");
     std::thread::sleep(std::time::Duration::from_millis(100));
     drop(raw);
-    stage.wait_until("the function hears that its client has gone", || cancelled.load(Ordering::Relaxed) == 2);
+    stage
+        .wait_until("the function hears that its client has gone", || cancelled.load(Ordering::Relaxed) == 2);
 }
 
 #[test]
@@ -178,7 +181,8 @@ fn middleware_stands_before_and_behind_and_fails_closed() {
 fn conditions_hold_requests_back() {
     let stage = Stage::new();
     stage.echo();
-    stage.bind("test::echo", json!({"api_path": "/c", "http_method": "POST", "condition": "body.amount > 5"}));
+    stage
+        .bind("test::echo", json!({"api_path": "/c", "http_method": "POST", "condition": "body.amount > 5"}));
     assert_eq!(stage.post("/c", &json!({"amount": 6})).status, 200);
     let refused = stage.post("/c", &json!({"amount": 5}));
     assert_eq!(refused.problem(), (422, "CONDITION_NOT_MET".to_owned()));
@@ -198,7 +202,10 @@ fn webhooks_are_taken_from_who_signed_them() {
     let tag = format!("sha256={tag}");
     let headers = [("content-type", "application/json"), ("x-hub-signature-256", tag.as_str())];
     assert_eq!(stage.ask("POST", "/hook", &headers, b"{\"a\":1}").status, 200);
-    assert_eq!(stage.ask("POST", "/hook", &headers, b"{\"a\":2}").problem(), (401, "signature_invalid".to_owned()));
+    assert_eq!(
+        stage.ask("POST", "/hook", &headers, b"{\"a\":2}").problem(),
+        (401, "signature_invalid".to_owned())
+    );
     assert_eq!(stage.ask("POST", "/hook", &headers[..1], b"{\"a\":1}").problem().0, 401);
 }
 

@@ -32,11 +32,15 @@ fn any_value_is_an_answer() {
     stage.serve("POST", "/say", |_, told| Ok(told["body"].clone()));
     for value in [json!("text"), json!([1, "a"]), json!(7), json!({"id": 1}), json!(false)] {
         let got = stage.post("/say", &value);
-        assert_eq!((got.status, got.json(), got.header("content-type")), (200, value, Some("application/json")));
+        assert_eq!(
+            (got.status, got.json(), got.header("content-type")),
+            (200, value, Some("application/json"))
+        );
     }
     let nothing = stage.post("/say", &Value::Null);
     assert_eq!((nothing.status, nothing.body.len()), (204, 0));
-    let shaped = json!({"status_code": 201, "headers": {"X-A": "b", "Content-Type": "text/plain"}, "body": "hi"});
+    let shaped =
+        json!({"status_code": 201, "headers": {"X-A": "b", "Content-Type": "text/plain"}, "body": "hi"});
     let got = stage.post("/say", &shaped);
     assert_eq!((got.status, got.text().as_str(), got.header("x-a")), (201, "hi", Some("b")));
 }
@@ -61,7 +65,9 @@ fn bytes_pass_both_ways() {
     stage.bind("test::attached", json!({"api_path": "/attached"}));
     let got = stage.get("/attached");
     assert_eq!((got.header("content-type"), &got.body), (Some("image/x"), &image));
-    stage.serve("POST", "/base64", |_, told| Ok(json!({"status_code": 200, "body_base64": told["body_base64"]})));
+    stage.serve("POST", "/base64", |_, told| {
+        Ok(json!({"status_code": 200, "body_base64": told["body_base64"]}))
+    });
     assert_eq!(stage.ask("POST", "/base64", &[("content-type", "image/x")], &image).body, image);
 }
 
@@ -151,7 +157,8 @@ fn routes_come_and_go_and_wrong_ones_harm_nothing() {
     assert_eq!(stage.get("/u/7").json()["path_params"], json!({"id": "7"}));
     assert_eq!(stage.ask("DELETE", "/u/7", &[], b"").json()["path_params"], json!({"userId": "7"}));
     let another = stage.another("another");
-    ringway_worker_bed::bind(&another, "theirs", "http", "test::echo", json!({"api_path": "/theirs"})).unwrap();
+    ringway_worker_bed::bind(&another, "theirs", "http", "test::echo", json!({"api_path": "/theirs"}))
+        .unwrap();
     assert_eq!(stage.get("/theirs").status, 200);
     another.shut_down();
     stage.wait_until("the route goes with who bound it", || stage.get("/theirs").status == 404);
@@ -161,12 +168,16 @@ fn routes_come_and_go_and_wrong_ones_harm_nothing() {
 
 #[test]
 fn the_description_names_every_route() {
-    let stage = Stage::with(json!({"auth": {"schemes": {"key": {"kind": "api_key", "keys": {"me": "0123456789"}}}}}));
+    let stage =
+        Stage::with(json!({"auth": {"schemes": {"key": {"kind": "api_key", "keys": {"me": "0123456789"}}}}}));
     stage.echo();
-    stage.bind("test::echo", json!({
-        "api_path": "/users/:id", "http_method": "POST", "auth": "key",
-        "openapi": {"summary": "Makes one", "tags": ["users"], "request_schema": {"type": "object"}},
-    }));
+    stage.bind(
+        "test::echo",
+        json!({
+            "api_path": "/users/:id", "http_method": "POST", "auth": "key",
+            "openapi": {"summary": "Makes one", "tags": ["users"], "request_schema": {"type": "object"}},
+        }),
+    );
     stage.bind("test::echo", json!({"api_path": "/hidden", "openapi": {"hidden": true}}));
     let document = stage.get("/openapi.json").json();
     assert_eq!(document["openapi"], "3.1.0");

@@ -2,9 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::hmac;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
-use ring::hmac;
 use serde_json::json;
 
 use super::*;
@@ -83,7 +83,11 @@ fn keys_of_a_set_are_found_by_their_names() {
     ]});
     let jwt = Jwt::new(&scheme(json!({"jwks": set}))).unwrap();
     let claims = json!({"sub": "me", "exp": soon()});
-    let es = |kid| token(&json!({"alg": "ES256", "kid": kid}), &claims, |signed| ec.sign(&random, signed).unwrap().as_ref().to_vec());
+    let es = |kid| {
+        token(&json!({"alg": "ES256", "kid": kid}), &claims, |signed| {
+            ec.sign(&random, signed).unwrap().as_ref().to_vec()
+        })
+    };
     assert_eq!(verify(&jwt, &es("one")).unwrap().0, "me");
     for kid in ["two", "three", "enc"] {
         assert!(verify(&jwt, &es(kid)).is_err(), "{kid}");
@@ -92,7 +96,9 @@ fn keys_of_a_set_are_found_by_their_names() {
     assert_eq!(verify(&jwt, &of_ed).unwrap().0, "me");
     // A public key is no secret: who signs with it as if it were one is refused.
     let key = hmac::Key::new(hmac::HMAC_SHA256, point);
-    let confused = token(&json!({"alg": "HS256", "kid": "one"}), &claims, |signed| hmac::sign(&key, signed).as_ref().to_vec());
+    let confused = token(&json!({"alg": "HS256", "kid": "one"}), &claims, |signed| {
+        hmac::sign(&key, signed).as_ref().to_vec()
+    });
     assert!(verify(&jwt, &confused).unwrap_err().contains("algorithm"));
 }
 
