@@ -62,8 +62,8 @@ impl Worker {
     }
 
     /// Begins the span of a request that came from outside: below its parent, or as the first of a trace where it has none,
-    /// as the sampler says. Nothing shows it while it runs, so that it costs one record; its context is invalid where no
-    /// trace is recorded.
+    /// as the sampler says. Nothing shows it while it runs, so that it costs one record. Where none is recorded, what is
+    /// below is not either.
     #[must_use]
     pub fn entry_span(&self, name: SpanName, kind: SpanKind, parent: Option<TraceContext>) -> Span {
         let inner = self.inner();
@@ -74,7 +74,7 @@ impl Worker {
             Some(parent) => (parent.child(inner.sampler.span_id()), parent.span_id),
             None => match inner.sampler.root() {
                 Some(root) => (root, SpanId::NONE),
-                None => return Span { context: TraceContext::default(), recorded: None },
+                None => return Span { context: crate::sampler::unrecorded(), recorded: None },
             },
         };
         let telemetry = Arc::clone(&inner.telemetry);
