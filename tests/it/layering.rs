@@ -23,6 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ringway-worker-cron", &["ringway", "ringway-protocol", "ringway-store", "ringway-worker-kit"]),
     ("ringway-worker-pubsub", &["ringway", "ringway-protocol", "ringway-store", "ringway-worker-kit"]),
     ("ringway-worker-blob", &["ringway", "ringway-store", "ringway-worker-kit"]),
+    ("ringway-worker-http", &["ringway", "ringway-store", "ringway-worker-kit"]),
     ("ringway-update-ops", &[]),
     ("ringway-worker-state", &["ringway", "ringway-store", "ringway-worker-kit", "ringway-update-ops"]),
     ("ringway-worker-stream", &["ringway", "ringway-store", "ringway-worker-kit", "ringway-update-ops"]),
@@ -51,6 +52,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ringway-worker-blob",
             "ringway-worker-configuration",
             "ringway-worker-cron",
+            "ringway-worker-http",
             "ringway-worker-http-functions",
             "ringway-worker-pubsub",
             "ringway-worker-queue",
@@ -145,20 +147,31 @@ const OUTSIDE: &[(&str, &[&str])] = &[
         "tokio",
         &[
             "ringway-store-nats",
+            "ringway-worker-http",
             "ringway-worker-http-functions",
             "ringway-worker-stream-socket",
             "ringway-iii",
         ],
     ),
     ("async-nats", &["ringway-store-nats"]),
-    ("axum", &["ringway-worker-stream-socket", "ringway-iii"]),
-    ("hyper", &["ringway-worker-http-functions", "ringway-worker-stream-socket", "ringway-iii"]),
+    ("axum", &["ringway-worker-http", "ringway-worker-stream-socket", "ringway-iii"]),
+    (
+        "hyper",
+        &[
+            "ringway-worker-http",
+            "ringway-worker-http-functions",
+            "ringway-worker-stream-socket",
+            "ringway-iii",
+        ],
+    ),
+    ("ring", &["ringway-worker-http"]),
     ("tokio-tungstenite", &["ringway-worker-stream-socket", "ringway-iii"]),
-    ("tokio-rustls", &["ringway-worker-http-functions"]),
+    ("tokio-rustls", &["ringway-worker-http", "ringway-worker-http-functions"]),
     ("tonic", &[]),
     ("mio", &["ringway-ipc", "ringway", "ringway-engine"]),
-    // What an engine says to others of itself leaves from one place; what its users ask for, from `http-functions`.
-    ("ureq", &["ringway-telemetry"]),
+    // What an engine says to others leaves from few places: spans, the keys of tokens; what its users ask for, from
+    // `http-functions`.
+    ("ureq", &["ringway-telemetry", "ringway-worker-http"]),
     ("prost", &["ringway-telemetry"]),
     ("opentelemetry-proto", &["ringway-telemetry"]),
     // What is kept is kept in one place.

@@ -29,7 +29,6 @@ const NOT_OURS: &[&str] = &[
     "iii-engine-functions",
     "iii-observability",
     "iii-telemetry",
-    "iii-http",
     "iii-bridge",
     "iii-exec",
     "iii-worker-ops",

@@ -60,6 +60,27 @@ impl Worker {
             Recorded { telemetry, parent: parent.span_id, start_ns, kind, name, status: STATUS_OK };
         Span { context, recorded: Some(recorded) }
     }
+
+    /// Begins the span of a request that came from outside: below its parent, or as the first of a trace where it has none,
+    /// as the sampler says. Nothing shows it while it runs, so that it costs one record. Where none is recorded, what is
+    /// below is not either.
+    #[must_use]
+    pub fn entry_span(&self, name: SpanName, kind: SpanKind, parent: Option<TraceContext>) -> Span {
+        let inner = self.inner();
+        let (context, parent) = match parent.filter(TraceContext::is_valid) {
+            Some(parent) if !parent.is_sampled() || !inner.sampler.records_children() => {
+                return Span { context: parent, recorded: None };
+            }
+            Some(parent) => (parent.child(inner.sampler.span_id()), parent.span_id),
+            None => match inner.sampler.root() {
+                Some(root) => (root, SpanId::NONE),
+                None => return Span { context: crate::sampler::unrecorded(), recorded: None },
+            },
+        };
+        let telemetry = Arc::clone(&inner.telemetry);
+        let recorded = Recorded { telemetry, parent, start_ns: now_ns(), kind, name, status: STATUS_OK };
+        Span { context, recorded: Some(recorded) }
+    }
 }
 
 impl Span {

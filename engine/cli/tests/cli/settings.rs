@@ -83,9 +83,9 @@ fn a_file_is_checked_with_place_and_suggestion() {
     let told: serde_json::Value = serde_json::from_str(&told.out).unwrap();
     assert_eq!((&told["ok"], &told["problems"][0]["line"]), (&json!(false), &json!(2)));
     let iii =
-        check("workers:\n  - name: configuration\n    config: {adapter: {name: fs}}\n  - name: iii-http\n");
+        check("workers:\n  - name: configuration\n    config: {adapter: {name: fs}}\n  - name: iii-bridge\n");
     assert!(
-        iii.code == Some(0) && iii.err.contains("`adapter`") && iii.err.contains("`iii-http`"),
+        iii.code == Some(0) && iii.err.contains("`adapter`") && iii.err.contains("`iii-bridge`"),
         "{iii:?}"
     );
     Ran::of(ringway().args(["config", "check", "/nowhere/x.yaml"]))

@@ -186,7 +186,7 @@ fn all_sections_are_checked_before_anything_is_said() {
 #[test]
 fn the_shape_of_iii_is_read() {
     let settings = read(
-        "workers:\n  - name: iii-post\n    config:\n      max_letters: 3\n      adapter: {name: kv}\n  - name: iii-http\n    \
+        "workers:\n  - name: iii-post\n    config:\n      max_letters: 3\n      adapter: {name: kv}\n  - name: iii-bridge\n    \
          config: {port: 1}\n  - name: other\n",
     )
     .unwrap();
@@ -194,7 +194,7 @@ fn the_shape_of_iii_is_read() {
     let warnings: Vec<_> = settings.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(warnings[0].starts_with("ringway.yaml:5:7: `adapter` of `post`"), "{warnings:?}");
-    assert!(warnings[1].starts_with("ringway.yaml:6:11: `iii-http`"), "{warnings:?}");
+    assert!(warnings[1].starts_with("ringway.yaml:6:11: `iii-bridge`"), "{warnings:?}");
     let wrong = |text: &str| read(text).unwrap_err().to_string();
     assert!(wrong("workers: [{name: iii-psot}]").contains("did you mean `iii-post`"));
     assert!(wrong("workers: [{name: iii-post}, {name: post}]").contains("second time"));
@@ -217,7 +217,7 @@ fn the_shape_of_iii_is_read() {
     assert_eq!(settings.worker::<Post>("post").unwrap().boxes, BTreeMap::from([("a".to_owned(), 1)]));
     assert!(settings.warnings[0].to_string().contains("`boxes.old` of `post`"), "{:?}", settings.warnings);
     // Only there: elsewhere our own names hold.
-    assert!(wrong("workers: {iii-http: {}}").contains("no built-in worker"));
+    assert!(wrong("workers: {iii-bridge: {}}").contains("no built-in worker"));
 }
 
 #[test]

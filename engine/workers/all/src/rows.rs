@@ -10,6 +10,7 @@ use ringway_store::Store;
 use ringway_worker_blob as blob;
 use ringway_worker_configuration as configuration;
 use ringway_worker_cron as cron;
+use ringway_worker_http as http;
 use ringway_worker_http_functions as http_functions;
 use ringway_worker_pubsub as pubsub;
 use ringway_worker_queue as queue;
@@ -72,6 +73,19 @@ pub(crate) fn rows() -> Vec<Row> {
         })
         .iii("iii-pubsub", &[III_ADAPTER])
         .fixed(),
+        // After what it calls.
+        Row::of::<http::Config, http::Http, _>("http", http::Http::start)
+            .iii(
+                "iii-http",
+                &[
+                    ("default_timeout", Some("timeout_ms")),
+                    ("concurrency_request_limit", Some("concurrency_max")),
+                    ("cors.allowed_origins", Some("origins")),
+                    ("cors.allowed_methods", Some("methods")),
+                ],
+            )
+            .checked(http::Config::check)
+            .fixed(),
         Row::of::<http_functions::Config, http_functions::HttpFunctions, _>(
             "http-functions",
             http_functions::HttpFunctions::start,

@@ -63,8 +63,14 @@ fn a_file_that_was_written_for_iii_is_read() {
          payment: {max_retries: 3, concurrency: 10, type: fifo, message_group_field: id, backoff_ms: 1000, \
          poll_interval_ms: 100, max_priority: null, priority_field: weight}\n  - name: iii-cron\n    config: {adapter: \
          {name: kv, config: {lock_ttl_ms: 30000}}}\n  - name: iii-pubsub\n    config: {adapter: {name: local}}\n  - name: \
-         configuration\n    config: {adapter: {name: fs}, ttl_seconds: 0}\n  - name: iii-observability\n",
+         configuration\n    config: {adapter: {name: fs}, ttl_seconds: 0}\n  - name: iii-observability\n  - name: iii-http\n    \
+         config: {port: 4000, host: 127.0.0.1, default_timeout: 1000, concurrency_request_limit: 7, cors: {allowed_origins: \
+         ['https://a.example'], allowed_methods: [GET]}}\n",
     );
+    let http: ringway_worker_http::Config = read.worker("http").unwrap();
+    assert_eq!((http.port, http.timeout_ms, http.concurrency_max), (Some(4000), 1000, 7));
+    let cors = http.cors.unwrap();
+    assert_eq!((cors.origins, cors.methods), (vec!["https://a.example".to_owned()], vec!["GET".to_owned()]));
     let state: ringway_worker_state::Config = read.worker("state").unwrap();
     assert_eq!(state.value_bytes_max, 5000);
     let warnings: Vec<String> = read.warnings.iter().map(ToString::to_string).collect();
