@@ -63,7 +63,9 @@ fn help() -> ExitCode {
         let rounds = if check.rounds.is_some() { " [ROUNDS]" } else { " [OPTION…]" };
         say!("cargo {:<23} {}", format!("{}{rounds}", check.verb), check.proves);
     }
-    say!("cargo perf-iii [OPTION…]      npm's iii-sdk over the engine beside bare WebSockets; --quick, --json");
+    say!(
+        "cargo perf-iii [OPTION…]      npm's iii-sdk over the engine beside bare WebSockets; --quick, --json"
+    );
     say!("cargo fuzz [NAME [SECONDS]]   run a fuzz target; without a name, list them");
     say!("cargo xtask deny              licences, advisories and sources of all dependencies (cargo-deny)");
     ExitCode::SUCCESS
@@ -83,7 +85,7 @@ fn slow(check: &Check, rest: &[String]) -> ExitCode {
     }
     let there = match check.verb {
         "nats" => tools::nats_server(),
-        "sdks" => sdks::installed(),
+        "sdks" => sdks::ready(),
         _ => true,
     };
     if !there {

@@ -27,6 +27,13 @@ pub(crate) fn installed() -> bool {
     done.is_ok()
 }
 
+/// Installs what is missing and builds the engine that is tested, which `verify` has built before; false if one of them
+/// fails.
+pub(crate) fn ready() -> bool {
+    let engine = Job::cargo().args(["build", "--workspace", "--bin", "ringway"]).dir(tools::root());
+    installed() && run(engine).inspect_err(|reason| say!("{reason}")).is_ok()
+}
+
 /// Where the actors and their lock files are.
 fn actors() -> PathBuf {
     tools::root().join("tests/iii")

@@ -235,7 +235,7 @@ impl Teller {
         let collector = self.shared.collector.lock();
         let (store, anchor) = (collector.store(), collector.anchor());
         let counters = store.counters();
-        let fresh = usize::try_from(counters.logs_received - seen).unwrap_or(usize::MAX);
+        let fresh = usize::try_from(counters.logs_received.saturating_sub(seen)).unwrap_or(usize::MAX);
         let fresh = fresh.min(counters.logs).min(limits::TELL_LOGS_MAX);
         let logs: Vec<Log> = store.log_lines().skip(counters.logs - fresh).cloned().collect();
         drop(collector);
