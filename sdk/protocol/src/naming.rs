@@ -73,6 +73,10 @@ pub const TELEMETRY_INGEST: &str = "engine::telemetry::ingest";
 pub const TRIGGER_FUNCTIONS_AVAILABLE: &str = "engine::functions-available";
 /// The trigger type that fires when a worker comes, changes or goes.
 pub const TRIGGER_WORKERS_AVAILABLE: &str = "engine::workers-available";
+/// The trigger type that fires when a log line comes in.
+pub const TRIGGER_LOG: &str = "log";
+/// The trigger type that fires when traces end.
+pub const TRIGGER_TRACE: &str = "trace";
 
 /// Says whether only the engine may register this id.
 #[must_use]

@@ -179,7 +179,12 @@ impl Session {
     ) -> HandlerResult<Asking> {
         let data = payload(message)?;
         let caller = self.place.shared.session(context.caller()).map(|caller| caller.uuid.clone());
-        let metadata = context.metadata().map(ToString::to_string);
+        // What a queue says of its delivery is no metadata to iii's clients; what the trigger said is.
+        let metadata = match context.delivery() {
+            Some(_) => context.metadata().and_then(|delivery| delivery.get("trigger")),
+            None => context.metadata(),
+        };
+        let metadata = metadata.map(ToString::to_string);
         let trace = context.trace();
         let traceparent = trace.is_valid().then(|| trace.to_string());
         let baggage = context.baggage().map(|baggage| super::calls::baggage_for(baggage, function));
