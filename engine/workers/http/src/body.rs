@@ -108,6 +108,7 @@ pub(crate) async fn read(body: Incoming, bytes_max: u64, patience: Duration) -> 
         return Ok(Bytes::new());
     }
     if body.size_hint().lower() > bytes_max {
+        tokio::spawn(drain(body));
         return Err(too_large(bytes_max));
     }
     let mut body = body;
@@ -121,6 +122,7 @@ pub(crate) async fn read(body: Incoming, bytes_max: u64, patience: Duration) -> 
         let Ok(data) = frame.map_err(|error| cut_short(&error))?.into_data() else { continue };
         received += data.len() as u64;
         if received > bytes_max {
+            tokio::spawn(drain(body));
             return Err(too_large(bytes_max));
         }
         if first.is_empty() && joined.is_empty() {
@@ -133,6 +135,22 @@ pub(crate) async fn read(body: Incoming, bytes_max: u64, patience: Duration) -> 
         }
     }
     Ok(if joined.is_empty() { first } else { joined.freeze() })
+}
+
+/// Takes what a client goes on to send, for a while: one that is cut off while it sends loses the answer that says why.
+async fn drain(mut body: Incoming) {
+    const BYTES_MAX: usize = 8 << 20;
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let _late = tokio::time::timeout(PATIENCE, async {
+        let mut taken = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            taken += frame.data_ref().map_or(0, Bytes::len);
+            if taken > BYTES_MAX {
+                break;
+            }
+        }
+    })
+    .await;
 }
 
 pub(crate) fn too_large(bytes_max: u64) -> Box<Problem> {

@@ -1,5 +1,7 @@
 //! Calls of functions from the threads that read and write, which must not be held up. It must not know what is called.
 
+use std::time::Duration;
+
 use ringway::{CallError, CallOptions, Encoding, ErrorCode, Handle, Message, StreamCall, Worker};
 
 /// A message of JSON, written where the function will read it.
@@ -40,6 +42,15 @@ pub(crate) async fn stream(
     }
     let handle = handle.clone();
     waiting(move || handle.stream(&message, &options)).await
+}
+
+/// Whether a function has streams of which the catalog has only just heard, perhaps; none if it has not.
+pub(crate) async fn awaited(handle: &Handle, worker: &Worker) -> Option<(bool, bool)> {
+    /// How long the news of a function may be on its way.
+    const NEWS_MAX: Duration = Duration::from_millis(50);
+    let (waiter, id) = (worker.clone(), handle.id().to_owned());
+    let waited = tokio::task::spawn_blocking(move || waiter.wait_for(&id, NEWS_MAX).is_ok());
+    if waited.await.unwrap_or(false) { handle.streams() } else { None }
 }
 
 async fn waiting<T: Send + 'static>(

@@ -241,6 +241,11 @@ impl Door {
         problem: &Problem,
     ) -> Response<Body> {
         let mut response = problem.response(&named.request_id, named.trace_id().as_deref());
+        let unread = matches!(problem.code, Code::PayloadTooLarge | Code::BodyTimeout | Code::InvalidBody);
+        if unread && parts.version < hyper::Version::HTTP_2 {
+            // Nothing that comes after a body which was not read can be.
+            response.headers_mut().insert(hyper::header::CONNECTION, HeaderValue::from_static("close"));
+        }
         finish::mark(self, route, parts, named, &mut response);
         response
     }

@@ -140,7 +140,10 @@ impl Exchange<'_> {
         let Some(handle) = &route.handle else {
             return Err(Problem::new(Code::FunctionUnavailable, "the route has no function"));
         };
-        let (streams_in, streams_out) = handle.streams().unwrap_or_default();
+        let (streams_in, streams_out) = match handle.streams() {
+            Some(streams) => streams,
+            None => call::awaited(handle, &self.door.worker).await.unwrap_or_default(),
+        };
         let streamed = match route.config.respond {
             Respond::Once => streams_in && route.config.body == BodyMode::Stream,
             Respond::Auto => streams_in || streams_out,

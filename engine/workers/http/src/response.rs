@@ -169,11 +169,6 @@ impl Answer {
             (None, None) => self.body = Bytes::from_static(b"{}"),
             (Some(_), None) => {}
             (Some(_), Some(body)) if body.get() == "null" => {}
-            (Some(own_type), Some(body)) if is_text && !is_json(own_type) => {
-                let plain: String = serde_json::from_str(body.get())
-                    .map_err(|error| wrong(format!("its body is no text: {error}")))?;
-                self.body = Bytes::from(plain);
-            }
             // iii sends a text as it is even where the type is JSON: it is JSON then that the function wrote itself.
             (Some(_), Some(body)) if is_text => {
                 let plain: String = serde_json::from_str(body.get())
@@ -201,10 +196,6 @@ fn kept(message: Message) -> Bytes {
     } else {
         Bytes::from_owner(Kept(message))
     }
-}
-
-fn is_json(value: &HeaderValue) -> bool {
-    value.to_str().is_ok_and(|value| value.to_ascii_lowercase().contains("json"))
 }
 
 /// The status that a function gave; 200 where it gave none.

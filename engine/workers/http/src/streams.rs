@@ -6,6 +6,7 @@
 mod pump;
 pub(crate) mod sse;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,15 +44,13 @@ pub(crate) enum Source {
 
 /// An item that says how the answer is sent, as iii's channels have them.
 #[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Control<'a> {
-    SetStatus {
-        status_code: u16,
-    },
-    SetHeaders {
-        #[serde(borrow)]
-        headers: &'a RawValue,
-    },
+struct Control<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(default, borrow)]
+    status_code: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    headers: Option<&'a RawValue>,
 }
 
 /// How items become bytes.
@@ -129,14 +128,11 @@ pub(crate) async fn answer(
             Problem::new(Code::Timeout, "there was no answer in the time that this route has")
         })?;
         let Some(item) = next.map_err(|ended| ended.problem(exchange))? else { break None };
-        match control(&item) {
-            Some(Control::SetStatus { status_code }) => {
-                status = Some(response::status(&status_code.to_string())?);
-            }
-            Some(Control::SetHeaders { headers: given }) => {
-                headers.extend(response::read_headers(given.get())?)
-            }
-            None => break Some(item),
+        let Some(control) = control(&item) else { break Some(item) };
+        match (&*control.kind, control.status_code, control.headers) {
+            ("set_status", Some(given), _) => status = Some(response::status(given.get())?),
+            ("set_headers", _, Some(given)) => headers.extend(response::read_headers(given.get())?),
+            _ => break Some(item.clone()),
         }
     };
     let Some(first) = first else {

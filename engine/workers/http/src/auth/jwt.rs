@@ -109,7 +109,10 @@ impl Jwt {
         if key.family() != header.alg.family() {
             return Err("the token's algorithm is not that of its key");
         }
-        let claims = decode::<Value>(token, &key, &self.validation).map_err(|error| why(&error))?.claims;
+        // The library wants all algorithms that are taken to be of the key's kind.
+        let mut validation = self.validation.clone();
+        validation.algorithms = vec![header.alg];
+        let claims = decode::<Value>(token, &key, &validation).map_err(|error| why(&error))?.claims;
         let subject = claims.get("sub").and_then(Value::as_str).unwrap_or_default().to_owned();
         Ok((subject, Some(claims)))
     }

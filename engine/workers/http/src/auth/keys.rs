@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use jsonwebtoken::jwk::{JwkSet, PublicKeyUse};
+use jsonwebtoken::jwk::{Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
+use serde::Deserialize;
+use serde_json::Value;
 
 /// How often a set is fetched at most, whatever tokens name.
 const FETCH_EVERY_MIN: Duration = Duration::from_secs(10);
@@ -20,6 +22,12 @@ const SET_BYTES_MAX: u64 = 1 << 20;
 
 /// How long it may take to fetch one.
 const FETCH_MAX: Duration = Duration::from_secs(10);
+
+/// A set as it is written.
+#[derive(Debug, Deserialize)]
+struct Set {
+    keys: Vec<Value>,
+}
 
 /// The keys of a set.
 #[derive(Debug, Default)]
@@ -35,14 +43,15 @@ struct Key {
 impl Keys {
     /// Reads a set. Keys that are not for signatures, or of kinds that are not known, are left out.
     pub(crate) fn read(text: &str) -> Result<Self, String> {
-        let set: JwkSet =
+        let set: Set =
             serde_json::from_str(text).map_err(|error| format!("this is no JSON Web Key Set: {error}"))?;
         let mut keys = Vec::new();
-        for jwk in &set.keys {
+        // A key of a kind that came up later does not keep the others from being used.
+        for jwk in set.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok()) {
             if matches!(&jwk.common.public_key_use, Some(other) if *other != PublicKeyUse::Signature) {
                 continue;
             }
-            let Ok(key) = DecodingKey::from_jwk(jwk) else { continue };
+            let Ok(key) = DecodingKey::from_jwk(&jwk) else { continue };
             let algorithm = jwk.common.key_algorithm.map(|algorithm| algorithm.to_string());
             keys.push(Key { id: jwk.common.key_id.clone(), algorithm, key });
         }
