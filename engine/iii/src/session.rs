@@ -15,7 +15,7 @@ mod requests;
 
 mod triggers;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -80,6 +80,8 @@ pub(crate) struct Session {
     pub(crate) granted: Granted,
     /// Its own names of functions that are registered under others.
     renamed: RwLock<HashMap<String, String>>,
+    /// Its functions that somebody else serves over HTTP: it is never asked itself.
+    elsewhere: RwLock<HashSet<String>>,
     /// Proves that a later connection is of the same client.
     token: String,
     pub(crate) outbox: Outbox,
@@ -170,6 +172,7 @@ impl Session {
             uuid: uuid_of(worker_id),
             granted,
             renamed: RwLock::default(),
+            elsewhere: RwLock::default(),
             token: uuid_random(),
             outbox,
             peer: OnceLock::new(),

@@ -112,6 +112,9 @@ impl Session {
         reply: ReplyTo,
     ) -> Option<ReplyTo> {
         let Some((neighbour, callee)) = self.neighbour(route) else { return Some(reply) };
+        if callee.elsewhere.read().contains(&*route.function) {
+            return Some(reply);
+        }
         let parent =
             invoke.traceparent.as_deref().and_then(|text| TraceContext::parse_traceparent(text).ok());
         let Some(call) = neighbour.right.begin(&route.handle, parent, invoke.data.len() as u64) else {

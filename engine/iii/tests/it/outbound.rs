@@ -86,6 +86,15 @@ fn what_a_client_registers_with_an_invocation_is_asked_of_others_and_goes_with_i
     let error = call(&native, "orders::inside").unwrap_err();
     assert_eq!(error.user_code.as_deref(), Some("url_validation_failed"), "{error}");
 
+    // Clients are asked by each other without a way round; this one is not to be asked.
+    let mut other = stage.client("other");
+    for caller in [&mut other, &mut client] {
+        for _ in 0..3 {
+            let answer = caller.call("orders::create", &json!({"sku": "B-2"}));
+            assert_eq!(answer["result"]["body"]["sku"], "B-2", "{answer}");
+        }
+    }
+
     drop(client);
     assert!(native.wait_until(PATIENCE, |catalog| {
         !catalog.functions.iter().any(|function| function.id.as_str() == "orders::create")
