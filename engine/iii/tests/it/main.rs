@@ -24,3 +24,6 @@ mod registrations;
 
 #[cfg(test)]
 mod triggers;
+
+#[cfg(test)]
+mod access;

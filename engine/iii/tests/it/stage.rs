@@ -42,16 +42,21 @@ impl Stage {
 
     /// A connection that has said nothing yet.
     pub(crate) fn connect(&self) -> Client {
-        let url = format!("ws://{}/", self.face.addresses()[0]);
-        let (socket, _) = tungstenite::connect(url).unwrap();
-        let MaybeTlsStream::Plain(stream) = socket.get_ref() else { unreachable!() };
-        stream.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
-        let mut client = Client { socket, heard: Vec::new(), id: String::new(), token: String::new() };
+        let mut client = self.connect_to(0, "");
         let first = client.next().unwrap();
         assert_eq!(first["type"], "workerregistered");
         client.id = first["worker_id"].as_str().unwrap().to_owned();
         client.token = first["reattach_token"].as_str().unwrap().to_owned();
         client
+    }
+
+    /// A connection to one of the listeners, to which nothing was said yet.
+    pub(crate) fn connect_to(&self, listener: usize, query: &str) -> Client {
+        let url = format!("ws://{}/{query}", self.face.addresses()[listener]);
+        let (socket, _) = tungstenite::connect(url).unwrap();
+        let MaybeTlsStream::Plain(stream) = socket.get_ref() else { unreachable!() };
+        stream.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+        Client { socket, heard: Vec::new(), id: String::new(), token: String::new() }
     }
 
     /// A connection as that of Node's SDK.
