@@ -22,7 +22,11 @@ fn names_numbers_and_json_agree() {
 const NO_CODES: &[&str] = &[
     "CARGO_PKG_VERSION",
     "FORMAT",
+    "III_NAMESPACE_GRACE_MS",
     "LOCK",
+    "LOGS",
+    "MTRC",
+    "OTLP",
     "RINGWAY_ROUNDS",
     "RINGWAY_SEED",
     "RINGWAY_SIM_SEED",
@@ -36,7 +40,7 @@ const NO_CODES: &[&str] = &[
 fn worker_codes() -> BTreeSet<String> {
     let engine = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../engine");
     let mut found = BTreeSet::new();
-    for folder in ["workers", "server/src", "core/src", "store/src"] {
+    for folder in ["workers", "server/src", "core/src", "store/src", "iii/src"] {
         gather(&engine.join(folder), &mut found);
     }
     assert!(found.len() > 30, "the sources are not where they were: {found:?}");
