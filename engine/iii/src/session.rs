@@ -15,12 +15,13 @@ mod requests;
 
 mod triggers;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+pub(crate) use access::authenticate;
 use axum::extract::Request;
 use futures_util::{SinkExt, StreamExt};
 use parking_lot::{Mutex, RwLock};
@@ -78,6 +79,8 @@ pub(crate) struct Session {
     pub(crate) uuid: String,
     /// What it may do.
     pub(crate) granted: Granted,
+    /// Functions that it registered and somebody else serves.
+    elsewhere: RwLock<HashSet<String>>,
     /// Its own names of functions that are registered under others.
     renamed: RwLock<HashMap<String, String>>,
     /// Proves that a later connection is of the same client.
@@ -139,7 +142,7 @@ pub(crate) async fn serve(place: Arc<Place>, opening: Opening, socket: Socket) {
 }
 
 /// Tells a client why it may not connect, and ends the connection.
-async fn send_away(mut socket: Socket, error: &ErrorBody) {
+pub(crate) async fn send_away(mut socket: Socket, error: &ErrorBody) {
     let text = Frame::new("error").error(error).end();
     let told = async {
         socket.send(Message::text(text)).await?;
@@ -169,6 +172,7 @@ impl Session {
             worker_id,
             uuid: uuid_of(worker_id),
             granted,
+            elsewhere: RwLock::default(),
             renamed: RwLock::default(),
             token: uuid_random(),
             outbox,

@@ -10,7 +10,10 @@ use tokio::sync::oneshot;
 use super::Session;
 use super::calls::ReplyTo;
 use crate::limits::MESSAGE_BYTES_MAX;
-use crate::protocol::{ErrorBody, Frame, Outcome, code};
+use crate::protocol::{ErrorBody, Frame, Outcome, code, with_uuids};
+
+/// How the engine's events begin that name a worker, which clients know by its UUID.
+const WORKER_EVENT: &str = "{\"event\":\"worker_";
 
 /// Who waits for an answer.
 #[derive(Debug)]
@@ -144,6 +147,12 @@ impl Session {
         }
     }
 
+    /// Whether a function of the client's is not served by the client itself.
+    pub(super) fn is_served_elsewhere(&self, function: &str) -> bool {
+        let elsewhere = self.elsewhere.read();
+        !elsewhere.is_empty() && elsewhere.contains(function)
+    }
+
     /// A function of the client's as it calls it itself.
     pub(crate) fn own_name<'f>(&self, function: &'f str) -> Cow<'f, str> {
         let own = self.renamed.read().get(function).cloned();
@@ -179,6 +188,8 @@ impl Session {
     ) -> HandlerResult<Asking> {
         let data = payload(message)?;
         let caller = self.place.shared.session(context.caller()).map(|caller| caller.uuid.clone());
+        let event = (caller.is_none() && data.starts_with(WORKER_EVENT)).then(|| with_uuids(data));
+        let data = event.as_deref().unwrap_or(data);
         let metadata = context.metadata().map(ToString::to_string);
         let trace = context.trace();
         let traceparent = trace.is_valid().then(|| trace.to_string());
