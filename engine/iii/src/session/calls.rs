@@ -155,8 +155,11 @@ impl Session {
     fn neighbour(&self, route: &Route) -> Option<(Arc<Neighbour>, Arc<Self>)> {
         let known = route.near.read().clone();
         if let Some(neighbour) = known {
-            let session = neighbour.session.upgrade()?;
-            return Some((neighbour, session));
+            if let Some(session) = neighbour.session.upgrade() {
+                return Some((neighbour, session));
+            }
+            // It has left; another client may serve the function by now.
+            *route.near.write() = None;
         }
         let session = self.place.shared.session(route.handle.sole_worker()?)?;
         let (caller, callee) = (&self.peer.get()?.worker, &session.peer.get()?.worker);

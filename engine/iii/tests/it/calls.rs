@@ -257,6 +257,10 @@ fn workers_have_the_ids_that_they_were_told() {
     a.send(&json!({"type": "registertrigger", "id": "T", "trigger_type": "engine::workers-available",
         "function_id": "a::hear", "config": {}}));
     a.sees("a::hear");
+    let until = std::time::Instant::now() + PATIENCE;
+    while a.call("engine::registered-triggers::info", &json!({"id": "T"})).get("error").is_some() {
+        assert!(std::time::Instant::now() < until);
+    }
     let list = a.call("engine::workers::list", &json!({}));
     let ids: Vec<_> =
         list["result"]["workers"].as_array().unwrap().iter().map(|worker| worker["id"].clone()).collect();
