@@ -12,6 +12,7 @@ use tokio::runtime::Runtime;
 
 use crate::channels::{self, ChannelCounters, Channels};
 use crate::config::{Config, ConfigError, Listener};
+use crate::functions;
 use crate::listener::{self, Place};
 use crate::shared::Shared;
 
@@ -98,6 +99,7 @@ impl Face {
             .map_err(StartError::System)?;
         let shared = Shared::new(address, config, worker, runtime.handle().clone());
         shared.worker.register_all(channels::functions(&shared.channels))?;
+        shared.worker.register_all(functions::all())?;
         runtime.spawn(expire(shared.channels.clone()));
         let addresses = bound.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect();
         for (listener, rules) in bound {

@@ -25,6 +25,8 @@ mod connection;
 
 mod rbac;
 
+mod functions;
+
 mod shared;
 
 mod listener;

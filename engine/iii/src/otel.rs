@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::listener::Place;
-use crate::session::Opening;
+use crate::session::{self, Opening};
 use crate::socket::Socket;
 
 /// Frames that are being handed over at a time, of all sockets.
@@ -70,6 +70,9 @@ pub(crate) fn signal(frame: &[u8]) -> Option<(&'static str, &[u8])> {
 /// Reads telemetry until the client leaves, no faster than the engine takes it in.
 pub(crate) async fn serve(place: Arc<Place>, opening: Opening, mut socket: Socket) {
     tracing::trace!(?opening, "a client sends telemetry");
+    if let Err(error) = session::authenticate(&place, &opening).await {
+        return session::send_away(socket, &error).await;
+    }
     while let Some(Ok(message)) = socket.next().await {
         let Message::Binary(frame) = message else { continue };
         let Some((signal, body)) = signal(&frame) else {

@@ -11,7 +11,7 @@ mod values;
 pub use body::ErrorBody;
 pub(crate) use body::{code, of_call};
 pub(crate) use frame::Frame;
-pub(crate) use ids::{Invocations, uuid_of, uuid_random};
+pub(crate) use ids::{Invocations, uuid_of, uuid_random, with_uuids};
 pub use incoming::{Action, DecodeError, Incoming, Invoke, Outcome, decode};
 pub(crate) use sizes::{bytes_max, enforces_names};
 pub(crate) use values::is_null;

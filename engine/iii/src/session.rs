@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+pub(crate) use access::authenticate;
 use axum::extract::Request;
 use futures_util::{SinkExt, StreamExt};
 use parking_lot::{Mutex, RwLock};
@@ -78,6 +79,8 @@ pub(crate) struct Session {
     pub(crate) uuid: String,
     /// What it may do.
     pub(crate) granted: Granted,
+    /// Functions that it registered and somebody else serves.
+    elsewhere: RwLock<HashSet<String>>,
     /// Its own names of functions that are registered under others.
     renamed: RwLock<HashMap<String, String>>,
     /// Its functions that somebody else serves over HTTP: it is never asked itself.
@@ -141,7 +144,7 @@ pub(crate) async fn serve(place: Arc<Place>, opening: Opening, socket: Socket) {
 }
 
 /// Tells a client why it may not connect, and ends the connection.
-async fn send_away(mut socket: Socket, error: &ErrorBody) {
+pub(crate) async fn send_away(mut socket: Socket, error: &ErrorBody) {
     let text = Frame::new("error").error(error).end();
     let told = async {
         socket.send(Message::text(text)).await?;
@@ -171,6 +174,7 @@ impl Session {
             worker_id,
             uuid: uuid_of(worker_id),
             granted,
+            elsewhere: RwLock::default(),
             renamed: RwLock::default(),
             elsewhere: RwLock::default(),
             token: uuid_random(),

@@ -60,6 +60,10 @@ pub const METRICS_LIST: &str = "engine::metrics::list";
 /// Reports segments, blocks and leases of all workers.
 pub const MEMORY_LIST: &str = "engine::memory::list";
 
+/// What ids of the engine's functions start with that write into its log, for iii's SDKs.
+pub const LOG_PREFIX: &str = "engine::log::";
+/// What ids of the engine's functions start with that tell of baggage, for iii's SDKs.
+pub const BAGGAGE_PREFIX: &str = "engine::baggage::";
 /// Makes a channel and tells its two ends.
 pub const CHANNELS_CREATE: &str = "engine::channels::create";
 /// Streams what is written to a channel.
@@ -87,7 +91,7 @@ pub fn is_reserved(id: &str) -> bool {
 /// Says whether a built-in worker may register this reserved id, which it may only in the engine's own process.
 #[must_use]
 pub fn is_built_in(id: &str) -> bool {
-    id.starts_with(QUEUE_PREFIX) || id.starts_with(CHANNELS_PREFIX)
+    [QUEUE_PREFIX, CHANNELS_PREFIX, LOG_PREFIX, BAGGAGE_PREFIX].iter().any(|prefix| id.starts_with(prefix))
 }
 
 /// Returns the part of an id before its first `::`, or the whole id.
@@ -111,7 +115,8 @@ mod tests {
     }
 
     #[test]
-    fn of_the_engines_ids_only_those_of_queue_and_channels_are_built_in() {
+    fn of_the_engines_ids_few_are_built_in() {
+        assert!(is_built_in("engine::log::info") && is_built_in("engine::baggage::get"));
         assert!(is_built_in(CHANNELS_CREATE) && is_built_in(CHANNELS_READ) && is_built_in(CHANNELS_WRITE));
         assert!(is_built_in("engine::queue::enqueue") && is_reserved("engine::queue::enqueue"));
         assert!(!is_built_in(FUNCTIONS_LIST) && !is_built_in("queue::enqueue"));

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ringway::WorkerId;
+use serde_json::Value;
 use uuid::Uuid;
 
 /// Bytes of an invocation's id that say whose it is; the others count.
@@ -25,6 +26,32 @@ pub(crate) fn uuid_of(worker: WorkerId) -> String {
         (id & 0xf) << 8,
         id.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16
     )
+}
+
+/// JSON in which workers have the UUIDs that clients know them by.
+pub(crate) fn with_uuids(json: &str) -> String {
+    fn put(value: &mut Value) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    let id = (name == "id" || name == "worker_id").then(|| value.as_str()).flatten();
+                    match id.and_then(|id| id.parse::<WorkerId>().ok()) {
+                        Some(id) => *value = uuid_of(id).into(),
+                        None => put(value),
+                    }
+                }
+            }
+            Value::Array(items) => items.iter_mut().for_each(put),
+            _ => {}
+        }
+    }
+    match serde_json::from_str(json) {
+        Ok(mut value) => {
+            put(&mut value);
+            value.to_string()
+        }
+        Err(_) => json.to_owned(),
+    }
 }
 
 /// The invocations of one callee: a number each, in the form of a UUID that only this callee can have.
@@ -80,6 +107,14 @@ mod tests {
             assert_eq!(theirs.number(&name.to_string()), None);
         }
         assert_eq!(ours.number("no uuid"), None);
+    }
+
+    #[test]
+    fn workers_are_named_by_their_uuids() {
+        let named = with_uuids(r#"{"workers":[{"id":"fedcba9876543210","name":"0123456789abcdef"}]}"#);
+        let uuid = uuid_of(WorkerId::new(0xfedc_ba98_7654_3210));
+        assert_eq!(named, format!(r#"{{"workers":[{{"id":"{uuid}","name":"0123456789abcdef"}}]}}"#));
+        assert_eq!(with_uuids("no json"), "no json");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::rbac::{Decision, Granted};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Asks who connects and what they may do; an error is what they are told before they are sent away.
-pub(super) async fn authenticate(place: &Place, opening: &Opening) -> Result<Granted, ErrorBody> {
+pub(crate) async fn authenticate(place: &Place, opening: &Opening) -> Result<Granted, ErrorBody> {
     let rbac = place.rules.rbac.as_ref();
     let Some(function) = rbac.and_then(|rbac| rbac.auth_function_id.as_deref()) else {
         return Ok(Granted::everything());

@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
-use ringway::protocol::naming::{NAMESPACE_DEFAULT, WORKERS_REGISTER};
+use ringway::protocol::naming::{NAMESPACE_DEFAULT, WORKERS_INFO, WORKERS_LIST, WORKERS_REGISTER};
 use ringway::{Baggage, CallError, CallOptions, Encoding, Handle, Message, Pending, TraceContext, protocol};
 use serde_json::value::RawValue;
 
@@ -12,13 +13,19 @@ use parking_lot::RwLock;
 use super::Session;
 use super::requests::{Asked, Near, Waiting};
 use crate::limits::QUICK_CALLS_MAX;
-use crate::protocol::{Action, ErrorBody, Frame, Invoke, Outcome, code, is_null, of_call, uuid_random};
+use crate::protocol::{
+    Action, ErrorBody, Frame, Invoke, Outcome, code, is_null, of_call, uuid_random, with_uuids,
+};
 
 /// The baggage entry that names the function which is called.
 const FUNCTION_ENTRY: &str = "iii.function.id";
 
 /// What a queue serves for iii's clients.
 const ENQUEUE: &str = "engine::queue::enqueue";
+
+/// How long the other end of a channel that is open may take to show, and how often it is looked.
+const NEIGHBOUR_MAX: Duration = Duration::from_millis(20);
+const NEIGHBOUR_EVERY: Duration = Duration::from_micros(100);
 
 /// A function that this client calls.
 #[derive(Debug)]
@@ -93,7 +100,11 @@ impl Session {
             Action::Wait | Action::Void => {
                 let route = self.route(namespace, &invoke.function_id);
                 let Some(reply) = self.call_neighbour(&route, invoke, reply) else { return };
-                let shape = if self.is_listing(&invoke.function_id) { Shape::Listing } else { Shape::Plain };
+                let shape = match &*invoke.function_id {
+                    WORKERS_LIST | WORKERS_INFO => Shape::Workers,
+                    function if self.is_listing(function) => Shape::Listing,
+                    _ => Shape::Plain,
+                };
                 self.start(namespace, &invoke.function_id, invoke.data.as_bytes(), invoke, reply, shape);
             }
             Action::Enqueue(queue) => self.enqueue(namespace, queue, invoke, reply),
@@ -117,6 +128,9 @@ impl Session {
         }
         let parent =
             invoke.traceparent.as_deref().and_then(|text| TraceContext::parse_traceparent(text).ok());
+        if callee.is_served_elsewhere(&route.function) {
+            return Some(reply);
+        }
         let Some(call) = neighbour.right.begin(&route.handle, parent, invoke.data.len() as u64) else {
             // It has moved, or may not be called any longer: the usual way finds out.
             *route.near.write() = None;
@@ -144,11 +158,31 @@ impl Session {
     fn neighbour(&self, route: &Route) -> Option<(Arc<Neighbour>, Arc<Self>)> {
         let known = route.near.read().clone();
         if let Some(neighbour) = known {
-            let session = neighbour.session.upgrade()?;
-            return Some((neighbour, session));
+            if let Some(session) = neighbour.session.upgrade() {
+                return Some((neighbour, session));
+            }
+            // It has left; another client may serve the function by now.
+            *route.near.write() = None;
         }
         let session = self.place.shared.session(route.handle.sole_worker()?)?;
-        let right = session.peer.get()?.worker.near(&self.peer.get()?.worker)?;
+        let (caller, callee) = (&self.peer.get()?.worker, &session.peer.get()?.worker);
+        // What went the usual way before has arrived, so that nothing overtakes it.
+        if route.in_flight.load(Ordering::Acquire) > 0 {
+            return None;
+        }
+        let right = callee.near(caller).or_else(|| {
+            // The first call of this client to that one: the engine is asked for a channel, once.
+            tokio::task::block_in_place(|| {
+                route.handle.bind().ok()?;
+                let until = Instant::now() + NEIGHBOUR_MAX;
+                loop {
+                    match callee.near(caller) {
+                        None if Instant::now() < until => std::thread::sleep(NEIGHBOUR_EVERY),
+                        found => return found,
+                    }
+                }
+            })
+        })?;
         let neighbour = Arc::new(Neighbour { session: Arc::downgrade(&session), right });
         *route.near.write() = Some(Arc::clone(&neighbour));
         Some((neighbour, session))
@@ -217,6 +251,10 @@ impl Session {
             Ok(message) => match shape {
                 Shape::Plain => match value_of(&message) {
                     Ok(value) => self.reply(reply, Ok(value)),
+                    Err(error) => self.reply(reply, Err(error)),
+                },
+                Shape::Workers => match value_of(&message) {
+                    Ok(value) => self.reply(reply, Ok(value.map(with_uuids).as_deref())),
                     Err(error) => self.reply(reply, Err(error)),
                 },
                 Shape::Listing => {
@@ -312,6 +350,8 @@ impl Session {
 pub(super) enum Shape {
     /// It is the answer.
     Plain,
+    /// Workers, which clients know by their UUIDs.
+    Workers,
     /// Functions, of which the client may know those that it may call.
     Listing,
     /// The answer is this receipt.

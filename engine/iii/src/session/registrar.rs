@@ -233,6 +233,13 @@ impl Session {
                 None => Err(CallError::new(ErrorCode::WorkerGone, "the worker has left").into()),
             })
         };
+        let mut elsewhere = self.elsewhere.write();
+        if invocation.is_some() {
+            elsewhere.insert(registered.clone());
+        } else {
+            elsewhere.remove(&registered);
+        }
+        drop(elsewhere);
         let mut function = match invocation {
             // The client does not serve it: somebody else does, over HTTP.
             Some(invocation) => {

@@ -10,7 +10,10 @@ use tokio::sync::oneshot;
 use super::Session;
 use super::calls::ReplyTo;
 use crate::limits::MESSAGE_BYTES_MAX;
-use crate::protocol::{ErrorBody, Frame, Outcome, code};
+use crate::protocol::{ErrorBody, Frame, Outcome, code, with_uuids};
+
+/// How the engine's events begin that name a worker, which clients know by its UUID.
+const WORKER_EVENT: &str = "{\"event\":\"worker_";
 
 /// Who waits for an answer.
 #[derive(Debug)]
@@ -144,6 +147,12 @@ impl Session {
         }
     }
 
+    /// Whether a function of the client's is not served by the client itself.
+    pub(super) fn is_served_elsewhere(&self, function: &str) -> bool {
+        let elsewhere = self.elsewhere.read();
+        !elsewhere.is_empty() && elsewhere.contains(function)
+    }
+
     /// A function of the client's as it calls it itself.
     pub(crate) fn own_name<'f>(&self, function: &'f str) -> Cow<'f, str> {
         let own = self.renamed.read().get(function).cloned();
@@ -185,6 +194,8 @@ impl Session {
             None => context.metadata(),
         };
         let metadata = metadata.map(ToString::to_string);
+        let event = (caller.is_none() && data.starts_with(WORKER_EVENT)).then(|| with_uuids(data));
+        let data = event.as_deref().unwrap_or(data);
         let trace = context.trace();
         let traceparent = trace.is_valid().then(|| trace.to_string());
         let baggage = context.baggage().map(|baggage| super::calls::baggage_for(baggage, function));

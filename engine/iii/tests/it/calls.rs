@@ -211,3 +211,68 @@ fn large_payloads_pass_and_old_clients_are_spared() {
     c.answer(|asked| json!({"result": asked["data"]}));
     assert!(a.result(&id)["result"] == text, "20 MiB came back otherwise");
 }
+
+#[test]
+fn what_old_clients_log_by_a_call_is_in_the_log() {
+    let stage = Stage::new();
+    let mut a = stage.client("a");
+    let said = json!({"message": "by a call", "service_name": "old", "data": {"n": 1}});
+    let answer = a.call("engine::log::warn", &said);
+    assert!(answer.get("error").is_none(), "{answer}");
+    let until = std::time::Instant::now() + PATIENCE;
+    loop {
+        let logs = a.call("engine::logs::list", &json!({}))["result"]["logs"].clone();
+        if logs.as_array().is_some_and(|logs| logs.iter().any(|log| log["body"] == "by a call")) {
+            break;
+        }
+        assert!(std::time::Instant::now() < until, "{logs}");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let baggage =
+        a.call_with(json!({"function_id": "engine::baggage::get", "data": {"key": "k"}, "baggage": "k=v"}));
+    assert_eq!(baggage["result"], json!({"value": "v"}));
+    let all = a.call_with(json!({"function_id": "engine::baggage::get_all", "data": {}, "baggage": "k=v"}));
+    assert_eq!(all["result"], json!({"baggage": {"k": "v"}}));
+}
+
+#[test]
+fn order_is_kept_from_the_first_call_on() {
+    let stage = Stage::new();
+    let (mut a, mut b) = (stage.client("a"), stage.client("b"));
+    b.register("b::note");
+    a.sees("b::note");
+    for number in 0..200 {
+        a.send(&json!({"type": "invokefunction", "function_id": "b::note", "data": number, "action": {"type": "void"}}));
+    }
+    for number in 0..200 {
+        assert_eq!(b.answer(|_| json!({}))["data"], number);
+    }
+}
+
+#[test]
+fn workers_have_the_ids_that_they_were_told() {
+    let stage = Stage::new();
+    let (mut a, b) = (stage.client("a"), stage.client("b"));
+    a.register("a::hear");
+    a.send(&json!({"type": "registertrigger", "id": "T", "trigger_type": "engine::workers-available",
+        "function_id": "a::hear", "config": {}}));
+    a.sees("a::hear");
+    let until = std::time::Instant::now() + PATIENCE;
+    while a.call("engine::registered-triggers::info", &json!({"id": "T"})).get("error").is_some() {
+        assert!(std::time::Instant::now() < until);
+    }
+    let list = a.call("engine::workers::list", &json!({}));
+    let ids: Vec<_> =
+        list["result"]["workers"].as_array().unwrap().iter().map(|worker| worker["id"].clone()).collect();
+    assert!(ids.contains(&json!(a.id)), "{ids:?}");
+    let left = b.id.clone();
+    drop(b);
+    let until = std::time::Instant::now() + PATIENCE;
+    loop {
+        let told = a.answer(|_| json!({}));
+        if told["data"] == json!({"event": "worker_disconnected", "worker_id": left}) {
+            break;
+        }
+        assert!(std::time::Instant::now() < until, "{told}");
+    }
+}
