@@ -10,7 +10,7 @@ use crate::say;
 use crate::tools::{self, Runner, Selection};
 
 /// Seconds for which each fuzz target runs here; `cargo fuzz NAME SECONDS` runs one for as long as wished.
-const FUZZ_SECONDS: u64 = 10;
+const FUZZ_SECONDS: u64 = 4;
 
 /// Tests that read the repository rather than run the product.
 const REPOSITORY: &str = "layering:: layout:: licences:: tidy::";

@@ -162,6 +162,18 @@ impl Client {
         }
     }
 
+    /// Whether a call of it is answered, and the connection not ended instead.
+    pub(crate) fn is_welcome(&mut self) -> bool {
+        let id = self.start(&mut json!({"function_id": "engine::functions::list", "data": {}}));
+        let until = Instant::now() + PATIENCE;
+        while let Some(Some(message)) = self.next_by(until) {
+            if message["invocation_id"] == id.as_str() {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Calls, and waits for the result.
     pub(crate) fn call(&mut self, function: &str, data: &Value) -> Value {
         self.call_with(json!({"function_id": function, "data": data}))

@@ -27,6 +27,7 @@ const NO_CODES: &[&str] = &[
     "GET",
     "HEAD",
     "III_NAMESPACE_GRACE_MS",
+    "JWT",
     "LOCK",
     "LOGS",
     "MTRC",
@@ -42,6 +43,7 @@ const NO_CODES: &[&str] = &[
     "RINGWAY_SIM_STEPS",
     "RWBACKUP",
     "TRACE",
+    "UPPERCASE",
     "UTC",
     "attempts_failed",
 ];
