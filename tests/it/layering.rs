@@ -37,6 +37,9 @@ const ARROWS: &[(&str, &[&str])] = &[
         "ringway-worker-configuration",
         &["ringway", "ringway-protocol", "ringway-store", "ringway-worker-kit", "ringway-config"],
     ),
+    ("ringway-worker-http-functions", &["ringway", "ringway-store", "ringway-worker-kit"]),
+    ("ringway-worker-stream-socket", &["ringway"]),
+    ("ringway-iii", &["ringway"]),
     // The one place that names every built-in worker.
     (
         "ringway-workers",
@@ -45,14 +48,17 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ringway-store",
             "ringway-store-nats",
             "ringway-config",
+            "ringway-iii",
             "ringway-worker-blob",
             "ringway-worker-configuration",
             "ringway-worker-cron",
             "ringway-worker-http",
+            "ringway-worker-http-functions",
             "ringway-worker-pubsub",
             "ringway-worker-queue",
             "ringway-worker-state",
             "ringway-worker-stream",
+            "ringway-worker-stream-socket",
         ],
     ),
     // The demo is an engine, its workers and what they cost, in one program.
@@ -127,6 +133,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
             "ringway-bench",
             "ringway-demo",
             "ringway-worker-cron",
+            "ringway-iii",
         ],
     ),
     // A file system of the tests' own is mounted and taken away.
@@ -135,15 +142,35 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("memmap2", &[]),
     ("shared_memory", &["ringway-ipc"]),
     ("io-uring", &["ringway-ipc", "ringway-cli"]),
-    // No crate that users add brings a runtime; one store does, on a thread of its own, and the front door.
-    ("tokio", &["ringway-store-nats", "ringway-worker-http"]),
+    // No crate that users add brings a runtime; one store and the faces do, on threads of their own.
+    (
+        "tokio",
+        &[
+            "ringway-store-nats",
+            "ringway-worker-http",
+            "ringway-worker-http-functions",
+            "ringway-worker-stream-socket",
+            "ringway-iii",
+        ],
+    ),
     ("async-nats", &["ringway-store-nats"]),
-    ("hyper", &["ringway-worker-http"]),
-    ("axum", &["ringway-worker-http"]),
+    ("axum", &["ringway-worker-http", "ringway-worker-stream-socket", "ringway-iii"]),
+    (
+        "hyper",
+        &[
+            "ringway-worker-http",
+            "ringway-worker-http-functions",
+            "ringway-worker-stream-socket",
+            "ringway-iii",
+        ],
+    ),
     ("ring", &["ringway-worker-http"]),
+    ("tokio-tungstenite", &["ringway-worker-stream-socket", "ringway-iii"]),
+    ("tokio-rustls", &["ringway-worker-http", "ringway-worker-http-functions"]),
     ("tonic", &[]),
     ("mio", &["ringway-ipc", "ringway", "ringway-engine"]),
-    // What leaves the host leaves from few places: spans, and the keys of tokens are fetched.
+    // What an engine says to others leaves from few places: spans, the keys of tokens; what its users ask for, from
+    // `http-functions`.
     ("ureq", &["ringway-telemetry", "ringway-worker-http"]),
     ("prost", &["ringway-telemetry"]),
     ("opentelemetry-proto", &["ringway-telemetry"]),

@@ -33,6 +33,8 @@ mod leaks;
 #[cfg(test)]
 mod scale;
 #[cfg(test)]
+mod sdks;
+#[cfg(test)]
 mod steps;
 #[cfg(test)]
 mod storms;

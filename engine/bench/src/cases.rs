@@ -1,5 +1,5 @@
 //! What `ringway bench` measures, in groups: calls, payloads, streams, matrices, the catalog, idleness, what is durable,
-//! many keys. Used by [`crate::run()`]. Here is what all groups share; it must not know how results are shown.
+//! many keys, many messages. Used by [`crate::run()`]. Here is what all groups share; it must not know how results are shown.
 
 mod calls;
 mod catalog;
@@ -9,6 +9,7 @@ mod keys;
 mod matrix;
 mod series;
 mod stream;
+mod waiting;
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub(crate) use keys::keys;
 pub(crate) use matrix::matrix;
 pub(crate) use series::{Series, visit};
 pub(crate) use stream::stream;
+pub(crate) use waiting::waiting;
 
 /// How long a function may take to show up.
 const SIGHT_TIME_MAX: Duration = Duration::from_secs(20);

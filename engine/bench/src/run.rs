@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 use ringway_engine::{Engine, Otlp};
 
 use crate::callee::run_callee;
-use crate::cases::{Bench, Series, catalog, durable, idle, keys, matrix, stream, visit};
+use crate::cases::{Bench, Series, catalog, durable, idle, keys, matrix, stream, visit, waiting};
 use crate::floors::{FloorOptions, FloorSession, run_floor_child};
 use crate::machine::{cpu_pair, memory_available_bytes};
 use crate::report::{Case, CaseResult, Report, Wait, claims};
@@ -25,6 +25,8 @@ const SECONDS: f64 = 1.5;
 const SECONDS_QUICK: f64 = 0.25;
 /// Keys among which `state::get` looks for one.
 const KEYS: u64 = 50_000;
+/// Messages that wait while others are enqueued and delivered.
+const WAITING: u64 = 20_000;
 /// Memory beside the payload that a case with a large one must leave to others.
 const MEMORY_SPARE_BYTES: u64 = 1 << 30;
 
@@ -80,6 +82,9 @@ pub struct BenchArgs {
     /// Look up state among so many keys, beside 1,000; 10000000 takes some GB of disk [default: 50000]
     #[arg(long, value_name = "COUNT")]
     pub keys: Option<u64>,
+    /// Enqueue and deliver while so many messages wait, beside 100; 1000000 takes some GB of memory [default: 20000]
+    #[arg(long, value_name = "COUNT")]
+    pub waiting: Option<u64>,
     /// The other side of a floor
     #[arg(long, hide = true, num_args = 1.., allow_hyphen_values = true, value_name = "WORD")]
     pub floor_child: Vec<OsString>,
@@ -104,6 +109,7 @@ impl BenchArgs {
         words.extend(self.quick.then(|| "--quick".to_owned()));
         words.extend(self.seconds.map(|seconds| format!("--seconds {seconds}")));
         words.extend(self.keys.map(|keys| format!("--keys {keys}")));
+        words.extend(self.waiting.map(|waiting| format!("--waiting {waiting}")));
         words.extend(self.cases.iter().map(|filter| format!("--case {filter}")));
         words.join(" ")
     }
@@ -175,6 +181,7 @@ pub fn measure(args: &BenchArgs) -> anyhow::Result<Report> {
     cases.extend(idle(&bench)?);
     cases.extend(durable(&bench)?);
     cases.extend(keys(&bench, args.keys.unwrap_or(KEYS))?);
+    cases.extend(waiting(&bench, args.waiting.unwrap_or(WAITING))?);
     ensure!(!cases.is_empty() || args.cases.is_empty(), "no case has {:?} in its name", args.cases);
     let mut report = Report::new(floors, cpus, &clock, &args.command());
     report.cases = cases;

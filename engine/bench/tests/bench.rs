@@ -57,12 +57,15 @@ fn a_short_run() {
         "idle/",
         "durable/state-get/keys1000",
         "durable/state-get/keys2500",
+        "durable/message/waiting100",
+        "durable/message/waiting500",
     ];
     let args = BenchArgs {
         quick: true,
         cases: wanted.map(str::to_owned).to_vec(),
         seconds: Some(0.05),
         keys: Some(2500),
+        waiting: Some(500),
         ..BenchArgs::default()
     };
     let report = measure(&args).unwrap();
@@ -72,7 +75,7 @@ fn a_short_run() {
     }
     assert!(report.cases.iter().all(|case| wanted.iter().any(|filter| case.name.contains(filter))));
     variants(&report);
-    many_keys(&report);
+    many_of_a_kind(&report);
     promises(&report);
     let again: Report = serde_json::from_str(&report.to_json().unwrap()).unwrap();
     assert_eq!(again.cases.len(), report.cases.len());
@@ -90,14 +93,16 @@ fn in_order(case: &CaseResult) {
     assert!(idle || case.calls_per_s > 1.0, "{}: {} calls/s", case.name, case.calls_per_s);
 }
 
-/// Both numbers of keys say what a key costs in memory, the larger one how it compares.
-fn many_keys(report: &Report) {
+/// Both numbers of keys and of messages say what one costs in memory, the larger one how it compares.
+fn many_of_a_kind(report: &Report) {
     let note = |keys: &str| {
         let case = report.cases.iter().find(|case| case.name.ends_with(keys)).unwrap();
         case.note.clone().unwrap()
     };
     assert!(note("keys1000").contains("bytes resident for each key"), "{}", note("keys1000"));
     assert!(note("keys2500").contains("× the median with 1000 keys"), "{}", note("keys2500"));
+    assert!(note("waiting100").contains("resident for each that waits"), "{}", note("waiting100"));
+    assert!(note("waiting500").contains("with 100 waiting"), "{}", note("waiting500"));
 }
 
 /// What is special about a case shows in its figures.

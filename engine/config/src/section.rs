@@ -73,7 +73,8 @@ impl Section {
     }
 
     /// What iii calls this worker, and its keys that are called otherwise here (`Some`) or have no meaning here (`None`):
-    /// these are left out with a warning. A key within a key is written after a dot; `*` stands for any one key.
+    /// these are left out with a warning. A key within a key is written after a dot; `*` stands for any one key. A meaning such
+    /// as `other/key` is a key of another worker's section: what is one worker there may be two here.
     #[must_use]
     pub fn iii(mut self, name: &'static str, keys: &'static [(&'static str, Option<&'static str>)]) -> Self {
         (self.iii_name, self.iii_keys) = (Some(name), keys);
@@ -113,29 +114,42 @@ impl Section {
         (self.schema)(generator)
     }
 
-    /// Turns iii's keys into ours; what has no meaning here is told, unless it is nothing anyway.
-    pub(crate) fn translate(&self, node: Node, warnings: &mut Vec<Fault>) -> Node {
-        self.translate_below(&[], node, warnings)
+    /// Turns iii's keys into ours; what has no meaning here is told, unless it is nothing anyway. What belongs to other
+    /// sections is moved to them.
+    pub(crate) fn translate(&self, node: Node, moved: &mut Vec<Moved>, warnings: &mut Vec<Fault>) -> Node {
+        self.translate_below(&[], node, moved, warnings)
     }
 
-    fn translate_below(&self, above: &[String], node: Node, warnings: &mut Vec<Fault>) -> Node {
+    fn translate_below(
+        &self,
+        above: &[String],
+        node: Node,
+        moved: &mut Vec<Moved>,
+        warnings: &mut Vec<Fault>,
+    ) -> Node {
         let Kind::Map(entries) = node.kind else { return node };
         let mut kept: Vec<Entry> = Vec::new();
         for mut entry in entries {
             let path = [above, std::slice::from_ref(&entry.key)].concat();
             let known = self.iii_keys.iter().find(|(pattern, _)| fits(pattern, &path));
             let Some((_, meaning)) = known else {
-                entry.value = self.translate_below(&path, entry.value, warnings);
+                entry.value = self.translate_below(&path, entry.value, moved, warnings);
                 kept.push(entry);
                 continue;
             };
             match meaning {
                 // What iii leaves out so is as by default here too.
                 _ if entry.value.is_null() => {}
-                Some(ours) => {
-                    entry.key = (*ours).to_owned();
-                    kept.push(entry);
-                }
+                Some(ours) => match ours.split_once('/') {
+                    Some((section, key)) => {
+                        entry.key = key.to_owned();
+                        moved.push(Moved { section, entry });
+                    }
+                    None => {
+                        entry.key = (*ours).to_owned();
+                        kept.push(entry);
+                    }
+                },
                 None => {
                     let text =
                         format!("`{}` of `{}` means nothing here and is left out", path.join("."), self.name);
@@ -145,6 +159,12 @@ impl Section {
         }
         Node { at: node.at, kind: Kind::Map(kept) }
     }
+}
+
+/// A key that belongs to another section.
+pub(crate) struct Moved {
+    pub(crate) section: &'static str,
+    pub(crate) entry: Entry,
 }
 
 /// Whether a path is of this pattern, in which `*` stands for any one key.

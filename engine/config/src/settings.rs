@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::engine::{self, EngineSettings};
 use crate::problem::{Fault, Position, Problem, Problems, known};
-use crate::section::{self, Section};
+use crate::section::{self, Moved, Section};
 use crate::tree::{Entry, Kind, Node};
 use crate::variables::Variables;
 use crate::{source, tree, typed};
@@ -29,7 +29,6 @@ const NOT_OURS: &[&str] = &[
     "iii-engine-functions",
     "iii-observability",
     "iii-telemetry",
-    "iii-http-functions",
     "iii-bridge",
     "iii-exec",
     "iii-worker-ops",
@@ -361,7 +360,17 @@ impl Reading<'_> {
             let fault = Fault::new(at, format!("there is no built-in worker `{name}`"));
             return self.faults.push(fault.hint(known(name, names.into_iter())));
         };
-        let node = if from_iii { section.translate(node, &mut self.warnings) } else { node };
+        let mut moved = Vec::new();
+        let node = if from_iii { section.translate(node, &mut moved, &mut self.warnings) } else { node };
+        for Moved { section, entry } in moved {
+            let theirs = self
+                .found
+                .entry(section)
+                .or_insert_with(|| Node { at: entry.key_at, kind: Kind::Map(Vec::new()) });
+            if let Kind::Map(entries) = &mut theirs.kind {
+                entries.push(entry);
+            }
+        }
         if self.found.insert(section.name(), node).is_some() {
             self.faults.push(
                 Fault::new(at, format!("the worker `{}` is here a second time", section.name()))

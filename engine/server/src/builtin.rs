@@ -14,20 +14,24 @@ use crate::relay;
 use crate::shared::Shared;
 
 mod changes;
+mod ingest;
 mod memory;
+mod records;
 mod status;
 mod traces;
 mod triggers;
 mod workers;
 
 use changes::Changes;
+use records::Records;
 pub(crate) use status::activity;
 
-/// The engine's worker and the thread that tells of changes.
+/// The engine's worker and the threads that tell of changes and records.
 #[derive(Debug)]
 pub(crate) struct Builtin {
     pub(crate) worker: Worker,
     changes: Changes,
+    records: Records,
 }
 
 impl Builtin {
@@ -49,11 +53,13 @@ impl Builtin {
         worker.register_all(functions(shared))?;
         relay::serve(&worker, shared)?;
         let changes = Changes::start(&worker, shared)?;
-        Ok(Self { worker, changes })
+        let records = Records::start(&worker, shared)?;
+        Ok(Self { worker, changes, records })
     }
 
     /// Leaves.
     pub(crate) fn stop(self) {
+        self.records.stop();
         self.changes.stop();
         self.worker.shut_down();
     }
@@ -74,6 +80,7 @@ fn functions(shared: &Arc<Shared>) -> Vec<Function> {
         traces::clear_logs(shared),
         workers::register(shared),
         memory::list(shared),
+        ingest::ingest(shared),
     ]);
     functions
 }

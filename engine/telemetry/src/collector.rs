@@ -13,8 +13,9 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::directory::Directory;
+use crate::ingest::{Batch, IngestedCounts, Programs};
 use crate::otlp::Exporter;
-use crate::record::{ClockAnchor, Span, WorkerIdentity};
+use crate::record::{ClockAnchor, Log, Span, WorkerIdentity};
 use crate::store::{Inserted, StoreLimits, TraceStore};
 
 /// Why a record was not taken in.
@@ -38,8 +39,10 @@ pub struct IntakeCounters {
     pub logs_dropped: u64,
     /// Logs of which a part was missing.
     pub logs_torn: u64,
-    /// Records that were none.
+    /// Records that were none, and frames of OpenTelemetry that could not be read.
     pub malformed: u64,
+    /// Spans, logs and points of such frames that were not taken.
+    pub rejected: u64,
 }
 
 #[derive(Debug)]
@@ -57,6 +60,7 @@ pub struct Collector {
     exporter: Option<Exporter>,
     anchor: ClockAnchor,
     sources: HashMap<WorkerId, Source>,
+    programs: Programs,
     /// Of the sources that are gone, and all malformed records.
     settled: IntakeCounters,
 }
@@ -71,6 +75,7 @@ impl Collector {
             exporter,
             anchor,
             sources: HashMap::new(),
+            programs: Programs::default(),
             settled: IntakeCounters::default(),
         }
     }
@@ -167,11 +172,57 @@ impl Collector {
     pub fn ingest_log(&mut self, worker: WorkerId, record: LogRecord) -> Result<(), IngestError> {
         let source = self.sources.get(&worker).ok_or(IngestError::UnknownWorker(worker))?;
         let log = self.directory.log(&source.identity, record);
+        self.insert_log(log);
+        Ok(())
+    }
+
+    /// Takes in a frame of OpenTelemetry that a worker sent. It may speak of other programs than the worker, and names them;
+    /// it cannot speak as another worker. Costs about an insertion for each span, log and point.
+    ///
+    /// # Errors
+    /// [`IngestError::UnknownWorker`].
+    pub fn ingest_batch(
+        &mut self,
+        worker: WorkerId,
+        batch: Batch,
+        now_ns: u64,
+    ) -> Result<IngestedCounts, IngestError> {
+        let source = self.sources.get(&worker).ok_or(IngestError::UnknownWorker(worker))?;
+        let sender = Arc::clone(&source.identity);
+        let placed = batch.place(&mut self.programs, &sender, self.anchor);
+        let mut counts = IngestedCounts { rejected: placed.rejected, ..IngestedCounts::default() };
+        for span in placed.spans {
+            if span.trace_id.is_none() || span.span_id.is_none() {
+                counts.rejected += 1;
+            } else {
+                counts.spans += 1;
+                self.insert(span);
+            }
+        }
+        for log in placed.logs {
+            counts.logs += 1;
+            self.insert_log(log);
+        }
+        for mut point in placed.points {
+            counts.points += 1;
+            // A clock that is ahead would make all others seem old.
+            point.time_ns = point.time_ns.min(now_ns);
+            self.store.insert_point(point);
+        }
+        self.settled.rejected += counts.rejected;
+        Ok(counts)
+    }
+
+    /// Counts a frame that could not be read.
+    pub fn count_malformed(&mut self) {
+        self.settled.malformed += 1;
+    }
+
+    fn insert_log(&mut self, log: Log) {
         if let Some(exporter) = self.exporter.as_ref().filter(|exporter| exporter.exports_logs()) {
             exporter.export_log(log.clone(), self.anchor);
         }
         self.store.insert_log(log);
-        Ok(())
     }
 
     fn insert(&mut self, span: Span) {

@@ -101,6 +101,7 @@ impl Directory {
             peer: some_worker(record.peer),
             bytes_in: record.bytes_in,
             bytes_out: record.bytes_out,
+            details: None,
         }
     }
 
@@ -123,6 +124,7 @@ impl Directory {
             peer: some_worker(record.peer),
             bytes_in: 0,
             bytes_out: 0,
+            details: None,
         }
     }
 

@@ -6,12 +6,13 @@
 //! `CLOCK_MONOTONIC` nanoseconds and leaves as unix time by a [`ClockAnchor`]. This crate must not know rings,
 //! sockets to workers or the catalog: names are told to the [`Directory`].
 //!
-//! Start with [`record`], then [`collector`].
+//! Start with [`record`], then [`collector`]; [`ingest`] reads what comes in OpenTelemetry's own formats.
 
 #![forbid(unsafe_code)]
 
 pub mod collector;
 pub mod directory;
+pub mod ingest;
 pub mod otlp;
 pub mod record;
 pub mod sampler;
@@ -24,6 +25,7 @@ mod testing;
 
 pub use collector::Collector;
 pub use directory::Directory;
+pub use ingest::{Batch, Format, IngestedCounts, Signal};
 pub use otlp::Exporter;
 pub use record::{ClockAnchor, Log, Span, WorkerIdentity};
 pub use store::TraceStore;

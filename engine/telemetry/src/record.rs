@@ -28,8 +28,32 @@ pub struct WorkerIdentity {
     pub is_engine: bool,
 }
 
+/// What a span says of itself beside the work. Spans that came in OpenTelemetry's formats have it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Details {
+    /// What recorded it within its program.
+    pub scope: String,
+    /// What it says of its failure.
+    pub message: String,
+    /// Named values.
+    pub attributes: Vec<(String, FieldValue)>,
+}
+
+impl Details {
+    /// Estimates how many bytes it takes.
+    #[must_use]
+    pub fn footprint(&self) -> usize {
+        let attribute = |(name, value): &(String, FieldValue)| {
+            let text = if let FieldValue::Text(text) = value { text.len() } else { 0 };
+            size_of::<(String, FieldValue)>() + name.len() + text
+        };
+        let attributes = self.attributes.iter().map(attribute).sum::<usize>();
+        size_of::<Self>() + self.scope.len() + self.message.len() + attributes
+    }
+}
+
 /// One piece of work: a call as its caller saw it, as its handler saw it, or a step within one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Span {
     /// The trace it belongs to.
     pub trace_id: TraceId,
@@ -62,6 +86,8 @@ pub struct Span {
     pub bytes_in: u64,
     /// Payload bytes of the reply.
     pub bytes_out: u64,
+    /// What it says beside.
+    pub details: Option<Arc<Details>>,
 }
 
 impl Span {

@@ -7,6 +7,7 @@
 
 mod hash;
 mod logs;
+mod points;
 mod query;
 mod spans;
 
@@ -14,10 +15,15 @@ use ringway_protocol::{TraceId, WorkerId};
 use serde::Serialize;
 
 use self::logs::LogRing;
+use self::points::Points;
 use self::spans::SpanSlab;
 use crate::record::{Log, Span, SpanKind};
 
+pub use self::points::{Point, PointKind};
 pub use self::query::{LogFilter, Outcome, TraceFilter, TraceRecord, TraceSummary};
+
+/// Series of figures that programs report; each is one point with some attributes.
+const SERIES_MAX: usize = 10_000;
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -81,6 +87,10 @@ pub struct StoreCounters {
     pub spans_cleared: u64,
     /// Log lines that went because somebody wanted them forgotten.
     pub logs_cleared: u64,
+    /// Series of figures held now.
+    pub series: usize,
+    /// Points left out because there were too many series.
+    pub points_dropped: u64,
 }
 
 /// What became of a span that was put in.
@@ -104,6 +114,7 @@ pub struct TraceStore {
     limits: StoreLimits,
     spans: SpanSlab,
     logs: LogRing,
+    points: Points,
     counters: StoreCounters,
 }
 
@@ -119,7 +130,8 @@ impl TraceStore {
     pub fn new(limits: StoreLimits) -> Self {
         let spans = SpanSlab::default();
         let logs = LogRing::new(limits.logs_max, limits.log_bytes_max);
-        Self { limits, spans, logs, counters: StoreCounters::default() }
+        let points = Points::new(SERIES_MAX);
+        Self { limits, spans, logs, points, counters: StoreCounters::default() }
     }
 
     /// Puts in a span, live or finished, and lets the oldest traces go where there is no room. Constant time, as
@@ -179,6 +191,16 @@ impl TraceStore {
         self.counters.logs_evicted += self.logs.push(log);
     }
 
+    /// Puts in a point of a figure, in place of the one before it.
+    pub fn insert_point(&mut self, point: Point) {
+        self.counters.points_dropped += u64::from(!self.points.put(point));
+    }
+
+    /// Walks the latest points of all figures, in no order.
+    pub fn points(&self) -> impl Iterator<Item = &Point> {
+        self.points.iter()
+    }
+
     /// Ends what a dead worker had running, since nobody else will, and returns copies of it. Costs a walk over
     /// the live spans.
     pub fn worker_gone(&mut self, worker: WorkerId, now_ns: u64) -> Vec<Span> {
@@ -207,6 +229,7 @@ impl TraceStore {
             span_bytes: self.spans.bytes(),
             logs: self.logs.len(),
             log_bytes: self.logs.bytes(),
+            series: self.points.len(),
             ..self.counters
         }
     }

@@ -51,6 +51,7 @@ pub(crate) fn span(
         peer: None,
         bytes_in: 0,
         bytes_out: 0,
+        details: None,
     }
 }
 

@@ -9,6 +9,8 @@ pub const ZONE_DEFAULT: &str = "default";
 pub const ENGINE_PREFIX: &str = "engine::";
 /// What ids of the engine's start with that the built-in queue serves.
 pub const QUEUE_PREFIX: &str = "engine::queue::";
+/// What ids of the engine's start with that the listener for iii's SDKs serves.
+pub const CHANNELS_PREFIX: &str = "engine::channels::";
 /// What ids of the functions that every worker serves start with.
 pub const RINGWAY_PREFIX: &str = "ringway::";
 /// The name the engine's own worker has in the catalog.
@@ -58,10 +60,27 @@ pub const METRICS_LIST: &str = "engine::metrics::list";
 /// Reports segments, blocks and leases of all workers.
 pub const MEMORY_LIST: &str = "engine::memory::list";
 
+/// What ids of the engine's functions start with that write into its log, for iii's SDKs.
+pub const LOG_PREFIX: &str = "engine::log::";
+/// What ids of the engine's functions start with that tell of baggage, for iii's SDKs.
+pub const BAGGAGE_PREFIX: &str = "engine::baggage::";
+/// Makes a channel and tells its two ends.
+pub const CHANNELS_CREATE: &str = "engine::channels::create";
+/// Streams what is written to a channel.
+pub const CHANNELS_READ: &str = "engine::channels::read";
+/// Writes what is streamed to a channel.
+pub const CHANNELS_WRITE: &str = "engine::channels::write";
+/// Takes in spans, logs and figures in OpenTelemetry's formats.
+pub const TELEMETRY_INGEST: &str = "engine::telemetry::ingest";
+
 /// The trigger type that fires when the list of functions changes.
 pub const TRIGGER_FUNCTIONS_AVAILABLE: &str = "engine::functions-available";
 /// The trigger type that fires when a worker comes, changes or goes.
 pub const TRIGGER_WORKERS_AVAILABLE: &str = "engine::workers-available";
+/// The trigger type that fires when a log line comes in.
+pub const TRIGGER_LOG: &str = "log";
+/// The trigger type that fires when traces end.
+pub const TRIGGER_TRACE: &str = "trace";
 
 /// Says whether only the engine may register this id.
 #[must_use]
@@ -72,7 +91,7 @@ pub fn is_reserved(id: &str) -> bool {
 /// Says whether a built-in worker may register this reserved id, which it may only in the engine's own process.
 #[must_use]
 pub fn is_built_in(id: &str) -> bool {
-    id.starts_with(QUEUE_PREFIX)
+    [QUEUE_PREFIX, CHANNELS_PREFIX, LOG_PREFIX, BAGGAGE_PREFIX].iter().any(|prefix| id.starts_with(prefix))
 }
 
 /// Returns the part of an id before its first `::`, or the whole id.
@@ -96,7 +115,9 @@ mod tests {
     }
 
     #[test]
-    fn of_the_engines_ids_only_the_queues_are_built_in() {
+    fn of_the_engines_ids_few_are_built_in() {
+        assert!(is_built_in("engine::log::info") && is_built_in("engine::baggage::get"));
+        assert!(is_built_in(CHANNELS_CREATE) && is_built_in(CHANNELS_READ) && is_built_in(CHANNELS_WRITE));
         assert!(is_built_in("engine::queue::enqueue") && is_reserved("engine::queue::enqueue"));
         assert!(!is_built_in(FUNCTIONS_LIST) && !is_built_in("queue::enqueue"));
     }

@@ -293,7 +293,7 @@ fn explicit_deadline(options: &CallOptions, inherited: &Inherited) -> Option<u64
 }
 
 #[inline]
-fn start_span(inner: &Inner, inherited: &Inherited, header: &mut Header) -> Option<ClientSpan> {
+pub(crate) fn start_span(inner: &Inner, inherited: &Inherited, header: &mut Header) -> Option<ClientSpan> {
     let parent = inherited.trace;
     let trace = if parent.trace_id.is_none() {
         inner.sampler.root()?
@@ -321,6 +321,17 @@ impl ClientSpan {
             Ok(()) => (ringway_protocol::error::STATUS_OK, reply.total_bytes()),
             Err(error) => (error.code.status(), 0),
         };
+        self.record_bytes(inner, target, status, bytes_in);
+    }
+
+    /// The span of a call with so many bytes.
+    pub(crate) fn of_bytes(self, bytes_out: u64) -> Self {
+        Self { bytes_out, ..self }
+    }
+
+    /// Closes the span of a call that ended with this status, and a reply of so many bytes.
+    #[inline]
+    pub(crate) fn record_bytes(&self, inner: &Inner, target: FunctionRef, status: u32, bytes_in: u64) {
         inner.telemetry.span(&SpanRecord {
             trace_id: self.trace.trace_id,
             span_id: self.trace.span_id,

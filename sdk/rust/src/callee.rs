@@ -237,7 +237,7 @@ pub(crate) struct CalleeChannel {
 
 /// What a span of a call needs when the call ends.
 #[derive(Debug, Clone, Copy)]
-struct ServerSpan {
+pub(crate) struct ServerSpan {
     trace: TraceContext,
     parent: SpanId,
     start_ns: u64,
@@ -245,6 +245,60 @@ struct ServerSpan {
     function: u32,
     bytes_in: u64,
     flags: u8,
+}
+
+impl ServerSpan {
+    /// Opens the span of a call, if it is recorded.
+    #[inline]
+    pub(crate) fn begin(inner: &Inner, header: &Header, bytes_in: u64, woke_ns: u64) -> Option<Self> {
+        if header.trace_flags & ringway_protocol::trace::FLAG_SAMPLED == 0 {
+            return None;
+        }
+        let trace = TraceContext {
+            trace_id: TraceId::from_bytes(header.trace_id),
+            span_id: inner.sampler.span_id(),
+            flags: header.trace_flags,
+        };
+        Some(Self {
+            trace,
+            parent: span_from_u64(header.span_id),
+            start_ns: now_ns(),
+            woke_ns,
+            function: header.function,
+            bytes_in,
+            flags: 0,
+        })
+    }
+
+    /// What the handler's work is under.
+    pub(crate) fn trace(&self) -> TraceContext {
+        self.trace
+    }
+
+    /// Closes it.
+    #[inline]
+    pub(crate) fn record(&self, inner: &Inner, caller: WorkerId, status: u32, bytes_out: u64) {
+        self.record_until(inner, caller, status, bytes_out, now_ns());
+    }
+
+    fn record_until(&self, inner: &Inner, caller: WorkerId, status: u32, bytes_out: u64, end_ns: u64) {
+        inner.telemetry.span(&SpanRecord {
+            trace_id: self.trace.trace_id,
+            span_id: self.trace.span_id,
+            parent_id: self.parent,
+            start_ns: self.start_ns,
+            end_ns,
+            kind: SpanKind::Server,
+            status,
+            function: FunctionRef { worker: inner.id, index: self.function },
+            peer: caller,
+            woke_ns: self.woke_ns,
+            bytes_in: self.bytes_in,
+            bytes_out,
+            flags: self.flags,
+            name: SpanName::EMPTY,
+        });
+    }
 }
 
 impl CalleeChannel {
@@ -483,24 +537,19 @@ impl CalleeChannel {
 
     #[inline]
     fn begin_span(&self, inner: &Inner, received: &Received, woke_ns: u64) -> Option<ServerSpan> {
-        let header = &received.header;
-        if header.trace_flags & ringway_protocol::trace::FLAG_SAMPLED == 0 {
-            return None;
-        }
-        let trace = TraceContext {
-            trace_id: TraceId::from_bytes(header.trace_id),
-            span_id: inner.sampler.span_id(),
-            flags: header.trace_flags,
-        };
-        Some(ServerSpan {
-            trace,
-            parent: span_from_u64(header.span_id),
-            start_ns: now_ns(),
-            woke_ns,
-            function: header.function,
-            bytes_in: received.total_bytes(),
-            flags: 0,
-        })
+        ServerSpan::begin(inner, &received.header, received.total_bytes(), woke_ns)
+    }
+
+    /// Whether the channel is open.
+    pub(crate) fn is_open(&self) -> bool {
+        self.channel.close_reason().is_none()
+    }
+
+    /// Whether a call would be admitted.
+    pub(crate) fn admits(&self, inner: &Inner, header: &Header) -> bool {
+        let slots = inner.functions.slots.load();
+        let function = slots.get(header.function as usize).and_then(Option::as_ref);
+        self.admit(inner, function, self.permissions.load().as_deref(), header).is_ok()
     }
 
     #[cold]
@@ -654,22 +703,7 @@ fn finish(
         }
     }
     if let Some(span) = trace {
-        inner.telemetry.span(&SpanRecord {
-            trace_id: span.trace.trace_id,
-            span_id: span.trace.span_id,
-            parent_id: span.parent,
-            start_ns: span.start_ns,
-            end_ns,
-            kind: SpanKind::Server,
-            status,
-            function: FunctionRef { worker: inner.id, index: span.function },
-            peer: caller,
-            woke_ns: span.woke_ns,
-            bytes_in: span.bytes_in,
-            bytes_out,
-            flags: span.flags,
-            name: SpanName::EMPTY,
-        });
+        span.record_until(inner, caller, status, bytes_out, end_ns);
     }
 }
 
@@ -694,7 +728,7 @@ fn read_meta(received: &Received) -> Option<Arc<Meta>> {
 
 /// The context of a call that is not recorded here: as it came.
 #[inline]
-fn passed_on(header: &Header) -> TraceContext {
+pub(crate) fn passed_on(header: &Header) -> TraceContext {
     TraceContext {
         trace_id: TraceId::from_bytes(header.trace_id),
         span_id: span_from_u64(header.span_id),
@@ -860,23 +894,18 @@ impl Job {
             Ok(reply) => reply,
             Err(error) => return self.end(&header, guard, Err(error)),
         };
-        let mut future = Box::pin(AsyncCall {
+        let future = AsyncCall {
             job: self,
             header,
             guard,
             reply: Some(reply),
             cancelled: is_call.then(|| -> Cancelled { Box::pin(async move { token.cancelled().await }) }),
-        });
+        };
         match spawner {
             // A runtime of the user's polls it first, inside its own context.
-            Some(spawner) => spawner(future),
-            None => {
-                // Polled once where it arrived; it moves to the pool only if it is pending.
-                let mut nobody = TaskContext::from_waker(Waker::noop());
-                if future.as_mut().poll(&mut nobody).is_pending() {
-                    pool.spawn(future);
-                }
-            }
+            Some(spawner) => spawner(Box::pin(future)),
+            // Polled once where it arrived; it moves to the pool only if it is pending.
+            None => pool.start(future),
         }
     }
 }

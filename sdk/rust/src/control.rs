@@ -22,6 +22,7 @@ use ringway_protocol::{CallError, ErrorCode, WorkerId};
 use crate::address::ControlAddress;
 use crate::telemetry::Telemetry;
 
+mod answer;
 mod command;
 mod link;
 mod peers;
@@ -36,6 +37,7 @@ use command::{Command, Due, Shared, closed};
 use registrations::Wanted;
 use run::Run;
 
+pub use answer::BindAnswer;
 pub(crate) use command::Done;
 pub(crate) use timers::TimerId;
 
@@ -65,8 +67,8 @@ pub(crate) trait Events: Send + Sync + 'static {
     fn permissions(&self, caller: WorkerId, callee: WorkerId, view: PermissionView);
     /// Policy allows a channel no longer. [`Events::channel_closed`] follows.
     fn revoked(&self, caller: WorkerId, callee: WorkerId, error: CallError);
-    /// Watch for this; returns why that cannot be done.
-    fn trigger_bind(&self, binding: TriggerSpec, owner: Option<WorkerId>) -> Option<CallError>;
+    /// Watch for this, and say whether that can be done.
+    fn trigger_bind(&self, binding: TriggerSpec, owner: Option<WorkerId>, answer: BindAnswer);
     /// Watch for it no longer.
     fn trigger_unbind(&self, id: &str);
     /// The provider of a trigger type watches for a binding of this worker.

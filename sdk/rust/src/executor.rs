@@ -54,6 +54,9 @@ struct Queue {
     idle: usize,
     threads: usize,
     blocked: usize,
+    /// A thread was woken or started and has not come yet. It looks after whatever came meanwhile: of many jobs that come
+    /// together, as after a commit, the first wakes a thread and the others cost no system call.
+    coming: bool,
     closed: bool,
 }
 
@@ -94,27 +97,20 @@ impl Pool {
         self.shared.queue.lock().jobs.len()
     }
 
-    /// Runs a future to its end, on the pool's threads.
-    pub(crate) fn spawn(&self, future: BoxFuture) {
+    /// Polls a future here and now; if it is pending, the pool's threads run it to its end. Not whoever wakes it: wakers are
+    /// called with locks held that the future may ask for.
+    pub(crate) fn start(&self, future: impl Future<Output = ()> + Send + 'static) {
         let shared = Arc::downgrade(&self.shared);
         let schedule = move |runnable: async_task::Runnable| {
             // A future that has begun is never refused: its wake-ups are bounded by the calls in flight. After the
             // pool is gone the runnable is dropped, and the future with it.
             if let Some(shared) = shared.upgrade() {
-                let _only_when_closed = shared.push(
-                    Box::new(move || {
-                        // Where this is the last waker, its drop has the future dropped; without it, a future that is
-                        // pending and left no waker anywhere would stay in memory for ever.
-                        let _last = runnable.waker();
-                        runnable.run();
-                    }),
-                    usize::MAX,
-                );
+                let _only_when_closed = shared.push(Box::new(move || poll(runnable)), usize::MAX);
             }
         };
         let (runnable, task) = async_task::spawn(future, schedule);
-        runnable.schedule();
         task.detach();
+        poll(runnable);
     }
 
     /// Refuses new work and lets the threads go when the queue is empty.
@@ -128,6 +124,13 @@ impl Pool {
         let queue = self.shared.queue.lock();
         (queue.threads, queue.blocked)
     }
+}
+
+fn poll(runnable: async_task::Runnable) {
+    // Where this is the last waker, its drop has the future dropped; without it, a future that is pending and left no
+    // waker anywhere would stay in memory for ever.
+    let _last = runnable.waker();
+    runnable.run();
 }
 
 impl Shared {
@@ -149,24 +152,27 @@ impl Shared {
         Ok(())
     }
 
-    /// Wakes a thread for a waiting job, or starts one if none is idle.
+    /// Wakes a thread for a waiting job, or starts one if none is idle. Nothing to do while one is on its way.
     fn provide(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>) {
-        if queue.jobs.is_empty() {
+        if queue.jobs.is_empty() || queue.coming {
             return;
         }
-        // Idle threads that were woken for the jobs before this one still count as idle until they run.
-        if queue.idle >= queue.jobs.len() {
+        if queue.idle > 0 {
+            queue.coming = true;
             drop(queue);
             self.available.notify_one();
             return;
         }
         if queue.threads - queue.blocked < self.size && queue.threads < THREADS_MAX {
             queue.threads += 1;
+            queue.coming = true;
             drop(queue);
             let shared = Arc::clone(self);
             let name = format!("{}-{}", self.name, "pool");
             if std::thread::Builder::new().name(name).spawn(move || shared.work()).is_err() {
-                self.queue.lock().threads -= 1;
+                let mut queue = self.queue.lock();
+                queue.threads -= 1;
+                queue.coming = false;
             }
         }
     }
@@ -174,9 +180,18 @@ impl Shared {
     fn work(self: Arc<Self>) {
         MY_POOL.set(Some(Arc::clone(&self)));
         let mut queue = self.queue.lock();
+        let mut has_come = true;
         loop {
+            if has_come {
+                queue.coming = false;
+            }
             if let Some(job) = queue.jobs.pop_front() {
-                drop(queue);
+                // Whoever comes fetches the next if there is more to do than one can.
+                if std::mem::take(&mut has_come) {
+                    self.provide(queue)
+                } else {
+                    drop(queue)
+                }
                 // Handlers catch their own panics; this is the last net, so that a thread is never lost.
                 drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)));
                 queue = self.queue.lock();
@@ -188,6 +203,8 @@ impl Shared {
             queue.idle += 1;
             let timed_out = self.available.wait_for(&mut queue, IDLE).timed_out();
             queue.idle -= 1;
+            // Also one that was not told: the one that was may have been about to leave.
+            has_come = true;
             if timed_out && queue.jobs.is_empty() {
                 break;
             }
@@ -233,10 +250,10 @@ mod tests {
     fn futures_run_to_their_end() {
         let pool = Pool::new("test", 2);
         let (done, finished) = mpsc::channel();
-        pool.spawn(Box::pin(async move {
+        pool.start(async move {
             futures_lite::future::yield_now().await;
             done.send(()).unwrap();
-        }));
+        });
         assert_eq!(finished.recv_timeout(Duration::from_secs(30)), Ok(()));
     }
 
@@ -244,10 +261,10 @@ mod tests {
     fn a_future_that_nothing_can_wake_is_dropped() {
         let pool = Pool::new("test", 1);
         let (inside, dropped) = mpsc::channel::<()>();
-        pool.spawn(Box::pin(async move {
+        pool.start(async move {
             std::future::pending::<()>().await;
             drop(inside);
-        }));
+        });
         assert_eq!(dropped.recv_timeout(Duration::from_secs(5)), Err(mpsc::RecvTimeoutError::Disconnected));
     }
 

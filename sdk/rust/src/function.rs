@@ -233,6 +233,24 @@ impl Function {
         Self::new(id, Handler::Async(Box::new(call)), &[Encoding::Bytes, Encoding::Tensor, Encoding::Json])
     }
 
+    /// An async function of JSON whose text it reads itself, or passes on unread. Dropped when its caller gives up.
+    #[must_use]
+    pub fn json_text_async<Fut>(
+        id: &str,
+        handler: impl Fn(Context, Message) -> Fut + Send + Sync + 'static,
+    ) -> Self
+    where
+        Fut: Future<Output = HandlerResult<Message>> + Send + 'static,
+    {
+        let call = move |context: Context, request: Received| -> BoxReply {
+            if let Err(failure) = expect_json(&request) {
+                return Box::pin(std::future::ready(Err(failure)));
+            }
+            Box::pin(handler(context, request.into_message()))
+        };
+        Self::new(id, Handler::Async(Box::new(call)), &[Encoding::Json])
+    }
+
     /// A function with streams in one or both directions, on a pool thread. What it returns ends the call.
     #[must_use]
     pub fn stream(

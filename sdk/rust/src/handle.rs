@@ -52,6 +52,15 @@ impl Handle {
         self.route.targets.load().len()
     }
 
+    /// The worker that serves it, if only one does.
+    #[must_use]
+    pub fn sole_worker(&self) -> Option<ringway_protocol::WorkerId> {
+        match &self.route.targets.load()[..] {
+            [only] => Some(only.function.worker),
+            _ => None,
+        }
+    }
+
     /// Whether its callers stream items to it, and whether it streams items to them, as the catalog says now; none while no
     /// replica is there.
     #[must_use]

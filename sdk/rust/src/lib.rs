@@ -19,7 +19,7 @@
 //! - [`Function`]: what can be registered: typed, JSON, raw, async, with streams;
 //! - [`Worker::trigger`] and [`Worker::function`]: calling by name and by resolved handle, blocking or async;
 //! - [`Message`], [`Worker::loan`], [`Attachment`]: large payloads and tensors, read where they were written;
-//! - [`StreamCall`]: streams in both directions;
+//! - [`StreamCall`]: streams in both directions; [`ChannelRef`]: one that a payload names;
 //! - [`Worker::enqueue`], [`Receipt`], [`Context::delivery`], [`Context::step`]: work that a queue keeps until it is done;
 //! - [`layer`]: attaches `tracing` events to the active span.
 //!
@@ -47,6 +47,8 @@ mod call;
 mod stream;
 
 mod stream_call;
+
+mod channel;
 
 mod layer;
 
@@ -76,6 +78,8 @@ mod meta;
 
 mod names;
 
+mod near;
+
 mod pending;
 
 mod pipeline;
@@ -89,7 +93,9 @@ mod telemetry;
 mod wire;
 
 pub use call::{CallOptions, Pending};
+pub use channel::{ChannelPair, ChannelRef, Direction};
 pub use context::{CancelToken, Context};
+pub use control::BindAnswer;
 pub use counters::{PayloadCounters, payload_counters};
 pub use durable::{Delivery, Enqueue, MessageState, MessageStatus, Receipt};
 pub use error::{CallError, ErrorCode, Failure, HandlerResult};
@@ -100,6 +106,8 @@ pub use pipeline::{Pipeline, TypedPipeline};
 
 pub use layer::layer;
 pub use message::{Attachment, Message};
+#[doc(hidden)]
+pub use near::{Near, NearCall};
 #[doc(hidden)]
 pub use relay::{Relayed, relayed_function};
 pub use ringway_ipc::arena::{ArenaConfig, Loan};

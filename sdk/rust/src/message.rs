@@ -84,7 +84,9 @@ impl Message {
         Ok(Self::from_vec(Encoding::Json, serde_json::to_vec(value)?))
     }
 
-    pub(crate) fn from_vec(encoding: Encoding, bytes: Vec<u8>) -> Self {
+    /// As [`Message::new`], of bytes that are not needed any more: a long body is not copied here.
+    #[must_use]
+    pub fn from_vec(encoding: Encoding, bytes: Vec<u8>) -> Self {
         if bytes.len() <= INLINE_BYTES {
             Self::new(encoding, &bytes)
         } else {

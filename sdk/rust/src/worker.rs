@@ -27,7 +27,7 @@ pub use builder::Builder;
 use crate::call::{self, CallOptions};
 use crate::callee::{FunctionTable, Registered};
 use crate::caller::CallerChannel;
-use crate::control::{Control, TimerId};
+use crate::control::{BindAnswer, Control, TimerId};
 use crate::dispatcher::Dispatcher;
 use crate::error::Failure;
 use crate::executor::{Pool, Spawner};
@@ -47,6 +47,13 @@ pub trait TriggerProvider: Send + Sync + 'static {
     /// # Errors
     /// Why this cannot be watched for; the worker that asked hears it.
     fn bind(&self, binding: &TriggerSpec) -> Result<(), CallError>;
+
+    /// As [`TriggerProvider::bind`], for a provider that does not know at once: it may answer later, from any thread. The
+    /// trigger counts as bound meanwhile. This one calls `bind`.
+    fn bind_later(&self, binding: &TriggerSpec, answer: BindAnswer) {
+        answer.send(self.bind(binding));
+    }
+
     /// Stops to watch for a trigger.
     fn unbind(&self, id: &str);
 }
@@ -76,14 +83,17 @@ pub(crate) struct Inner {
     _latency_hold: Option<ringway_ipc::sys::machine::LatencyHold>,
     control: OnceLock<Control>,
     providers: Mutex<HashMap<String, Arc<dyn TriggerProvider>>>,
-    /// Who waits for the answer of a trigger's provider, by the trigger's id.
-    awaited: Mutex<HashMap<String, mpsc::SyncSender<Result<(), CallError>>>>,
+    /// Who is told the answer of a trigger's provider, by the trigger's id.
+    awaited: Mutex<HashMap<String, Box<Told>>>,
     registering: Mutex<Generations>,
     /// Taken while a channel is given its caller's end.
     adopting: Mutex<()>,
     draining: AtomicBool,
     panics: AtomicU64,
 }
+
+/// Is told what a trigger's provider answered.
+type Told = dyn FnOnce(Result<(), CallError>) + Send;
 
 /// Index and generation of functions, so that an index that is used again is told apart.
 #[derive(Debug, Default)]
@@ -305,6 +315,14 @@ impl Worker {
     /// # Errors
     /// As [`Worker::register`]: the first refusal.
     pub fn register_all(&self, functions: Vec<Function>) -> Result<(), CallError> {
+        self.register_each(functions)?.into_iter().collect()
+    }
+
+    /// Registers many functions with one message, each by itself; says what became of each, in their order.
+    ///
+    /// # Errors
+    /// An id that is none, before anything is registered, or `engine_unavailable`.
+    pub fn register_each(&self, functions: Vec<Function>) -> Result<Vec<Result<(), CallError>>, CallError> {
         let (specs, indices) = self.take_places(functions)?;
         let message = Register { functions: specs, ..Register::default() };
         let results = match self.inner.control()?.register(message, REGISTRATION_TIMEOUT) {
@@ -322,7 +340,7 @@ impl Worker {
             .map(|(index, _)| *index)
             .collect();
         self.free_places(&lost);
-        first_refusal(results)
+        Ok(results.into_iter().map(outcome).collect())
     }
 
     fn take_places(
@@ -402,6 +420,17 @@ impl Worker {
         first_refusal(self.inner.control()?.register(message, REGISTRATION_TIMEOUT)?)
     }
 
+    /// Takes a kind of event back: its triggers find another provider, or wait for one.
+    ///
+    /// # Errors
+    /// As [`Worker::unregister`].
+    pub fn unregister_trigger_type(&self, id: &str) -> Result<(), CallError> {
+        let message = Unregister { trigger_types: vec![id.to_owned()], ..Unregister::default() };
+        let results = self.inner.control()?.unregister(message, REGISTRATION_TIMEOUT)?;
+        self.inner.providers.lock().remove(id);
+        first_refusal(results)
+    }
+
     /// Binds a kind of event to a function. Neither need exist yet. Where somebody provides the trigger type, this waits for
     /// the provider to watch for it, at most ten seconds.
     ///
@@ -411,16 +440,36 @@ impl Worker {
     pub fn register_trigger(&self, trigger: TriggerSpec) -> Result<(), CallError> {
         let id = trigger.id.clone();
         let (answer, answered) = mpsc::sync_channel(1);
-        self.inner.awaited.lock().insert(id.clone(), answer);
+        let told = move |outcome| drop(answer.send(outcome));
+        let bound = self.bind_trigger(trigger, told);
+        let bound = bound.and_then(|live| if live { await_provider(&answered, &id) } else { Ok(()) });
+        self.inner.awaited.lock().remove(&id);
+        bound
+    }
+
+    /// As [`Worker::register_trigger`], without waiting for the provider: `told` is called with its answer, on a thread
+    /// that must not be held up. Returns whether somebody provides the trigger type now; if not, nobody answers until
+    /// somebody does.
+    ///
+    /// # Errors
+    /// As [`Worker::register`].
+    pub fn bind_trigger(
+        &self,
+        trigger: TriggerSpec,
+        told: impl FnOnce(Result<(), CallError>) + Send + 'static,
+    ) -> Result<bool, CallError> {
+        let id = trigger.id.clone();
+        self.inner.awaited.lock().insert(id.clone(), Box::new(told));
         let message = Register { triggers: vec![trigger], ..Register::default() };
         let registered =
             self.inner.control().and_then(|control| control.register(message, REGISTRATION_TIMEOUT));
         let bound = registered.and_then(|results| {
             let live = results.iter().any(|result| result.outcome == RegistrationOutcome::Registered);
-            first_refusal(results)?;
-            if live { await_provider(&answered, &id) } else { Ok(()) }
+            first_refusal(results).map(|()| live)
         });
-        self.inner.awaited.lock().remove(&id);
+        if bound.is_err() {
+            self.inner.awaited.lock().remove(&id);
+        }
         bound
     }
 
@@ -430,7 +479,9 @@ impl Worker {
     /// As [`Worker::unregister`].
     pub fn unregister_trigger(&self, id: &str) -> Result<(), CallError> {
         let message = Unregister { triggers: vec![id.to_owned()], ..Unregister::default() };
-        first_refusal(self.inner.control()?.unregister(message, REGISTRATION_TIMEOUT)?)
+        let unregistered = self.inner.control()?.unregister(message, REGISTRATION_TIMEOUT);
+        self.inner.awaited.lock().remove(id);
+        first_refusal(unregistered?)
     }
 
     /// Takes no new calls and waits until those that run have ended, at most `timeout`. Callers go to other replicas,
@@ -457,6 +508,12 @@ impl Worker {
     #[must_use]
     pub fn handle(&self, id: &str) -> Handle {
         Handle { worker: self.clone(), route: self.inner.route(id) }
+    }
+
+    /// As [`Worker::handle`], of a function in another namespace than the worker's own.
+    #[must_use]
+    pub fn handle_in(&self, namespace: &str, id: &str) -> Handle {
+        Handle { worker: self.clone(), route: self.inner.routes.route(namespace, id) }
     }
 
     /// Resolves a typed function. It need not exist yet: a handle follows the catalog.
@@ -663,14 +720,17 @@ fn await_provider(answered: &mpsc::Receiver<Result<(), CallError>>, id: &str) ->
 }
 
 fn first_refusal(results: Vec<RegistrationResult>) -> Result<(), CallError> {
-    let refused = results.into_iter().find(|result| result.outcome == RegistrationOutcome::Refused);
-    match refused {
-        None => Ok(()),
-        Some(result) => Err(result
-            .error
-            .unwrap_or_else(|| CallError::new(ErrorCode::InvalidRegistration, "the engine refused it"))
-            .with_function(result.id)),
+    results.into_iter().map(outcome).collect()
+}
+
+fn outcome(result: RegistrationResult) -> Result<(), CallError> {
+    if result.outcome != RegistrationOutcome::Refused {
+        return Ok(());
     }
+    let error = result.error;
+    let error =
+        error.unwrap_or_else(|| CallError::new(ErrorCode::InvalidRegistration, "the engine refused it"));
+    Err(error.with_function(result.id))
 }
 
 fn read_json(message: &Message) -> Result<Value, CallError> {

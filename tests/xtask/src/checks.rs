@@ -150,6 +150,16 @@ pub(crate) const CHECKS: &[Check] = &[
         sanitized: false,
     },
     Check {
+        verb: "sdks",
+        proves: "iii's published SDKs, unchanged, work with each other and with native workers (installs them)",
+        source: "tests/iii/README.md",
+        kind: integration(&["sdks::"]),
+        rounds: Some(("RINGWAY_ROUNDS", "1", "10")),
+        limit_minutes: 5,
+        in_verify: true,
+        sanitized: false,
+    },
+    Check {
         verb: "leaks",
         proves: "attach, call, die: nothing that the engine and the survivors hold grows with rounds",
         source: "tests/it/leaks.rs",

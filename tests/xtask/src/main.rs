@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod process;
+mod sdks;
 mod tools;
 
 mod checks;
@@ -11,6 +12,7 @@ mod verify;
 
 use std::fmt;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use checks::{CHECKS, Check, Effort, Fuzz};
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         ("verify", [extent]) if extent == "quick" => code(verify::run(Extent::Quick)),
         ("demo", _) => demo(rest),
         ("fuzz", _) => fuzz(rest),
+        ("perf-iii", _) => perf_iii(rest),
         ("deny", []) => deny(),
         ("" | "help" | "--help" | "-h", _) => help(),
         _ => match Check::find(verb) {
@@ -60,6 +63,9 @@ fn help() -> ExitCode {
         let rounds = if check.rounds.is_some() { " [ROUNDS]" } else { " [OPTION…]" };
         say!("cargo {:<23} {}", format!("{}{rounds}", check.verb), check.proves);
     }
+    say!(
+        "cargo perf-iii [OPTION…]      npm's iii-sdk over the engine beside bare WebSockets; --quick, --json"
+    );
     say!("cargo fuzz [NAME [SECONDS]]   run a fuzz target; without a name, list them");
     say!("cargo xtask deny              licences, advisories and sources of all dependencies (cargo-deny)");
     ExitCode::SUCCESS
@@ -77,7 +83,12 @@ fn slow(check: &Check, rest: &[String]) -> ExitCode {
         say!("{}: there is no {}", check.verb, check.source);
         return ExitCode::FAILURE;
     }
-    if check.verb == "nats" && !tools::nats_server() {
+    let there = match check.verb {
+        "nats" => tools::nats_server(),
+        "sdks" => sdks::ready(),
+        _ => true,
+    };
+    if !there {
         return ExitCode::FAILURE;
     }
     if let Some(reason) = check.refused() {
@@ -91,6 +102,21 @@ fn slow(check: &Check, rest: &[String]) -> ExitCode {
 
 /// Builds the `ringway` program as users get it and becomes it.
 fn demo(rest: &[String]) -> ExitCode {
+    match optimised() {
+        Some(program) => become_program(&Job::new(program).arg("demo").args(rest)),
+        None => ExitCode::FAILURE,
+    }
+}
+
+/// Measures npm's iii-sdk over the `ringway` program as users get it.
+fn perf_iii(rest: &[String]) -> ExitCode {
+    let Some(program) = optimised().filter(|_| sdks::installed()) else { return ExitCode::FAILURE };
+    let bench = tools::root().join("benches/iii/bench.mjs");
+    become_program(&Job::new("node").arg(bench).arg(program).args(rest))
+}
+
+/// Builds the `ringway` program as users get it; where it is.
+fn optimised() -> Option<PathBuf> {
     say!("building the ringway program, optimised (the first time takes some minutes; later, seconds)");
     let build = Job::cargo().args(["build", "--release", "--package", "ringway-cli", "--bin", "ringway"]);
     let mut build = build.dir(tools::root()).command();
@@ -98,10 +124,9 @@ fn demo(rest: &[String]) -> ExitCode {
         say!(
             "the program does not build; it needs a C compiler (Debian: apt-get install gcc) besides the toolchain"
         );
-        return ExitCode::FAILURE;
+        return None;
     }
-    let program = tools::target().join("release").join("ringway");
-    become_program(&Job::new(program).arg("demo").args(rest))
+    Some(tools::target().join("release").join("ringway"))
 }
 
 /// Replaces this process, so that signals and the exit status are the program's own.

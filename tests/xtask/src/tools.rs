@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::process::{End, Job};
 use crate::say;
+use crate::sdks;
 
 /// The version that was checked with our settings.
 const NEXTEST: &str = "0.9.143";
@@ -170,6 +171,8 @@ const NEEDS: &[Need] = &[
         what_for: "the receiver's own environment",
         package: "python3-venv",
     },
+    Need { probe: &["node", "--version"], what_for: "the actors on npm's iii-sdk", package: "nodejs" },
+    Need { probe: &["npm", "--version"], what_for: "installing npm's iii-sdk", package: "npm" },
     Need { probe: &["valgrind", "--version"], what_for: "counting instructions", package: "valgrind" },
     Need {
         probe: &["sh", "-c", "ls /usr/lib/*/faketime/libfaketime.so.1"],
@@ -182,9 +185,10 @@ const NEEDS: &[Need] = &[
 /// Looks for everything the checks start, and installs what is missing.
 pub(crate) fn prerequisites() -> End {
     let system = system_packages();
-    match (system, nats_server()) {
-        (End::Passed, false) => End::Failed("nats-server is missing, for the store on NATS".to_owned()),
-        (system, _) => system,
+    match (system, nats_server(), sdks::installed()) {
+        (End::Passed, false, _) => End::Failed("nats-server is missing, for the store on NATS".to_owned()),
+        (End::Passed, _, false) => End::Failed("an SDK of iii's is missing, for the iii listener".to_owned()),
+        (system, _, _) => system,
     }
 }
 

@@ -16,7 +16,7 @@ use ringway_workers::{Workers, sections};
 use serde_json::{Value, json};
 
 use super::{Bench, SIGHT_TIME_MAX};
-use crate::report::{CaseResult, Cost, Load, Wait, time_text};
+use crate::report::{CaseResult, Cost, Load, time_text};
 use crate::stats::{Recorder, Run, Runs, closed_loop};
 
 /// Producers at once.
@@ -41,7 +41,8 @@ pub(crate) fn durable(bench: &Bench<'_>) -> anyhow::Result<Vec<CaseResult>> {
     let folder = tempfile::tempdir()?;
     let settings = Settings::defaults(&sections())?;
     let _workers = Workers::start(bench.engine.address(), &folder.path().join("store"), &settings)?;
-    let client = bench.builder("bench-client", Wait::Adaptive, Sampler::never()).connect()?;
+    // They and the built-in workers wait as `RINGWAY_WAIT` says.
+    let client = attach(bench, "bench-client")?;
     let (heard, listener) = listen(bench)?;
     for id in ["queue::enqueue", "state::set", "state::get", "bench::take", "bench::routed"] {
         client.wait_for(id, SIGHT_TIME_MAX)?;
@@ -53,21 +54,31 @@ pub(crate) fn durable(bench: &Bench<'_>) -> anyhow::Result<Vec<CaseResult>> {
     let message = |number: u64| json!({ "queue": "bench", "function_id": "bench::take", "data": { "number": number, "body": body } });
     let value =
         |number: u64| json!({ "scope": "bench", "key": format!("k{}", number % 4096), "value": body });
+    let wants = |name: &str| bench.wants(name);
     // In turns, so that what the disk does to one it does to all.
     for round in 1..=bench.rounds {
         (bench.progress)(&format!("durable, round {round} of {}", bench.rounds));
         floor.add(&serial_syncs(bench, folder.path())?);
-        let enqueued = in_flight(bench, &client.handle("queue::enqueue"), message)?;
-        // What is still being delivered would slow down what is measured next.
-        for _ in 0..enqueued.latencies.count() {
-            heard.recv_timeout(SIGHT_TIME_MAX)?;
+        if wants(ENQUEUE) {
+            let enqueued = in_flight(bench, &client.handle("queue::enqueue"), message)?;
+            // What is still being delivered would slow down what is measured next.
+            for _ in 0..enqueued.latencies.count() {
+                heard.recv_timeout(SIGHT_TIME_MAX)?;
+            }
+            enqueue.add(&enqueued);
         }
-        enqueue.add(&enqueued);
-        set.add(&in_flight(bench, &client.handle("state::set"), value)?);
-        let key = json!({ "scope": "bench", "key": "k7" });
-        get.add(&one_by_one(bench, &client.handle("state::get"), &key)?);
-        routed.add(&one_by_one(bench, &client.handle("bench::routed"), &json!(body))?);
-        handler.add(&to_the_handler(bench, &client, &heard)?);
+        if wants(SET) {
+            set.add(&in_flight(bench, &client.handle("state::set"), value)?);
+        }
+        if wants(GET) || wants(ROUTED) {
+            client.trigger_json("state::set", &value(7))?;
+            let key = json!({ "scope": "bench", "key": "k7" });
+            get.add(&one_by_one(bench, &client.handle("state::get"), &key)?);
+            routed.add(&one_by_one(bench, &client.handle("bench::routed"), &json!(body))?);
+        }
+        if wants(HANDLER) {
+            handler.add(&to_the_handler(bench, &client, &heard)?);
+        }
     }
     listener.shut_down();
     let serial = floor.summary().p50_ns;
@@ -88,25 +99,37 @@ pub(crate) fn durable(bench: &Bench<'_>) -> anyhow::Result<Vec<CaseResult>> {
             cost,
         ))
     };
-    let get = closed(GET, &get);
-    #[expect(clippy::cast_precision_loss, reason = "a ratio needs no more than 52 bits")]
-    let times = get.latency.p50_ns as f64 / routed.summary().p50_ns.max(1) as f64;
-    Ok(vec![
+    let mut results = vec![
         closed(FLOOR, &floor)
             .with_note("256 bytes overwritten and synced, one after the other, in the same folder"),
-        many(ENQUEUE, &enqueue),
-        many(SET, &set),
-        closed(ROUTED, &routed)
-            .with_note("a function in JSON that answers with as many bytes, in the same process"),
-        get.with_note(format!("{times:.2} × the routed call")),
-        closed(HANDLER, &handler)
-            .with_note("from the enqueuer's receipt to the first line of the handler; 1 ns if before"),
-    ])
+    ];
+    for (name, runs) in [(ENQUEUE, &enqueue), (SET, &set)] {
+        results.extend((!runs.is_empty()).then(|| many(name, runs)));
+    }
+    if !get.is_empty() {
+        let routed = closed(ROUTED, &routed);
+        let get = closed(GET, &get);
+        #[expect(clippy::cast_precision_loss, reason = "a ratio needs no more than 52 bits")]
+        let times = get.latency.p50_ns as f64 / routed.latency.p50_ns.max(1) as f64;
+        results.push(
+            routed.with_note("a function in JSON that answers with as many bytes, in the same process"),
+        );
+        results.push(get.with_note(format!("{times:.2} × the routed call")));
+    }
+    if !handler.is_empty() {
+        let note = "from the enqueuer's receipt to the first line of the handler, 1 ns if before; workers wait as RINGWAY_WAIT says";
+        results.push(closed(HANDLER, &handler).with_note(note));
+    }
+    Ok(results)
+}
+
+fn attach(bench: &Bench<'_>, name: &str) -> anyhow::Result<Worker> {
+    Ok(Worker::builder(name).address(bench.engine.address()).sampler(Sampler::never()).connect()?)
 }
 
 /// A worker with the function that messages are for, which tells when it was begun, and one to compare with.
 fn listen(bench: &Bench<'_>) -> anyhow::Result<(Receiver<u64>, Worker)> {
-    let worker = bench.builder("bench-listener", Wait::Adaptive, Sampler::never()).connect()?;
+    let worker = attach(bench, "bench-listener")?;
     let (sender, heard) = channel();
     let sender = Mutex::new(sender);
     let take = Function::json("bench::take", move |_, _: Value| {

@@ -86,7 +86,7 @@ fn key(number: u64) -> String {
     format!("k{number:010}")
 }
 
-fn json_message(value: &Value) -> anyhow::Result<Message> {
+pub(super) fn json_message(value: &Value) -> anyhow::Result<Message> {
     Ok(Message::json(value).map_err(ringway::Failure::into_error)?)
 }
 
@@ -129,7 +129,7 @@ fn read(bench: &Bench<'_>, handle: &Handle, count: u64) -> anyhow::Result<Run> {
 }
 
 /// Memory of this process that is resident, shared segments included.
-fn resident_bytes() -> anyhow::Result<u64> {
+pub(super) fn resident_bytes() -> anyhow::Result<u64> {
     let text = std::fs::read_to_string("/proc/self/status")?;
     let line =
         text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("the kernel names no VmRSS")?;

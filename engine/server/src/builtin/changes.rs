@@ -17,8 +17,15 @@ use serde_json::{Value, json};
 use crate::limits;
 use crate::shared::Shared;
 
-/// Which functions are bound to one of the two trigger types, by binding.
-type Bound = Mutex<BTreeMap<String, String>>;
+/// What is bound to one of the two trigger types, by the binding's id.
+type Bound = Mutex<BTreeMap<String, Binding>>;
+
+/// Whom to tell, and what of the binding's own to tell along.
+#[derive(Debug, Clone)]
+struct Binding {
+    function: String,
+    metadata: Option<Value>,
+}
 
 /// Watches on behalf of one trigger type.
 struct Watcher {
@@ -28,8 +35,9 @@ struct Watcher {
 
 impl TriggerProvider for Watcher {
     fn bind(&self, binding: &TriggerSpec) -> Result<(), CallError> {
-        let function = binding.function_id.as_str().to_owned();
-        if self.bound.lock().insert(binding.id.clone(), function).is_none() {
+        let bound =
+            Binding { function: binding.function_id.as_str().to_owned(), metadata: binding.metadata.clone() };
+        if self.bound.lock().insert(binding.id.clone(), bound).is_none() {
             self.shared.watchers.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
@@ -119,9 +127,12 @@ impl Teller {
     }
 
     fn tell(&self, bound: &Bound, event: &Value) {
-        let functions: Vec<String> = bound.lock().values().cloned().collect();
-        for function in functions {
-            let options = CallOptions::new().timeout(limits::TELL_TIME_MAX);
+        let bound: Vec<Binding> = bound.lock().values().cloned().collect();
+        for Binding { function, metadata } in bound {
+            let mut options = CallOptions::new().timeout(limits::TELL_TIME_MAX);
+            if let Some(metadata) = metadata {
+                options = options.metadata(metadata);
+            }
             let sent = Message::json(event).map_err(Failure::into_error);
             let sent = sent.and_then(|message| self.worker.handle(&function).send(&message, &options));
             if let Err(error) = sent {

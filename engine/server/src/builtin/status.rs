@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use ringway::{CallError, Function, Worker, WorkerId};
 use ringway_protocol::naming;
-use ringway_telemetry::TraceStore;
-use serde_json::{Value, json};
+use ringway_telemetry::store::Point;
+use ringway_telemetry::{ClockAnchor, TraceStore};
+use serde_json::{Map, Value, json};
 
 use super::answer;
 use crate::limits;
@@ -78,6 +79,7 @@ pub(super) fn metrics(shared: &Arc<Shared>) -> Function {
         let (store, intake) = (collector.store().counters(), collector.counters());
         let export = collector.exporter().map(ringway_telemetry::Exporter::counters);
         let mut served = Served::new(collector.store());
+        let figures = figures(collector.store(), collector.anchor());
         drop(collector);
         Ok(json!({
             "engine_metrics": {
@@ -89,11 +91,31 @@ pub(super) fn metrics(shared: &Arc<Shared>) -> Function {
                 "intake": intake,
                 "export": export,
             },
-            "sdk_metrics": [],
+            "sdk_metrics": figures,
             "timestamp": clock_anchor().unix_ns / 1_000_000,
         }))
     })
     .description("the engine's counters")
+}
+
+/// The latest points of the figures that programs report, by program and name.
+fn figures(store: &TraceStore, anchor: ClockAnchor) -> Vec<Value> {
+    let mut points: Vec<_> = store.points().collect();
+    points.sort_by(|a, b| (&a.worker.name, &a.name).cmp(&(&b.worker.name, &b.name)));
+    let shaped = |point: &&Point| {
+        json!({
+            "name": point.name,
+            "unit": point.unit,
+            "kind": point.kind,
+            "value": point.value,
+            "count": point.count,
+            "service_name": point.worker.name,
+            "worker_id": point.worker.id,
+            "attributes": point.attributes.iter().map(|(key, value)| (key.clone(), json!(value))).collect::<Map<_, _>>(),
+            "timestamp_unix_nano": anchor.unix_ns(point.time_ns),
+        })
+    };
+    points.iter().map(shaped).collect()
 }
 
 /// Adds how many calls a worker works on at this moment, as it says itself; nothing where it does not.

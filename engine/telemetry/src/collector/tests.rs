@@ -88,7 +88,8 @@ fn what_is_lost_is_counted_and_survives_its_worker() {
     let len = Dropped { spans: 7, logs: 2 }.encode(&mut bytes);
     collector.ingest(A, &bytes[..len]).unwrap();
     assert!(collector.ingest(A, &[99]).is_err());
-    let expected = IntakeCounters { spans_dropped: 7, logs_dropped: 2, logs_torn: 0, malformed: 1 };
+    let expected =
+        IntakeCounters { spans_dropped: 7, logs_dropped: 2, logs_torn: 0, malformed: 1, rejected: 0 };
     assert_eq!(collector.counters(), expected);
     collector.worker_gone(A, 100);
     assert_eq!(collector.counters(), expected);

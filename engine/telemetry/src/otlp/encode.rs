@@ -202,7 +202,10 @@ const fn encode_kind(kind: SpanKind) -> OtlpSpanKind {
 
 fn encode_status(span: &Span) -> Status {
     match span.error_code() {
-        Some(code) => Status { code: StatusCode::Error.into(), message: code.to_owned() },
+        Some(code) => {
+            let own = span.details.as_ref().map(|details| &details.message).filter(|text| !text.is_empty());
+            Status { code: StatusCode::Error.into(), message: own.map_or(code, String::as_str).to_owned() }
+        }
         None => Status::default(),
     }
 }
@@ -233,6 +236,8 @@ fn span_attributes(span: &Span) -> Vec<KeyValue> {
     if span.lost {
         attributes.push(attribute("ringway.lost", Value::BoolValue(true)));
     }
+    let own = span.details.iter().flat_map(|details| &details.attributes);
+    attributes.extend(own.map(|(key, value)| attribute(key, encode_value(value))));
     attributes
 }
 

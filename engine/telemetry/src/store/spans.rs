@@ -24,7 +24,8 @@ const MAP_ENTRY_OVERHEAD: usize = 16;
 /// Estimates what a span costs, its index entry included.
 pub(super) fn footprint(span: &Span) -> usize {
     let index = size_of::<(u32, SpanId, u32)>() + MAP_ENTRY_OVERHEAD;
-    size_of::<SpanSlot>() + index + span.name.len()
+    let details = span.details.as_ref().map_or(0, |details| details.footprint());
+    size_of::<SpanSlot>() + index + span.name.len() + details
 }
 
 #[derive(Debug)]
@@ -130,15 +131,16 @@ impl SpanSlab {
         self.traces[at(trace.0)].dropped += 1;
     }
 
-    /// Replaces a live span by its finished self, which keeps the name it had and so takes no more room. Says no
-    /// where it is not that.
+    /// Replaces a live span by its finished self, which keeps the name it had. What it says beside may take a little more
+    /// room; the next span makes it. Says no where it is not that.
     pub(super) fn end_live(&mut self, held: SpanIndex, finished: Span) -> bool {
         if finished.is_live() || !self.live.contains(&held.0) {
             return false;
         }
         if let Some(slot) = &mut self.spans[at(held.0)].span {
-            let name = Arc::clone(&slot.name);
+            let (name, before) = (Arc::clone(&slot.name), footprint(slot));
             *slot = Span { name, ..finished };
+            self.bytes = self.bytes + footprint(slot) - before;
         }
         self.live.remove(&held.0);
         true

@@ -28,12 +28,12 @@ pub struct OtelSpan<'a> {
     end_time_unix_nano: u64,
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    status_description: Option<&'static str>,
-    attributes: Vec<(&'static str, String)>,
+    status_description: Option<&'a str>,
+    attributes: Vec<(&'a str, String)>,
     service_name: &'a str,
     events: Vec<OtelEvent<'a>>,
     links: [(); 0],
-    instrumentation_scope_name: &'static str,
+    instrumentation_scope_name: &'a str,
     flags: u8,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pending: bool,
@@ -53,13 +53,18 @@ impl<'a> OtelSpan<'a> {
     /// Shapes a span; of the logs, those that belong to it become its events.
     #[must_use]
     pub fn new(span: &'a Span, logs: &'a [Log], anchor: ClockAnchor) -> Self {
-        let own = logs.iter().filter(|log| log.span_id == Some(span.span_id));
-        let events = own.map(|log| OtelEvent {
+        let lines = logs.iter().filter(|log| log.span_id == Some(span.span_id));
+        let events = lines.map(|log| OtelEvent {
             name: &log.message,
             timestamp_unix_nano: anchor.unix_ns(log.time_ns),
             attributes: log.fields.iter().map(|(key, value)| (key.as_str(), value)).collect(),
         });
+        let details = span.details.as_deref();
         let attributes = ATTRIBUTES.iter().filter_map(|key| Some((*key, attribute(span, key)?.into_owned())));
+        let own = details.into_iter().flat_map(|details| &details.attributes);
+        let attributes =
+            attributes.chain(own.map(|(key, value)| (key.as_str(), text_of(value).into_owned())));
+        let said = |text: &'a str| Some(text).filter(|text| !text.is_empty());
         Self {
             trace_id: span.trace_id,
             span_id: span.span_id,
@@ -68,12 +73,14 @@ impl<'a> OtelSpan<'a> {
             start_time_unix_nano: anchor.unix_ns(span.start_ns),
             end_time_unix_nano: anchor.unix_ns(span.end_ns.unwrap_or(span.start_ns)),
             status: status(span),
-            status_description: span.error_code(),
+            status_description: details
+                .and_then(|details| said(&details.message))
+                .or_else(|| span.error_code()),
             attributes: attributes.collect(),
             service_name: &span.worker.name,
             events: events.collect(),
             links: [],
-            instrumentation_scope_name: SCOPE,
+            instrumentation_scope_name: details.and_then(|details| said(&details.scope)).unwrap_or(SCOPE),
             flags: SAMPLED,
             pending: span.is_live(),
             children: None,
@@ -126,8 +133,21 @@ pub(super) fn attribute<'a>(span: &'a Span, key: &str) -> Option<Cow<'a, str>> {
         "name" => Cow::Borrowed(&*span.name),
         "service_name" | "service.name" => Cow::Borrowed(span.worker.name.as_str()),
         "status" => status(span).into(),
-        _ => return None,
+        key => {
+            let details = span.details.as_deref()?;
+            text_of(&details.attributes.iter().find(|(name, _)| name == key)?.1)
+        }
     })
+}
+
+fn text_of(value: &FieldValue) -> Cow<'_, str> {
+    match value {
+        FieldValue::Bool(value) => value.to_string().into(),
+        FieldValue::I64(value) => value.to_string().into(),
+        FieldValue::U64(value) => value.to_string().into(),
+        FieldValue::F64(value) => value.to_string().into(),
+        FieldValue::Text(text) => text.into(),
+    }
 }
 
 fn status(span: &Span) -> &'static str {

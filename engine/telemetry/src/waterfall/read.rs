@@ -150,6 +150,7 @@ impl RowText {
             peer: peer.map(|peer| peer.id),
             bytes_in: request,
             bytes_out: reply,
+            details: None,
         };
         let mut spans = self.spans.into_iter();
         let work = match (spans.next(), spans.next(), &callee) {

@@ -5,15 +5,18 @@ use std::fmt;
 use std::sync::Arc;
 
 use ringway_config::{Section, Settings};
+use ringway_iii as iii;
 use ringway_store::Store;
 use ringway_worker_blob as blob;
 use ringway_worker_configuration as configuration;
 use ringway_worker_cron as cron;
 use ringway_worker_http as http;
+use ringway_worker_http_functions as http_functions;
 use ringway_worker_pubsub as pubsub;
 use ringway_worker_queue as queue;
 use ringway_worker_state as state;
 use ringway_worker_stream as stream;
+use ringway_worker_stream_socket as stream_socket;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -37,9 +40,17 @@ pub(crate) fn rows() -> Vec<Row> {
             )
             .checked(state::Config::check)
             .fixed(),
-        // The socket for browsers is none of its.
+        // The socket for browsers is a worker of its own.
         Row::of::<stream::Config, stream::Stream, _>("stream", stream::Stream::start)
-            .iii("iii-stream", &[III_ADAPTER, ("port", None), ("host", None), ("auth_function", None)])
+            .iii(
+                "iii-stream",
+                &[
+                    III_ADAPTER,
+                    ("port", Some("stream-socket/port")),
+                    ("host", Some("stream-socket/host")),
+                    ("auth_function", Some("stream-socket/auth_function")),
+                ],
+            )
             .checked(stream::Config::check)
             .fixed(),
         Row::of::<queue::Config, queue::Queue, _>("queue", queue::Queue::start)
@@ -62,7 +73,7 @@ pub(crate) fn rows() -> Vec<Row> {
         })
         .iii("iii-pubsub", &[III_ADAPTER])
         .fixed(),
-        // The last to start and the first to end: what it calls is there as long as it is.
+        // After what it calls.
         Row::of::<http::Config, http::Http, _>("http", http::Http::start)
             .iii(
                 "iii-http",
@@ -74,6 +85,23 @@ pub(crate) fn rows() -> Vec<Row> {
                 ],
             )
             .checked(http::Config::check)
+            .fixed(),
+        Row::of::<http_functions::Config, http_functions::HttpFunctions, _>(
+            "http-functions",
+            http_functions::HttpFunctions::start,
+        )
+        .iii("iii-http-functions", &[])
+        .checked(http_functions::Config::check)
+        .fixed(),
+        Row::of::<stream_socket::Config, stream_socket::StreamSocket, _>(
+            "stream-socket",
+            |address, _, config| stream_socket::StreamSocket::start(address, config),
+        )
+        .checked(|config: &stream_socket::Config| config.check().map(drop))
+        .fixed(),
+        // The last to start and the first to end: whoever connects finds everything there.
+        Row::of::<iii::Config, iii::Face, _>("iii", |address, _, config| iii::Face::start(address, config))
+            .checked(iii::Config::check)
             .fixed(),
     ]
 }

@@ -188,6 +188,9 @@ pub(crate) struct Subscribe {
     pub(crate) id: Option<String>,
     /// A name for `stream::unsubscribe`; one is made unless given.
     pub(crate) subscription_id: Option<String>,
+    /// What the functions of `stream:join` and `stream:leave` are told that it is called; its name unless given. Whoever passes
+    /// on what many ask for needs it, since they choose the same names.
+    pub(crate) told_as: Option<String>,
     /// The last entry that the subscriber has seen: no snapshot, but what came after it.
     pub(crate) after_sequence: Option<u64>,
     /// Passed on to the functions of `stream:join` and `stream:leave`.

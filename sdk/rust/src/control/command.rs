@@ -18,9 +18,23 @@ pub(crate) type Done<T> = Box<dyn FnOnce(Result<T, CallError>) + Send>;
 
 /// A request.
 pub(super) enum Command {
-    Register { request: RequestId, wanted: Wanted, deadline_ns: u64, done: RegistrationDone },
-    Connect { to: WorkerId, deadline_ns: u64, done: Done<Arc<Channel>> },
+    Register {
+        request: RequestId,
+        wanted: Wanted,
+        deadline_ns: u64,
+        done: RegistrationDone,
+    },
+    Connect {
+        to: WorkerId,
+        deadline_ns: u64,
+        done: Done<Arc<Channel>>,
+    },
     Forget(Arc<Channel>),
+    /// A provider's answer.
+    Bound {
+        binding: String,
+        error: Option<CallError>,
+    },
     Draining,
     Goodbye,
     Stop,
@@ -32,7 +46,7 @@ impl Command {
         match self {
             Self::Register { done, .. } => done(Err(error)),
             Self::Connect { done, .. } => done(Err(error)),
-            Self::Forget(_) | Self::Draining | Self::Goodbye | Self::Stop => {}
+            Self::Forget(_) | Self::Bound { .. } | Self::Draining | Self::Goodbye | Self::Stop => {}
         }
     }
 }

@@ -1,15 +1,17 @@
 //! What the engine says, one method for each message.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringway_ipc::permission::PermissionView;
 use ringway_protocol::control::{
-    Change, EngineMessage, RegistrationOutcome, RegistrationResult, TriggerSpec, Welcome, WorkerMessage,
+    Change, EngineMessage, RegistrationOutcome, RegistrationResult, TriggerSpec, Welcome,
 };
 use ringway_protocol::limits::PROTOCOL_VERSION;
 use ringway_protocol::{CallError, WorkerId};
 
+use super::BindAnswer;
 use super::link::Stage;
 use super::run::Run;
 
@@ -122,8 +124,7 @@ impl Run {
     }
 
     fn take_trigger_bind(&mut self, binding: TriggerSpec, owner: Option<WorkerId>) {
-        let id = binding.id.clone();
-        let error = self.tell(|events| events.trigger_bind(binding, owner)).flatten();
-        self.send(&WorkerMessage::TriggerBound { binding: id, error });
+        let answer = BindAnswer::new(Arc::downgrade(&self.shared), binding.id.clone());
+        self.tell(|events| events.trigger_bind(binding, owner, answer));
     }
 }

@@ -120,6 +120,7 @@ impl Run {
             }
             Command::Connect { to, deadline_ns, done } => self.connect(to, deadline_ns, done),
             Command::Forget(channel) => self.forget(&channel),
+            Command::Bound { binding, error } => self.send(&WorkerMessage::TriggerBound { binding, error }),
             Command::Draining => {
                 self.draining = true;
                 self.send(&WorkerMessage::Draining {});

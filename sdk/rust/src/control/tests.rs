@@ -111,8 +111,10 @@ impl Events for Listener {
     fn revoked(&self, caller: WorkerId, callee: WorkerId, _error: CallError) {
         self.say(Said::Revoked(caller, callee));
     }
-    fn trigger_bind(&self, binding: TriggerSpec, _owner: Option<WorkerId>) -> Option<CallError> {
-        (binding.id == "bad").then(|| CallError::invalid_registration("bad"))
+    fn trigger_bind(&self, binding: TriggerSpec, _owner: Option<WorkerId>, answer: BindAnswer) {
+        if binding.id == "bad" {
+            answer.send(Err(CallError::invalid_registration("bad")));
+        }
     }
     fn trigger_accepted(&self, _id: &str) {}
     fn trigger_refused(&self, _id: &str, _error: CallError) {}

@@ -54,6 +54,8 @@ pub struct Builder {
     sampler: Option<Sampler>,
     spawner: Option<Arc<Spawner>>,
     runtime: String,
+    version: String,
+    os: Option<String>,
     id: Option<WorkerId>,
     zone_of: Option<Arc<ZoneOf>>,
     idle_close: Option<Duration>,
@@ -90,6 +92,8 @@ impl Builder {
             sampler: None,
             spawner: None,
             runtime: "rust".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            os: None,
             id: None,
             zone_of: None,
             idle_close: Some(IDLE_CLOSE),
@@ -232,7 +236,21 @@ impl Builder {
         self
     }
 
-    /// The worker's id, for the engine, which draws that of its own worker. All others draw one at each start.
+    /// The version of the SDK that the worker uses, for bindings.
+    #[must_use]
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = version.into();
+        self
+    }
+
+    /// The operating system that the worker runs on, where it is not this one's.
+    #[must_use]
+    pub fn os(mut self, os: impl Into<String>) -> Self {
+        self.os = Some(os.into());
+        self
+    }
+
+    /// The worker's id, for whoever has to know it before it is attached. All others draw one at each start.
     #[doc(hidden)]
     #[must_use]
     pub fn id(mut self, id: WorkerId) -> Self {
@@ -311,7 +329,7 @@ impl Builder {
         let hello = Hello {
             namespace,
             runtime: self.runtime,
-            sdk_version: env!("CARGO_PKG_VERSION").to_owned(),
+            sdk_version: self.version,
             zone: self.zone,
             description: self.description,
             metadata: self.metadata,
@@ -333,6 +351,7 @@ impl Builder {
             barrier_registered,
             barrier_before_sleep,
         };
+        let hello = Hello { os: self.os.unwrap_or_else(|| hello.os.clone()), ..hello };
         let config = ControlConfig {
             address: address::control_address(self.address.as_deref(), self.project.as_deref()),
             hello,

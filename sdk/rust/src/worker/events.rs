@@ -10,7 +10,7 @@ use ringway_protocol::control::{Catalog, Change, ChannelEnd, KeptChannel, Trigge
 use ringway_protocol::{CallError, WorkerId};
 
 use crate::callee::CalleeChannel;
-use crate::control::Events;
+use crate::control::{BindAnswer, Events};
 use crate::worker::Inner;
 
 impl Events for Inner {
@@ -75,24 +75,29 @@ impl Events for Inner {
         tracing::info!(target: "ringway", %caller, %callee, %error, "a channel was revoked");
     }
 
-    fn trigger_bind(&self, binding: TriggerSpec, _owner: Option<WorkerId>) -> Option<CallError> {
+    fn trigger_bind(&self, binding: TriggerSpec, _owner: Option<WorkerId>, answer: BindAnswer) {
         let provider = self.providers.lock().get(&binding.trigger_type).cloned();
         match provider {
-            Some(provider) => provider.bind(&binding).err(),
-            None => Some(CallError::not_found("trigger type of this worker", &binding.trigger_type)),
+            Some(provider) => provider.bind_later(&binding, answer),
+            None => {
+                let unknown = CallError::not_found("trigger type of this worker", &binding.trigger_type);
+                answer.send(Err(unknown));
+            }
         }
     }
 
     fn trigger_accepted(&self, id: &str) {
-        if let Some(waiting) = self.awaited.lock().remove(id) {
-            let _given_up = waiting.send(Ok(()));
+        let waiting = self.awaited.lock().remove(id);
+        if let Some(tell) = waiting {
+            tell(Ok(()));
         }
     }
 
     fn trigger_refused(&self, id: &str, error: CallError) {
         tracing::warn!(target: "ringway", id, %error, "a trigger was refused by its provider");
-        if let Some(waiting) = self.awaited.lock().remove(id) {
-            let _given_up = waiting.send(Err(error));
+        let waiting = self.awaited.lock().remove(id);
+        if let Some(tell) = waiting {
+            tell(Err(error));
         }
     }
 

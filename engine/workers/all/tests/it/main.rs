@@ -81,6 +81,24 @@ fn a_file_that_was_written_for_iii_is_read() {
 }
 
 #[test]
+fn what_is_one_worker_of_iii_may_be_two_here() {
+    let read = settings(
+        "workers:\n  - name: iii-stream\n    config: {port: 3999, host: 127.0.0.1, auth_function: 'a::b', adapter: {name: kv}}\n  \
+         - name: iii-http-functions\n    config: {security: {url_allowlist: ['*.example.com'], block_private_ips: false, \
+         require_https: false}}\n",
+    );
+    let socket: ringway_worker_stream_socket::Config = read.worker("stream-socket").unwrap();
+    assert_eq!((socket.port, socket.auth_function.as_deref()), (Some(3999), Some("a::b")));
+    let functions: ringway_worker_http_functions::Config = read.worker("http-functions").unwrap();
+    assert_eq!(functions.security.url_allowlist, ["*.example.com"]);
+    assert!(!functions.security.require_https && !functions.security.block_private_ips);
+    assert_eq!(read.warnings.len(), 1, "{:?}", read.warnings);
+    let wrong = "workers:\n  - name: iii-stream\n    config:\n      host: 0.0.0.0\n";
+    let error = Settings::parse("ringway.yaml", wrong, &sections(), &Variables::default()).unwrap_err();
+    assert!(error.to_string().contains("auth_function"), "{error}");
+}
+
+#[test]
 fn a_setting_that_a_worker_cannot_obey_is_found_before_it_starts() {
     let check = |section: &str, words: &str| {
         let text = format!("workers: {{{section}}}");

@@ -69,7 +69,8 @@ async fn subscribe(
             "there is a subscription `{id}` already: end it, or leave `subscription_id` out to be given one"
         )));
     };
-    let subscriber = Subscriber { subscription_id: id, place, item: request.id, context: request.context };
+    let subscription_id = request.told_as.unwrap_or(id);
+    let subscriber = Subscriber { subscription_id, place, item: request.id, context: request.context };
     gate::ask(&core, context.worker(), &subscriber).await?;
     let leaving = Leaving { core: Weak::clone(&core), worker: context.worker().clone(), subscriber };
     let feed = Feed { core, subscription, out, subscriber: &leaving.subscriber };

@@ -1,0 +1,154 @@
+//! What runs: a runtime on threads of its own, a worker for what belongs to no connection, and a listener for each address.
+//! It must not know what a connection says.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringway::{CallError, Worker};
+use serde::Serialize;
+use tokio::runtime::Runtime;
+
+use crate::channels::{self, ChannelCounters, Channels};
+use crate::config::{Config, ConfigError, Listener};
+use crate::functions;
+use crate::listener::{self, Place};
+use crate::shared::Shared;
+
+/// How long connections have to end when the listener ends.
+const PARTING: Duration = Duration::from_secs(2);
+
+/// How often channels that nobody took are looked for.
+const EXPIRY: Duration = Duration::from_secs(60);
+
+/// Why the listener could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A setting cannot be obeyed.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The engine refused its worker, or there is none.
+    #[error(transparent)]
+    Engine(#[from] CallError),
+    /// The system gives no more threads.
+    #[error("the iii listener could not be set up: {0}")]
+    System(io::Error),
+    /// An address cannot be listened on.
+    #[error(
+        "cannot listen on {address}: {reason}; another engine may have it, and `workers.iii.port` names another port"
+    )]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        reason: io::Error,
+    },
+}
+
+/// What a listener has done beside passing messages on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct FaceCounters {
+    /// Of channels.
+    pub channels: ChannelCounters,
+    /// Frames of telemetry that were dropped, as there were too many.
+    pub telemetry_dropped: u64,
+    /// Frames of telemetry that the engine did not take in.
+    pub telemetry_refused: u64,
+}
+
+/// The iii listener. Dropping it, or shutting it down, ends it; its clients connect again when there is one.
+#[derive(Debug)]
+pub struct Face {
+    runtime: Option<Runtime>,
+    shared: Arc<Shared>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Face {
+    /// Attaches to the engine at an address and takes connections of iii's SDKs.
+    ///
+    /// # Errors
+    /// [`StartError`]: what is wrong with the settings, an address that is taken, the engine or the system.
+    pub fn start(address: &str, config: Config) -> Result<Self, StartError> {
+        config.check()?;
+        let mut bound = Vec::new();
+        for (index, rules) in config.all().into_iter().enumerate() {
+            match bind(&rules) {
+                Ok(listener) => bound.push((listener, rules)),
+                // Nobody asked for this port in particular, and an engine is of use without it.
+                Err(StartError::Bind { address, reason }) if index == 0 && config.port.is_none() => {
+                    tracing::warn!(
+                        %address, %reason,
+                        "iii's SDKs cannot connect: the port is taken, perhaps by another engine; `workers.iii.port` names another, `workers.iii: false` ends this warning"
+                    );
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let worker = Worker::builder("iii")
+            .address(address)
+            .description("Lets workers connect that use iii's SDKs")
+            .connect()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(config.threads)
+            .thread_name("ringway-iii")
+            .enable_all()
+            .build()
+            .map_err(StartError::System)?;
+        let shared = Shared::new(address, config, worker, runtime.handle().clone());
+        shared.worker.register_all(channels::functions(&shared.channels))?;
+        shared.worker.register_all(functions::all())?;
+        runtime.spawn(expire(shared.channels.clone()));
+        let addresses = bound.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect();
+        for (listener, rules) in bound {
+            let place = Arc::new(Place { shared: Arc::clone(&shared), rules });
+            runtime.spawn(listener::serve(listener, place));
+        }
+        Ok(Self { runtime: Some(runtime), shared, addresses })
+    }
+
+    /// Where it listens; empty if the usual port was taken.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// What it has done beside passing messages on.
+    #[must_use]
+    pub fn counters(&self) -> FaceCounters {
+        let (telemetry_dropped, telemetry_refused) = self.shared.telemetry.lost();
+        FaceCounters { channels: self.shared.channels.counters(), telemetry_dropped, telemetry_refused }
+    }
+
+    /// Ends it, as dropping it does.
+    pub fn shut_down(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Face {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(PARTING);
+        }
+        self.shared.worker.shut_down();
+    }
+}
+
+/// Forgets channels that nobody took, also while none is made.
+async fn expire(channels: Channels) {
+    let mut every = tokio::time::interval(EXPIRY);
+    loop {
+        every.tick().await;
+        channels.expire();
+    }
+}
+
+fn bind(rules: &Listener) -> Result<TcpListener, StartError> {
+    let address = SocketAddr::new(rules.check()?, rules.port);
+    let bound =
+        TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+    bound.map_err(|reason| StartError::Bind { address, reason })
+}

@@ -1,0 +1,31 @@
+//! How much of everything. The sizes are those that iii's SDKs are made for; the reference names them. It must not know who
+//! holds them.
+
+/// The port where iii's SDKs look for an engine.
+pub(crate) const PORT: u16 = 49134;
+
+/// The largest message that is accepted, in bytes, in however many frames.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// The largest frame that is sent, in bytes: the Rust SDK 0.23 takes no larger one.
+pub(crate) const FRAME_BYTES_MAX: usize = 16 << 20;
+
+/// The length of the frames that a longer message is sent in, in bytes.
+pub(crate) const FRAGMENT_BYTES: usize = 1 << 20;
+
+/// Calls of one connection to one function that are begun without expecting to wait for room.
+pub(crate) const QUICK_CALLS_MAX: usize = 64;
+
+/// How long the cleaning up after an earlier connection of a worker may take before the new one goes on.
+pub(crate) const REATTACH_MAX: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// How long a client has to answer a close.
+pub(crate) const PARTING: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// The longest name of a worker, in characters.
+pub(crate) const NAME_CHARS_MAX: usize = 280;
+
+/// Bytes that may wait to be written to one connection. Past that its peer does not read, and it is closed.
+pub(crate) const OUTBOUND_BYTES_MAX: usize = 128 << 20;
+
+const _: () = assert!(FRAME_BYTES_MAX <= MESSAGE_BYTES_MAX && MESSAGE_BYTES_MAX <= OUTBOUND_BYTES_MAX);

@@ -1,0 +1,314 @@
+//! What a client registers, in the order in which it says so, once it is known in which namespace. It must not know
+//! sockets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringway::protocol::naming::is_reserved;
+use ringway::{CallError, ErrorCode, Function};
+use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::announce::Announcement;
+use super::{Session, outbound, requests};
+use crate::config::Replicas;
+use crate::protocol::{Frame, Incoming, code, uuid_of};
+
+/// The variable that overrides how long registrations wait for a namespace.
+const GRACE: &str = "III_NAMESPACE_GRACE_MS";
+
+/// How many registrations are taken together.
+const BATCH_MAX: usize = 1024;
+
+/// Something to register, or to take back.
+#[derive(Debug)]
+pub(super) enum Registration {
+    Function {
+        id: String,
+        description: Option<String>,
+        request_format: Option<Value>,
+        response_format: Option<Value>,
+        metadata: Option<Value>,
+        invocation: Option<Value>,
+    },
+    NoFunction(String),
+    TriggerType {
+        id: String,
+        description: String,
+        configuration: Option<Value>,
+        request: Option<Value>,
+        namespace: Option<String>,
+    },
+    NoTriggerType(String),
+    Trigger {
+        id: String,
+        trigger_type: String,
+        function_id: String,
+        config: Value,
+        metadata: Option<Value>,
+        namespace: Option<String>,
+        trigger_namespace: Option<String>,
+    },
+    NoTrigger(String),
+}
+
+impl Registration {
+    /// What a message registers; none where it registers nothing.
+    pub(super) fn of(message: Incoming<'_>) -> Option<Self> {
+        Some(match message {
+            Incoming::RegisterFunction {
+                id,
+                description,
+                request_format,
+                response_format,
+                metadata,
+                invocation,
+            } => Self::Function { id, description, request_format, response_format, metadata, invocation },
+            Incoming::UnregisterFunction { id } => Self::NoFunction(id),
+            Incoming::RegisterTriggerType {
+                id,
+                description,
+                trigger_request_format,
+                call_request_format,
+                namespace,
+            } => Self::TriggerType {
+                id,
+                description,
+                configuration: trigger_request_format,
+                request: call_request_format,
+                namespace,
+            },
+            Incoming::UnregisterTriggerType { id } => Self::NoTriggerType(id),
+            Incoming::RegisterTrigger {
+                id,
+                trigger_type,
+                function_id,
+                config,
+                metadata,
+                namespace,
+                trigger_namespace,
+            } => Self::Trigger {
+                id,
+                trigger_type,
+                function_id,
+                config,
+                metadata,
+                namespace,
+                trigger_namespace,
+            },
+            Incoming::UnregisterTrigger { id } => Self::NoTrigger(id),
+            _ => return None,
+        })
+    }
+}
+
+/// Waits until the client has said who it is, or has not for too long; then takes what it registers, in order.
+pub(super) async fn run(
+    session: Arc<Session>,
+    mut announced: UnboundedReceiver<Announcement>,
+    mut queue: UnboundedReceiver<Registration>,
+) {
+    let grace = std::env::var(GRACE).ok().and_then(|text| text.trim().parse().ok());
+    let grace = grace.unwrap_or(session.place.shared.config.registration_namespace_grace_ms);
+    let first = tokio::time::timeout(Duration::from_millis(grace), announced.recv()).await;
+    if first.is_err() {
+        tracing::warn!(
+            worker = %session.uuid, grace_ms = grace,
+            "a client did not say who it is; what it registers goes into the namespace `default`"
+        );
+    }
+    let attaching = Arc::clone(&session);
+    let attach = move || attaching.attach(first.ok().flatten().as_ref());
+    if !tokio::task::spawn_blocking(attach).await.unwrap_or(false) {
+        return;
+    }
+    let mut batch = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(announcement) = announced.recv() => {
+                let session = Arc::clone(&session);
+                drop(tokio::task::spawn_blocking(move || session.describe(&announcement)).await);
+            }
+            taken = queue.recv_many(&mut batch, BATCH_MAX) => {
+                if taken == 0 {
+                    return;
+                }
+                let (session, batch) = (Arc::clone(&session), std::mem::take(&mut batch));
+                if let Err(error) = tokio::task::spawn_blocking(move || session.register(batch)).await {
+                    tracing::error!(%error, "registrations were lost");
+                }
+            }
+        }
+    }
+}
+
+impl Session {
+    /// Registers in order; functions that follow each other go in one message. Blocks until the engine has answered.
+    fn register(self: &Arc<Self>, batch: Vec<Registration>) {
+        let mut functions = Vec::new();
+        for registration in batch {
+            match registration {
+                Registration::Function {
+                    id,
+                    description,
+                    request_format,
+                    response_format,
+                    metadata,
+                    invocation,
+                } => {
+                    let function = self.function(&id, description, metadata, invocation);
+                    functions
+                        .extend(function.map(|function| function.schema(request_format, response_format)));
+                }
+                other => {
+                    self.register_functions(std::mem::take(&mut functions));
+                    self.register_other(other);
+                }
+            }
+        }
+        self.register_functions(functions);
+    }
+
+    fn register_other(self: &Arc<Self>, registration: Registration) {
+        match registration {
+            Registration::Function { .. } => {}
+            Registration::NoFunction(id) => self.unregister_function(&id),
+            Registration::TriggerType { id, description, configuration, request, namespace } => {
+                self.register_trigger_type(id, description, configuration, request, namespace);
+            }
+            Registration::NoTriggerType(id) => self.unregister_trigger_type(&id),
+            Registration::Trigger {
+                id,
+                trigger_type,
+                function_id,
+                config,
+                metadata,
+                namespace,
+                trigger_namespace,
+            } => {
+                self.register_trigger(
+                    id,
+                    trigger_type,
+                    &function_id,
+                    config,
+                    metadata,
+                    namespace,
+                    trigger_namespace,
+                );
+            }
+            Registration::NoTrigger(id) => self.unregister_trigger(&id),
+        }
+    }
+
+    fn function(
+        self: &Arc<Self>,
+        id: &str,
+        description: Option<String>,
+        metadata: Option<Value>,
+        invocation: Option<Value>,
+    ) -> Option<Function> {
+        if !self.granted.may_register_functions() {
+            tracing::warn!(worker = %self.uuid, function = id, "the client may not register functions");
+            return None;
+        }
+        let namespace = self.peer.get().map(|peer| peer.namespace.as_str());
+        let hook = self.place.rules.rbac.as_ref();
+        let hook = hook.and_then(|rbac| rbac.on_function_registration_function_id.as_deref());
+        let asked = json!({"function_id": id, "description": description, "metadata": metadata,
+            "namespace": namespace});
+        let changed = self.asked_hook(hook, asked)?;
+        let text = |field: &str| changed.get(field).and_then(Value::as_str).map(str::to_owned);
+        let registered = self.granted.prefixed(text("function_id").as_deref().unwrap_or(id));
+        let description = text("description").or(description);
+        let metadata = changed.get("metadata").filter(|value| !value.is_null()).cloned().or(metadata);
+        if registered != id {
+            self.renamed.write().insert(registered.clone(), id.to_owned());
+        }
+        let (session, name) = (Arc::downgrade(self), Arc::<str>::from(id));
+        let handler = move |context: ringway::Context, message: ringway::Message| {
+            // At once, so that calls reach the client in the order in which they came.
+            requests::answered(match session.upgrade() {
+                Some(session) => session.serve(&name, &context, &message),
+                None => Err(CallError::new(ErrorCode::WorkerGone, "the worker has left").into()),
+            })
+        };
+        let mut elsewhere = self.elsewhere.write();
+        if invocation.is_some() {
+            elsewhere.insert(registered.clone());
+        } else {
+            elsewhere.remove(&registered);
+        }
+        drop(elsewhere);
+        let mut function = match invocation {
+            // The client does not serve it: somebody else does, over HTTP.
+            Some(invocation) => outbound::function(&registered, invocation),
+            None => Function::json_text_async(&registered, handler),
+        };
+        if let Some(description) = description {
+            function = function.description(description);
+        }
+        if let Some(metadata) = metadata {
+            function = function.metadata(metadata);
+        }
+        Some(match self.place.shared.config.replicas {
+            Replicas::Reject => function.exclusive(),
+            Replicas::Share => function,
+        })
+    }
+
+    fn register_functions(&self, functions: Vec<Function>) {
+        let Some(peer) = self.peer.get() else { return };
+        // An id that is none is refused alone; the engine would refuse all.
+        let (valid, wrong): (Vec<_>, Vec<_>) = functions
+            .into_iter()
+            .partition(|function| ringway::protocol::FunctionId::new(function.id()).is_ok());
+        for function in &wrong {
+            tracing::warn!(worker = %self.uuid, function = function.id(), "the id of a function is not valid");
+        }
+        if valid.is_empty() {
+            return;
+        }
+        let ids: Vec<String> = valid.iter().map(|function| function.id().to_owned()).collect();
+        match peer.worker.register_each(valid) {
+            Ok(results) => {
+                for (id, result) in ids.iter().zip(results) {
+                    if let Err(error) = result {
+                        self.rejected(id, &error);
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(worker = %self.uuid, %error, "functions were not registered"),
+        }
+    }
+
+    /// Tells the client that a function is somebody else's.
+    fn rejected(&self, id: &str, error: &CallError) {
+        let Some(peer) = self.peer.get() else { return };
+        let own = self.own_name(id);
+        tracing::warn!(worker = %self.uuid, function = id, %error, "a function was not registered");
+        let catalog = peer.worker.catalog();
+        let owner = catalog.functions.iter().find(|function| {
+            function.id.as_str() == id
+                && function.namespace == peer.namespace
+                && function.worker != self.worker_id
+        });
+        let owner = owner.filter(|_| !is_reserved(id)).map(|function| uuid_of(function.worker));
+        self.send(
+            Frame::new("registrationrejected")
+                .text("code", code::FUNCTION_NAMESPACE_CONFLICT)
+                .text("namespace", &peer.namespace)
+                .text("function_id", &own)
+                .text("owner_worker_id", &owner.unwrap_or_default()),
+        );
+    }
+
+    fn unregister_function(&self, id: &str) {
+        let Some(peer) = self.peer.get() else { return };
+        let renamed = self.renamed.read().iter().find(|(_, own)| *own == id).map(|(known, _)| known.clone());
+        let registered = renamed.as_deref().unwrap_or(id);
+        if let Err(error) = peer.worker.unregister(registered) {
+            tracing::debug!(worker = %self.uuid, function = id, %error, "a function was not taken back");
+        }
+    }
+}

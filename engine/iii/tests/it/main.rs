@@ -1,0 +1,29 @@
+//! The listener at a real engine, with real sockets.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
+
+#[cfg(test)]
+mod stage;
+
+#[cfg(test)]
+mod channels;
+#[cfg(test)]
+mod connections;
+#[cfg(test)]
+mod otel;
+
+#[cfg(test)]
+mod outbound;
+
+#[cfg(test)]
+mod calls;
+
+#[cfg(test)]
+mod registrations;
+
+#[cfg(test)]
+mod triggers;
+
+#[cfg(test)]
+mod access;

@@ -1,0 +1,121 @@
+//! Settings of the worker, as `ringway.yaml` holds them. It must not know how a setting is used.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The port where iii's clients look for streams.
+pub const PORT: u16 = 3112;
+
+/// Settings of the stream socket. Every field may be left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The port. Default: 3112, or none where that is taken.
+    pub port: Option<u16>,
+    /// The address to listen on. Any but this host's own needs `auth_function`. Default: 127.0.0.1.
+    pub host: String,
+    /// The function that is asked whether a client may connect, with `{headers, path, query_params, addr}`; what it answers as
+    /// `context` is told to functions of `stream:join`. Nobody gets in whom it does not let in. Default: none.
+    pub auth_function: Option<String>,
+    /// Origins of pages that may connect, such as https://app.example.com, beside those of this host. Default: none.
+    pub origins: Vec<String>,
+    /// Clients at a time. Default: 10,000.
+    pub connections_max: usize,
+    /// Subscriptions of one client. Default: 64.
+    pub subscriptions_max: usize,
+    /// Events that wait for one client, of all its subscriptions; then its streams wait. Default: 64.
+    #[schemars(range(min = 1))]
+    pub queue_max: usize,
+    /// Milliseconds after which a client that takes nothing is dropped. Default: 30,000.
+    pub stall_ms: u64,
+    /// Milliseconds that the auth function may take. Default: 10,000.
+    pub auth_timeout_ms: u64,
+    /// Threads that wait for sockets. Default: 2.
+    #[schemars(range(min = 1))]
+    pub threads: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            port: None,
+            host: "127.0.0.1".to_owned(),
+            auth_function: None,
+            origins: Vec::new(),
+            connections_max: 10_000,
+            subscriptions_max: 64,
+            queue_max: 64,
+            stall_ms: 30_000,
+            auth_timeout_ms: 10_000,
+            threads: 2,
+        }
+    }
+}
+
+/// Why settings cannot be obeyed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The host is no address.
+    #[error("`host` is `{0}`, an address such as 127.0.0.1 or ::1 was wanted")]
+    Host(String),
+    /// Anybody could read everything.
+    #[error(
+        "`host` is {0}, which others can reach, and there is no `auth_function`: name one, or listen on 127.0.0.1 behind a \
+         proxy that checks who asks"
+    )]
+    Open(IpAddr),
+    /// A number that must not be 0.
+    #[error("`{0}` is 0, at least 1 was wanted")]
+    Zero(&'static str),
+}
+
+impl Config {
+    /// Holds the settings against what the worker can do, and says where it is to listen.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn check(&self) -> Result<SocketAddr, ConfigError> {
+        let host = if self.host == "localhost" { "127.0.0.1" } else { &self.host };
+        let host: IpAddr = host.parse().map_err(|_| ConfigError::Host(self.host.clone()))?;
+        if !host.is_loopback() && self.auth_function.is_none() {
+            return Err(ConfigError::Open(host));
+        }
+        for (name, value) in [("queue_max", self.queue_max), ("threads", self.threads)] {
+            if value == 0 {
+                return Err(ConfigError::Zero(name));
+            }
+        }
+        Ok(SocketAddr::new(host, self.port.unwrap_or(PORT)))
+    }
+
+    pub(crate) fn stall(&self) -> Duration {
+        Duration::from_millis(self.stall_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_are_let_in_only_where_somebody_is_asked() {
+        let check = |host: &str, auth: Option<&str>, expected: bool| {
+            let config =
+                Config { host: host.to_owned(), auth_function: auth.map(str::to_owned), ..Config::default() };
+            assert_eq!(config.check().is_ok(), expected, "{host} {auth:?}");
+        };
+        check("127.0.0.1", None, true);
+        check("::1", None, true);
+        check("localhost", None, true);
+        check("0.0.0.0", None, false);
+        check("::", None, false);
+        check("192.168.1.1", None, false);
+        check("0.0.0.0", Some("a::b"), true);
+        check("example.com", Some("a::b"), false);
+        assert_eq!(Config { queue_max: 0, ..Config::default() }.check(), Err(ConfigError::Zero("queue_max")));
+    }
+}

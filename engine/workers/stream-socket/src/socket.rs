@@ -1,0 +1,118 @@
+//! The WebSocket of a request: the handshake, and the socket after it, over whatever the server speaks, with a note of when
+//! something was last written. It must not know what is said over it.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+
+/// An open WebSocket.
+pub(crate) type Socket = WebSocketStream<Watched>;
+
+/// When the other side last took something.
+#[derive(Debug, Clone)]
+pub(crate) struct Progress(Arc<Mutex<Instant>>);
+
+impl Progress {
+    pub(crate) fn last(&self) -> Instant {
+        *self.0.lock()
+    }
+}
+
+/// A connection that notes when the other side takes something.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    inner: TokioIo<Upgraded>,
+    progress: Progress,
+}
+
+impl Watched {
+    /// What it notes, for whoever waits.
+    pub(crate) fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        if matches!(written, Poll::Ready(Ok(count)) if count > 0) {
+            *self.progress.0.lock() = Instant::now();
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+/// Bytes of a message of a client.
+const MESSAGE_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes that are gathered before they are written.
+const WRITE_BYTES: usize = 64 << 10;
+
+/// Answers a request for a WebSocket, and has the socket served once the answer is sent.
+pub(crate) fn upgrade<F>(
+    mut request: Request,
+    runtime: &Handle,
+    serve: impl FnOnce(Socket) -> F + Send + 'static,
+) -> Response
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let response = match create_response_with_body(&request, Body::empty) {
+        Ok(response) => response,
+        Err(error) => {
+            let text = format!("wanted a WebSocket handshake: {error}");
+            let upgrade = [(header::UPGRADE, "websocket"), (header::CONNECTION, "upgrade")];
+            return (StatusCode::UPGRADE_REQUIRED, upgrade, text).into_response();
+        }
+    };
+    let upgraded = hyper::upgrade::on(&mut request);
+    runtime.spawn(async move {
+        match upgraded.await {
+            Ok(upgraded) => {
+                let settings = WebSocketConfig::default()
+                    .max_message_size(Some(MESSAGE_BYTES_MAX))
+                    .max_frame_size(Some(MESSAGE_BYTES_MAX))
+                    .write_buffer_size(WRITE_BYTES);
+                let progress = Progress(Arc::new(Mutex::new(Instant::now())));
+                let io = Watched { inner: TokioIo::new(upgraded), progress };
+                serve(WebSocketStream::from_raw_socket(io, Role::Server, Some(settings)).await).await;
+            }
+            Err(error) => tracing::debug!(%error, "a client left during its handshake"),
+        }
+    });
+    response
+}

@@ -1,0 +1,20 @@
+//! The actor on crates.io's iii-sdk 0.24.
+
+use helpers_024 as iii_helpers;
+use sdk_024 as iii_sdk;
+
+#[path = "../actor.rs"]
+mod actor;
+#[path = "../channels.rs"]
+mod channels;
+
+#[path = "../triggers.rs"]
+mod triggers;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let actor = actor::Actor::start()?;
+    triggers::serve(&actor);
+
+    actor.until_told().await
+}

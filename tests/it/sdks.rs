@@ -1,0 +1,23 @@
+//! iii's published SDKs, unchanged, against a real engine: npm 0.22.1, PyPI 0.22.1 and 0.25.0, crates.io 0.23, 0.24, 0.25
+//! and 0.26, each a process that does what `tests/iii/README.md` says, and a native worker that does the same. `cargo sdks`
+//! installs them and runs these tests.
+//!
+//! - `stage`: the engine, the actors, and how they are asked;
+//! - `native`, `native_channels`: the native worker;
+//! - `calls`: everybody calls everybody, in every way and size;
+//! - `channels`: everybody exchanges channels with everybody;
+//! - `triggers`: everybody binds every type, and provides types of their own;
+//! - `observers`: what 0.25 and later are told who ask for them;
+//! - `restart`: engines and actors that die;
+//! - `trace`: one trace over all of them.
+
+mod native;
+mod native_channels;
+mod stage;
+
+mod calls;
+mod channels;
+mod observers;
+mod restart;
+mod trace;
+mod triggers;
