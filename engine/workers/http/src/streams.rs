@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use futures_util::stream::unfold;
 use http_body::Frame;
 use http_body_util::StreamBody;
@@ -223,7 +224,7 @@ fn respond(
             Err(ended) => Some((broken(*ended, framing), None)),
         }
     });
-    let mut response = Response::new(Body::streamed(StreamBody::new(items)));
+    let mut response = Response::new(Body::streamed(StreamBody::new(items.fuse())));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     let (kind, cache) = match framing {
