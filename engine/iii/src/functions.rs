@@ -66,7 +66,7 @@ pub(crate) fn all() -> Vec<Function> {
     );
     functions.push(
         Function::json("engine::baggage::get_all", |context, _: Value| {
-            let members = context.baggage().map(|baggage| baggage.members()).unwrap_or_default();
+            let members = context.baggage().map(ringway::Baggage::members).unwrap_or_default();
             let all: Map<String, Value> =
                 members.iter().map(|member| (member.key.clone(), member.value.as_str().into())).collect();
             Ok(json!({ "baggage": all }))

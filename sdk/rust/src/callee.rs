@@ -1,12 +1,14 @@
 //! The callee's end of a channel: checking requests, running handlers, publishing replies.
 
+mod asker;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use arc_swap::{ArcSwap, ArcSwapOption, Cache};
@@ -23,6 +25,7 @@ use ringway_protocol::telemetry::{
 };
 use ringway_protocol::{CallError, ErrorCode, SpanId, TraceContext, TraceId, WorkerId};
 
+use crate::callee::asker::Asker;
 use crate::context::{CancelToken, Context, Inherited};
 use crate::error::HandlerResult;
 use crate::executor::{JOBS_MAX, Pool, THREADS_MAX};
@@ -782,34 +785,6 @@ fn panicked(panic: Box<dyn std::any::Any + Send>) -> CallError {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     CallError::new(ErrorCode::HandlerPanicked, text.unwrap_or_else(|| "the handler panicked".to_owned()))
-}
-
-/// Who is told when a job has ended.
-#[derive(Debug, Clone)]
-enum Asker {
-    /// A caller that waits; its channel is kept for the answer.
-    Waits(Arc<CalleeChannel>),
-    /// A sender, which hears nothing. A send outlives whoever sent it, and does not hold that worker's memory and
-    /// descriptors all the while.
-    Sent(Weak<CalleeChannel>),
-}
-
-impl Asker {
-    fn of(channel: &Arc<CalleeChannel>, header: &Header) -> Self {
-        if header.kind == Kind::Call.to_u8() {
-            Self::Waits(Arc::clone(channel))
-        } else {
-            Self::Sent(Arc::downgrade(channel))
-        }
-    }
-
-    /// Hands over the channel, or nothing where a sender has gone.
-    fn with<R>(&self, act: impl FnOnce(Option<&CalleeChannel>) -> R) -> R {
-        match self {
-            Self::Waits(channel) => act(Some(channel)),
-            Self::Sent(channel) => act(channel.upgrade().as_deref()),
-        }
-    }
 }
 
 /// A call that runs away from the dispatcher's thread.

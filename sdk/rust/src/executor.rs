@@ -188,9 +188,9 @@ impl Shared {
             if let Some(job) = queue.jobs.pop_front() {
                 // Whoever comes fetches the next if there is more to do than one can.
                 if std::mem::take(&mut has_come) {
-                    self.provide(queue)
+                    self.provide(queue);
                 } else {
-                    drop(queue)
+                    drop(queue);
                 }
                 // Handlers catch their own panics; this is the last net, so that a thread is never lost.
                 drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)));

@@ -65,7 +65,7 @@ impl Near {
             return None;
         }
         let inherited =
-            Inherited { trace: parent.unwrap_or(Inherited::default().trace), ..Inherited::default() };
+            Inherited { trace: parent.unwrap_or_else(|| Inherited::default().trace), ..Inherited::default() };
         let client = call::start_span(&self.caller, &inherited, &mut header);
         let server = ServerSpan::begin(&self.callee, &header, bytes, 0);
         let trace = crate::callee::passed_on(&header);

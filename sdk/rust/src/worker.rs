@@ -720,7 +720,7 @@ fn await_provider(answered: &mpsc::Receiver<Result<(), CallError>>, id: &str) ->
 }
 
 fn first_refusal(results: Vec<RegistrationResult>) -> Result<(), CallError> {
-    results.into_iter().map(outcome).collect()
+    results.into_iter().try_for_each(outcome)
 }
 
 fn outcome(result: RegistrationResult) -> Result<(), CallError> {

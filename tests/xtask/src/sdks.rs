@@ -1,5 +1,5 @@
 //! Installs iii's published SDKs for the tests that use them, each where its language looks for packages: npm's beside the
-//! actor, PyPI's in environments below `target/tools/iii`, crates.io's built into `target/iii`. Versions and hashes stand in
+//! actor, `PyPI`'s in environments below `target/tools/iii`, crates.io's built into `target/iii`. Versions and hashes stand in
 //! the lock files of `tests/iii`; what is installed already from the same file is left alone. It must not know what is
 //! tested.
 
@@ -11,7 +11,7 @@ use crate::process::{End, Job};
 use crate::say;
 use crate::tools;
 
-/// The versions of PyPI's package, an environment each.
+/// The versions of `PyPI`'s package, an environment each.
 const PYTHON: &[&str] = &["0.22.1", "0.25.0"];
 
 /// Building the four Rust actors from nothing takes about a minute and a half on two cores.
@@ -52,7 +52,7 @@ fn python(version: &str) -> Result<(), String> {
     let requirements = actors().join(format!("python/requirements-{version}.txt"));
     let own = tools::target().join(format!("tools/iii/python-{version}"));
     once(&requirements, &own, || {
-        say!("installing PyPI's iii-sdk {version} into {}", own.display());
+        say!("installing `PyPI`'s iii-sdk {version} into {}", own.display());
         run(Job::new("python3").args(["-m", "venv", "--clear"]).arg(&own))?;
         let install = Job::new(own.join("bin/pip"));
         let install = install.args(["install", "--quiet", "--disable-pip-version-check", "--no-deps"]);

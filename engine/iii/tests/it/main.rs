@@ -1,7 +1,6 @@
 //! The listener at a real engine, with real sockets.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
 
 #[cfg(test)]
 mod stage;

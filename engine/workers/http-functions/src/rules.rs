@@ -164,7 +164,7 @@ mod tests {
         let open = rules(|config| config.security.block_private_ips = false);
         assert!(open.check("https://10.0.0.1/").is_ok());
         let few = rules(|config| {
-            config.security.url_allowlist = vec!["api.example.com".to_owned(), "*.Example.ORG".to_owned()]
+            config.security.url_allowlist = vec!["api.example.com".to_owned(), "*.Example.ORG".to_owned()];
         });
         assert!(
             few.check("https://API.example.com/").is_ok() && few.check("https://a.b.example.org/").is_ok()
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn patterns_are_whole() {
         let check = |pattern: &str, text: &str, expected: bool| {
-            assert_eq!(fits(pattern, text), expected, "{pattern} {text}")
+            assert_eq!(fits(pattern, text), expected, "{pattern} {text}");
         };
         check("*", "", true);
         check("*", "abc", true);

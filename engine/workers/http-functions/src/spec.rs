@@ -135,7 +135,9 @@ impl SpecError {
 
 /// Where environment variables are looked up.
 #[derive(Clone)]
-pub struct Environment(Arc<dyn Fn(&str) -> Option<String> + Send + Sync>);
+pub struct Environment(Arc<LookUp>);
+
+type LookUp = dyn Fn(&str) -> Option<String> + Send + Sync;
 
 impl Environment {
     /// That of this process.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
@@ -22,7 +21,7 @@ use crate::files::Files;
 use crate::idempotency::Ledger;
 use crate::limits::gate::Gate;
 use crate::limits::rate::Limiter;
-use crate::mount::{self, Mount};
+use crate::mount::{self, Mounts};
 use crate::openapi::OpenApi;
 use crate::problem::{Code, Problem};
 use crate::proxy::{self, Network};
@@ -45,7 +44,7 @@ pub(crate) struct Door {
     pub(crate) before: Vec<Handle>,
     pub(crate) after: Vec<Handle>,
     pub(crate) ledger: Ledger,
-    pub(crate) mounts: ArcSwap<Vec<Mount>>,
+    pub(crate) mounts: Mounts,
     pub(crate) files: Files,
     pub(crate) openapi: OpenApi,
     pub(crate) gate: Arc<Gate>,
@@ -78,7 +77,13 @@ impl Named {
 }
 
 impl Door {
-    pub(crate) fn new(config: Config, worker: Worker, ledger: Ledger, clock: Clock) -> Result<Self, String> {
+    pub(crate) fn new(
+        config: Config,
+        worker: Worker,
+        ledger: Ledger,
+        clock: Clock,
+        mounts: Mounts,
+    ) -> Result<Self, String> {
         let trusted =
             config.trusted_proxies.iter().map(|text| Network::parse(text)).collect::<Result<_, _>>()?;
         let mut middleware = config.middleware.clone();
@@ -94,7 +99,7 @@ impl Door {
             before: of(Phase::Before),
             after: of(Phase::After),
             ledger,
-            mounts: ArcSwap::default(),
+            mounts,
             files: Files::new(&config.static_files),
             openapi: OpenApi::default(),
             gate: Gate::new(config.concurrency_max),
@@ -140,7 +145,7 @@ impl Door {
         {
             return self.refuse(&parts, None, &named, &problem);
         }
-        let mount = self.mounts.load().iter().find(|mount| mount.holds(parts.uri.path())).cloned();
+        let mount = self.mounts.find(parts.uri.path());
         let response = match mount {
             Some(mount) => mount::answer(&mount, &parts, body).await,
             None => self.routed(parts, body, peer, client, &mut named).await,

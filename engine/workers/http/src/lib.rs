@@ -80,11 +80,11 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
 
 pub use config::{Config, ConfigError};
+pub use mount::Mounts;
 
 use config::route::RouteConfig;
 use door::Door;
 use idempotency::Ledger;
-use mount::Mount;
 use serve::Ending;
 use tls::Certificates;
 use trigger::Provider;
@@ -154,6 +154,20 @@ impl Http {
         config: Config,
         clock: Clock,
     ) -> Result<Self, StartError> {
+        Self::start_mounting(address, store, config, clock, Mounts::default())
+    }
+
+    /// As [`Self::start_with`], with routers of others, which may come and go while it runs.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_mounting(
+        address: &str,
+        store: Arc<dyn Store>,
+        config: Config,
+        clock: Clock,
+        mounts: Mounts,
+    ) -> Result<Self, StartError> {
         config.check()?;
         let certificates =
             config.tls.as_ref().map(Certificates::read).transpose().map_err(StartError::Tls)?;
@@ -179,7 +193,7 @@ impl Http {
             .connect()?;
         let ledger = Ledger::new(store, clock.clone());
         let sweeper = ledger.clone();
-        let door = Door::new(config, worker.clone(), ledger, clock).map_err(ConfigError)?;
+        let door = Door::new(config, worker.clone(), ledger, clock, mounts).map_err(ConfigError)?;
         let door = Arc::new(door);
         let (tell, told) = watch::channel(false);
         let (left, gone) = mpsc::channel(1);
@@ -239,17 +253,9 @@ impl Http {
         self.admin
     }
 
-    /// Serves a router below a path, before all routes: it sees whole requests, may open WebSockets, and answers for itself. One
-    /// that was there before goes.
+    /// Serves a router below a path: see [`Mounts::mount`].
     pub fn mount(&self, path: &str, router: Router) {
-        let mount = Mount::new(path, router);
-        self.door.mounts.rcu(|mounts| {
-            let mut mounts: Vec<Mount> =
-                mounts.iter().filter(|other| other.prefix != mount.prefix).cloned().collect();
-            mounts.push(mount.clone());
-            mounts.sort_by_key(|mount| std::cmp::Reverse(mount.prefix.len()));
-            mounts
-        });
+        self.door.mounts.mount(path, router);
     }
 
     /// Ends it, as dropping it does.

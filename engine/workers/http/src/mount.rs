@@ -1,6 +1,9 @@
 //! Routers of other parts of the engine below a path, such as the stream socket for browsers. They see whole requests and
 //! answer for themselves. It must not know what they do.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use axum::Router;
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
@@ -8,6 +11,36 @@ use hyper::{Request, Response};
 use tower::ServiceExt as _;
 
 use crate::body::Body;
+
+/// Routers below paths: whoever mounts one and whoever serves them share it. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Mounts(Arc<ArcSwap<Vec<Mount>>>);
+
+impl Mounts {
+    /// Serves a router below a path, before all routes: it sees whole requests, may open WebSockets, and answers for itself. One
+    /// that was there before goes.
+    pub fn mount(&self, path: &str, router: Router) {
+        let mount = Mount::new(path, router);
+        self.0.rcu(|mounts| {
+            let others = mounts.iter().filter(|other| other.prefix != mount.prefix);
+            let mut mounts: Vec<Mount> = others.cloned().collect();
+            mounts.push(mount.clone());
+            // The longest first, which says most.
+            mounts.sort_by_key(|mount| std::cmp::Reverse(mount.prefix.len()));
+            mounts
+        });
+    }
+
+    /// Takes a router away, if there is one.
+    pub fn unmount(&self, path: &str) {
+        let gone = Mount::new(path, Router::new()).prefix;
+        self.0.rcu(|mounts| mounts.iter().filter(|mount| mount.prefix != gone).cloned().collect::<Vec<_>>());
+    }
+
+    pub(crate) fn find(&self, path: &str) -> Option<Mount> {
+        self.0.load().iter().find(|mount| mount.holds(path)).cloned()
+    }
+}
 
 /// A router below a path.
 #[derive(Debug, Clone)]
@@ -48,5 +81,20 @@ mod tests {
         let holds = |prefix, path| Mount::new(prefix, Router::new()).holds(path);
         assert!(holds("/streams", "/streams") && holds("streams/", "/streams/a"));
         assert!(!holds("/streams", "/streamsx") && !holds("/streams", "/"));
+    }
+
+    #[test]
+    fn the_longest_path_is_found_until_it_is_taken_away() {
+        let mounts = Mounts::default();
+        for path in ["/a", "/a/b", "a"] {
+            mounts.mount(path, Router::new());
+        }
+        let found = |path: &str| mounts.find(path).map(|mount| mount.prefix);
+        assert_eq!(
+            (found("/a/b/c"), found("/a/c"), found("/")),
+            (Some("/a/b".into()), Some("/a".into()), None)
+        );
+        mounts.unmount("/a/b/");
+        assert_eq!(found("/a/b/c"), Some("/a".into()));
     }
 }

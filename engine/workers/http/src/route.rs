@@ -79,7 +79,7 @@ impl Route {
         let own_cors = bound.config.cors.as_ref().map(|config| Arc::new(cors::Policy::new(config)));
         let mut route = Self::unserved(&spec.id, &function, bound);
         let config = &route.config;
-        route.timeout = config.timeout_ms.map_or(settings.timeout(), Duration::from_millis);
+        route.timeout = config.timeout_ms.map_or_else(|| settings.timeout(), Duration::from_millis);
         route.body_bytes_max = config.body_bytes_max.unwrap_or(settings.body_bytes_max);
         route.compression = config.compression.unwrap_or(settings.compression);
         route.etag = config.etag.unwrap_or(settings.etag);

@@ -73,7 +73,7 @@ pub(crate) fn check(exchange: &Exchange<'_>) -> Result<(), Box<Problem>> {
 fn may_open(headers: &HeaderMap, parts: &Parts, allowed: impl Fn(&str) -> bool) -> bool {
     let Some(origin) = headers.get(ORIGIN) else { return true };
     let Ok(origin) = origin.to_str() else { return false };
-    let host = text(headers, HOST).or_else(|| parts.uri.authority().map(|authority| authority.as_str()));
+    let host = text(headers, HOST).or_else(|| parts.uri.authority().map(axum::http::uri::Authority::as_str));
     let same = origin
         .split_once("://")
         .is_some_and(|(_, of_page)| host.is_some_and(|host| host.eq_ignore_ascii_case(of_page)));

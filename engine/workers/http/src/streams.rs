@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use futures_util::stream::unfold;
 use http_body::Frame;
 use http_body_util::StreamBody;
@@ -42,9 +43,16 @@ pub(crate) enum Source {
     Coming(Incoming),
 }
 
-/// An item that says how the answer is sent, as iii's channels have them.
+/// What an item says of how the answer is sent, as iii's channels have it: text of JSON.
+#[derive(Debug)]
+enum Control {
+    Status(String),
+    Headers(String),
+}
+
+/// Such an item as it is written.
 #[derive(Debug, Deserialize)]
-struct Control<'a> {
+struct Said<'a> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
     #[serde(default, borrow)]
@@ -128,11 +136,10 @@ pub(crate) async fn answer(
             Problem::new(Code::Timeout, "there was no answer in the time that this route has")
         })?;
         let Some(item) = next.map_err(|ended| ended.problem(exchange))? else { break None };
-        let Some(control) = control(&item) else { break Some(item) };
-        match (&*control.kind, control.status_code, control.headers) {
-            ("set_status", Some(given), _) => status = Some(response::status(given.get())?),
-            ("set_headers", _, Some(given)) => headers.extend(response::read_headers(given.get())?),
-            _ => break Some(item.clone()),
+        match control(&item) {
+            Some(Control::Status(given)) => status = Some(response::status(&given)?),
+            Some(Control::Headers(given)) => headers.extend(response::read_headers(&given)?),
+            None => break Some(item),
         }
     };
     let Some(first) = first else {
@@ -175,11 +182,18 @@ async fn whole(
     Ok(answer.into_response())
 }
 
-fn control(item: &Message) -> Option<Control<'_>> {
+fn control(item: &Message) -> Option<Control> {
     // Most items are no such; what does not begin so need not be parsed.
-    let likely = item.encoding() == Encoding::Json
-        && item.body().windows(6).any(|bytes| bytes == b"\"set_s" || bytes == b"\"set_h");
-    if likely { serde_json::from_slice(item.body()).ok() } else { None }
+    let begins = |bytes: &[u8]| bytes == b"\"set_s" || bytes == b"\"set_h";
+    if item.encoding() != Encoding::Json || !item.body().windows(6).any(begins) {
+        return None;
+    }
+    let said: Said<'_> = serde_json::from_slice(item.body()).ok()?;
+    match &*said.kind {
+        "set_status" => said.status_code.map(|given| Control::Status(given.get().to_owned())),
+        "set_headers" => said.headers.map(|given| Control::Headers(given.get().to_owned())),
+        _ => None,
+    }
 }
 
 fn respond(
@@ -210,7 +224,7 @@ fn respond(
             Err(ended) => Some((broken(*ended, framing), None)),
         }
     });
-    let mut response = Response::new(Body::streamed(StreamBody::new(items)));
+    let mut response = Response::new(Body::streamed(StreamBody::new(items.fuse())));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     let (kind, cache) = match framing {

@@ -20,7 +20,7 @@ pub struct Config {
     /// The function that is asked whether a client may connect, with `{headers, path, query_params, addr}`; what it answers as
     /// `context` is told to functions of `stream:join`. Nobody gets in whom it does not let in. Default: none.
     pub auth_function: Option<String>,
-    /// Origins of pages that may connect, such as https://app.example.com, beside those of this host. Default: none.
+    /// Origins of pages that may connect, such as `https://app.example.com`, beside those of this host. Default: none.
     pub origins: Vec<String>,
     /// Clients at a time. Default: 10,000.
     pub connections_max: usize,

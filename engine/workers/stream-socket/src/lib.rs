@@ -119,7 +119,6 @@ impl StreamSocket {
 
     /// The same under another server: one route, `/`, that takes WebSockets. A server that says where a client connects from
     /// puts a `SocketAddr`, or axum's `ConnectInfo` of one, into the request's extensions.
-    #[must_use]
     pub fn router(&self) -> Router {
         door::router(&self.place)
     }

@@ -26,6 +26,7 @@ const NO_CODES: &[&str] = &[
     "FORMAT",
     "GET",
     "HEAD",
+    "JWT",
     "III_NAMESPACE_GRACE_MS",
     "JWT",
     "LOCK",

@@ -145,7 +145,7 @@ impl RemoteKeys {
         match got.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(keys) => self.current.store(Some(Arc::new(Fetched { keys, at: Instant::now() }))),
             Err(error) => {
-                tracing::warn!(target: "ringway", url = self.url, error, "keys of tokens could not be fetched")
+                tracing::warn!(target: "ringway", url = self.url, error, "keys of tokens could not be fetched");
             }
         }
     }

@@ -33,7 +33,7 @@ struct RingVerifier {
 fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>, Error> {
     let secret = |algorithm| key.try_get_as_bytes().map(|bytes| Key::Hmac(hmac::Key::new(algorithm, bytes)));
     let rsa = |parameters| match key.kind() {
-        DecodingKeyKind::RsaModulusExponent { n, e } => Ok(Key::Rsa(parameters, n.clone(), e.clone())),
+        DecodingKeyKind::RsaModulusExponent { n, e } => Ok(Key::Rsa(parameters, number(n), number(e))),
         DecodingKeyKind::SecretOrDer(_) => Err(new_error(ErrorKind::InvalidKeyFormat)),
     };
     let public = |algorithm| key.try_get_as_bytes().map(|bytes| Key::Public(algorithm, bytes.to_vec()));
@@ -53,6 +53,11 @@ fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerif
         _ => return Err(new_error(ErrorKind::InvalidAlgorithm)),
     };
     Ok(Box::new(RingVerifier { algorithm: *algorithm, key }))
+}
+
+/// A number without zeros before it, which some who publish keys write and `ring` does not take.
+fn number(bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().copied().skip_while(|byte| *byte == 0).collect()
 }
 
 impl JwtVerifier for RingVerifier {

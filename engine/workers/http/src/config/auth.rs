@@ -66,7 +66,7 @@ pub enum Scheme {
         /// Whom it must be for, one of these. Default: anybody.
         #[serde(default)]
         audiences: Vec<String>,
-        /// Algorithms that are taken. Default: HS256 with `secret`; RS256, PS256, ES256, ES384 and EdDSA with keys.
+        /// Algorithms that are taken. Default: HS256 with `secret`; RS256, PS256, ES256, ES384 and `EdDSA` with keys.
         #[serde(default)]
         algorithms: Vec<String>,
         /// How far clocks may differ, in seconds. Default: 30.

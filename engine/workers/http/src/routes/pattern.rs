@@ -108,8 +108,8 @@ impl Pattern {
             shape.push('/');
             match segment {
                 Segment::Fixed(text) => shape.push_str(text),
-                Segment::One(_) => shape.push_str("\u{1}"),
-                Segment::Rest(_) => shape.push_str("\u{2}"),
+                Segment::One(_) => shape.push('\u{1}'),
+                Segment::Rest(_) => shape.push('\u{2}'),
             }
         }
         shape
