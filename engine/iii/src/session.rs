@@ -79,8 +79,6 @@ pub(crate) struct Session {
     pub(crate) uuid: String,
     /// What it may do.
     pub(crate) granted: Granted,
-    /// Functions that it registered and somebody else serves.
-    elsewhere: RwLock<HashSet<String>>,
     /// Its own names of functions that are registered under others.
     renamed: RwLock<HashMap<String, String>>,
     /// Its functions that somebody else serves over HTTP: it is never asked itself.
@@ -174,7 +172,6 @@ impl Session {
             worker_id,
             uuid: uuid_of(worker_id),
             granted,
-            elsewhere: RwLock::default(),
             renamed: RwLock::default(),
             elsewhere: RwLock::default(),
             token: uuid_random(),

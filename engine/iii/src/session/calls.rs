@@ -123,9 +123,6 @@ impl Session {
         reply: ReplyTo,
     ) -> Option<ReplyTo> {
         let Some((neighbour, callee)) = self.neighbour(route) else { return Some(reply) };
-        if callee.elsewhere.read().contains(&*route.function) {
-            return Some(reply);
-        }
         let parent =
             invoke.traceparent.as_deref().and_then(|text| TraceContext::parse_traceparent(text).ok());
         if callee.is_served_elsewhere(&route.function) {

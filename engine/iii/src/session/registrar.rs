@@ -242,14 +242,8 @@ impl Session {
         drop(elsewhere);
         let mut function = match invocation {
             // The client does not serve it: somebody else does, over HTTP.
-            Some(invocation) => {
-                self.elsewhere.write().insert(registered.clone());
-                outbound::function(&registered, invocation)
-            }
-            None => {
-                self.elsewhere.write().remove(&registered);
-                Function::json_text_async(&registered, handler)
-            }
+            Some(invocation) => outbound::function(&registered, invocation),
+            None => Function::json_text_async(&registered, handler),
         };
         if let Some(description) = description {
             function = function.description(description);
