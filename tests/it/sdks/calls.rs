@@ -146,12 +146,7 @@ fn what_would_cut_an_old_client_off_is_refused() {
     let text = "m".repeat((1 << 20) + 1);
     for caller in ["npm022", "rs025", NATIVE] {
         let refused = stage.call(caller, "pypi022::echo", &json!({ "text": text }));
-        assert_eq!(
-            refused["error"]["code"],
-            "payload_too_large",
-            "{caller}: {}",
-            &refused.to_string()[..200]
-        );
+        assert_eq!(refused["error"]["code"], "payload_too_large", "{caller}: {}", refused["error"]);
         assert_eq!(
             stage.call(caller, "pypi022::add", &json!({ "a": 1, "b": 1.5 })),
             json!({ "ok": { "sum": 2.5 } })

@@ -19,7 +19,7 @@ pub(crate) fn sum_of_bytes(bytes: impl Iterator<Item = u8>) -> u32 {
         let a = (a + u32::from(byte)) % 65521;
         (a, (b + a) % 65521)
     });
-    b << 16 | a
+    (b << 16) | a
 }
 
 fn sum_of(bytes: usize) -> u32 {

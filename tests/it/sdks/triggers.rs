@@ -131,7 +131,8 @@ fn types() -> Vec<Type> {
             name: "log",
             config: json!({ "level": "warn" }),
             fire: |stage, round| {
-                let name = stage.sdks()[round as usize % stage.sdks().len()];
+                let sdks = stage.sdks();
+                let name = sdks[usize::try_from(round).unwrap_or_default() % sdks.len()];
                 let line = json!({ "level": "warn", "message": format!("round {round}") });
                 stage.ask(name, "log", &line);
             },
