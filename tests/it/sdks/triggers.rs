@@ -42,7 +42,7 @@ fn types() -> Vec<Type> {
             name: "subscribe",
             config: json!({ "topic": "news" }),
             fire: |stage, round| {
-                call(stage, "publish", &json!({ "topic": "news", "data": { "round": round } }))
+                call(stage, "publish", &json!({ "topic": "news", "data": { "round": round } }));
             },
             is_right: |data| data["round"].is_u64(),
         },
