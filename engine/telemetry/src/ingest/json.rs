@@ -303,6 +303,10 @@ fn named(raw: Option<&RawValue>) -> (String, Attributes) {
 
 /// Reads a frame.
 pub(super) fn read(signal: Signal, frame: &[u8], reading: &mut Reading) -> Result<(), serde_json::Error> {
+    if frame.trim_ascii_start().first() == Some(&b'[') {
+        // Read as fields without names otherwise, and thus as an empty frame.
+        return Err(serde::de::Error::custom("an object was wanted, this is a list"));
+    }
     let frame: Frame<'_> = serde_json::from_slice(frame)?;
     for resource in frame.resources.unwrap_or_default() {
         reading.begin(&named(resource.resource).1);

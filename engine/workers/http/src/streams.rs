@@ -221,7 +221,7 @@ fn respond(
         match next {
             Ok(Some(item)) => Some((Ok(Frame::data(framed(&item, framing))), Some((going, None)))),
             Ok(None) => ended(going, framing).await.map(|last| (last, None)),
-            Err(ended) => Some((broken(*ended, framing), None)),
+            Err(ended) => Some((broken(*ended, framing).await, None)),
         }
     });
     let mut response = Response::new(Body::streamed(StreamBody::new(items.fuse())));
@@ -256,13 +256,13 @@ async fn ended(going: Going, framing: Framing) -> Option<Sent> {
             (says && framing == Framing::Events)
                 .then(|| Ok(Frame::data(sse::event(Some("result"), None, text))))
         }
-        Err(error) => Some(broken(Ended::Call(error), framing)),
+        Err(error) => Some(broken(Ended::Call(error), framing).await),
     }
 }
 
 /// What is sent when it has ended badly: an event that says so, or nothing, and the connection breaks off, so that nobody takes
 /// what there is for all.
-fn broken(ended: Ended, framing: Framing) -> Sent {
+async fn broken(ended: Ended, framing: Framing) -> Sent {
     let (code, text) = match &ended {
         Ended::Body(problem) => (problem.code.as_str().to_owned(), problem.detail.to_string()),
         Ended::Call(error) => {
@@ -282,6 +282,8 @@ fn broken(ended: Ended, framing: Framing) -> Sent {
         let told = serde_json::json!({"code": code, "message": text}).to_string();
         return Ok(Frame::data(sse::event(Some("error"), None, told.as_bytes())));
     }
+    // The connection is over with this, what lies in its buffer included: what came before is sent first.
+    tokio::task::yield_now().await;
     Err(format!("the stream broke off: {code}").into())
 }
 

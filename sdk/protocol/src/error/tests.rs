@@ -70,7 +70,7 @@ fn gather(folder: &Path, found: &mut BTreeSet<String>) {
             continue;
         }
         let text = std::fs::read_to_string(&path).unwrap();
-        let shipped = text.split("#[cfg(test)]").next().unwrap();
+        let shipped = text.split("\n#[cfg(test)]").next().unwrap();
         let lines = shipped.lines().filter(|line| !line.trim_start().starts_with("//"));
         // Every second piece between quotes is a text; an escaped quote only makes pieces that are no codes.
         let texts = lines.flat_map(|line| line.split('"').skip(1).step_by(2));

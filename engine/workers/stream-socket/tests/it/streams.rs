@@ -45,8 +45,8 @@ fn a_client_is_told_what_is_there_and_what_happens() {
         let heard = client.hear().await;
         assert_eq!((&heard["event"]["data"], &heard["id"]), (&json!(5), &json!("b")), "s1 has ended");
         client.hear_nothing().await;
+        assert_eq!(stage.socket.counters().clients, 1);
     });
-    assert_eq!(stage.socket.counters().clients, 1);
 }
 
 #[test]
