@@ -282,6 +282,9 @@ fn models(package: &str, tests: &[&str]) -> Job {
         .env("RUSTFLAGS", "--cfg loom")
 }
 
+/// The fuzz targets that need the feature `faces` of their package.
+pub(crate) const FACES: &[&str] = &["http_requests", "http_routes", "iii_frames", "stream_frames"];
+
 /// The fuzz targets: one program per file, built without a fuzzing tool besides the toolchain.
 #[derive(Debug)]
 pub(crate) struct Fuzz {
@@ -296,6 +299,11 @@ impl Fuzz {
 
     pub(crate) fn exists(&self) -> bool {
         self.folder.join("Cargo.toml").exists()
+    }
+
+    /// Names of the targets that `verify` runs: all but those of the faces, which take minutes to build.
+    pub(crate) fn quick_targets(&self) -> Vec<String> {
+        self.targets().into_iter().filter(|name| !FACES.contains(&name.as_str())).collect()
     }
 
     /// Names of the targets: the files in `fuzz_targets`.
@@ -313,14 +321,15 @@ impl Fuzz {
         names
     }
 
-    /// Builds every target with coverage feedback and `AddressSanitizer`. The sanitizer is a flag that the stable
+    /// Builds the targets, those of the faces if asked for, with coverage feedback and `AddressSanitizer`. The sanitizer is a flag that the stable
     /// compiler has but hides, hence `RUSTC_BOOTSTRAP`; it only reaches this build folder.
-    pub(crate) fn build(&self) -> Option<Job> {
+    pub(crate) fn build(&self, faces: bool) -> Option<Job> {
         let host = tools::host()?;
         Some(
             Job::cargo()
                 .args(["build", "--release", "--bins", "--target", &host, "--target-dir"])
                 .arg(Self::folder_of_build())
+                .args(if faces { &["--features", "faces"][..] } else { &[] })
                 .dir(&self.folder)
                 .env("RUSTC_BOOTSTRAP", "1")
                 .env("RUSTFLAGS", FUZZ_FLAGS.join(" "))

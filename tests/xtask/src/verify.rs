@@ -146,12 +146,12 @@ fn slow_checks(runner: &Runner) -> Vec<Step> {
 
 fn fuzz() -> Vec<Step> {
     let fuzz = Fuzz::find();
-    let Some(build) = fuzz.build().filter(|_| fuzz.exists()) else {
+    let Some(build) = fuzz.build(false).filter(|_| fuzz.exists()) else {
         let work = Work::Absent("tests/fuzz/Cargo.toml");
         return vec![Step { name: "fuzz (short)".to_owned(), work, gate: false }];
     };
     let mut steps = vec![Step::job("fuzz: build", build)];
-    for target in fuzz.targets() {
+    for target in fuzz.quick_targets() {
         if let Some(job) = fuzz.job(&target, FUZZ_SECONDS, Effort::Short) {
             steps.push(Step::job(&format!("fuzz: {target} (short)"), job));
         }

@@ -33,8 +33,10 @@ pub fn body(text: &[u8]) {
     ];
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else { return };
     for kind in kinds {
-        let content = request::read(BodyMode::Auto, Some(kind), &Bytes::copy_from_slice(text));
-        let Ok(content) = runtime.block_on(content) else { continue };
+        let bytes = Bytes::copy_from_slice(text);
+        let Ok(content) = runtime.block_on(request::read(BodyMode::Auto, Some(kind), &bytes)) else {
+            continue;
+        };
         let mut told = Text::default();
         content.write(told.raw("{"));
         told.raw("}");

@@ -387,7 +387,13 @@ impl Machine {
 
     /// A batch is on disk.
     pub(crate) fn committed(&mut self, now_ms: u64, ticket: Ticket) {
+        self.happened(now_ms, ticket);
+        // Only now: a message that this commit has brought back may be the one that goes first.
         self.store_works(now_ms);
+    }
+
+    /// What a batch does that is on disk.
+    fn happened(&mut self, now_ms: u64, ticket: Ticket) {
         match self.pending.remove(&ticket) {
             Some(Pending::Arrival(arrivals)) => {
                 for (queue, ..) in &arrivals {
