@@ -9,6 +9,10 @@ use crate::process::{End, Job, Outcome};
 use crate::say;
 use crate::tools::{self, Runner, Selection};
 
+/// Every benchmark of `benches/`, named within the whole workspace: for that package alone its dependencies would be built
+/// once more, with other features.
+const BENCHES: &str = "test --workspace --bench steps --bench calls";
+
 /// Seconds for which each fuzz target runs here; `cargo fuzz NAME SECONDS` runs one for as long as wished.
 const FUZZ_SECONDS: u64 = 4;
 
@@ -95,7 +99,7 @@ fn steps(extent: Extent, runner: &Runner) -> Vec<Step> {
     steps.push(Step::job("tests", tests(runner, "--workspace")));
     steps.push(Step::job("documentation examples", cargo("test --workspace --doc")));
     steps.extend(slow_checks(runner));
-    steps.push(Step::job("benchmarks (each once)", cargo("test --package ringway-benches --benches")));
+    steps.push(Step::job("benchmarks (each once)", cargo(BENCHES)));
     steps.extend(fuzz());
     steps
 }
