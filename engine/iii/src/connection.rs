@@ -68,16 +68,17 @@ impl Connection {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<News> {
-        if let Some(closing) = &mut self.closing
-            && closing.as_mut().poll(cx).is_ready()
-        {
-            return Poll::Ready(News::Over);
-        }
         if self.look_after_silence(cx) || self.out.is_too_much() {
             return Poll::Ready(News::Over);
         }
         if let Err(error) = self.write(cx) {
             tracing::debug!(%error, "a connection ended while it was written to");
+            return Poll::Ready(News::Over);
+        }
+        // After writing, which may have begun it: the time runs from then on.
+        if let Some(closing) = &mut self.closing
+            && closing.as_mut().poll(cx).is_ready()
+        {
             return Poll::Ready(News::Over);
         }
         match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
