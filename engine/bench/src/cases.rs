@@ -16,7 +16,10 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use ringway::{Builder, Handle, Message, Sampler, Worker};
-use ringway_engine::Engine;
+use ringway_config::Settings;
+use ringway_engine::{Engine, Otlp};
+use ringway_workers::{Workers, silent_sections};
+use tempfile::TempDir;
 
 use crate::callee::{Process, Role, wait_mode};
 use crate::machine::{CpuPair, pin_current_thread};
@@ -99,6 +102,30 @@ impl Bench<'_> {
         };
         std::thread::scope(|scope| scope.spawn(on_its_thread).join())
             .map_err(|_| anyhow!("a measuring thread panicked"))?
+    }
+}
+
+/// An engine with its built-in workers and a store of its own, for what must begin empty.
+struct Own {
+    address: String,
+    _workers: Workers,
+    _engine: Engine,
+    _folder: TempDir,
+}
+
+impl Own {
+    fn start(name: &str) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let address = format!("@ringway-bench-{name}-{}", std::process::id());
+        let engine = Engine::builder().address(&address).otlp(Otlp::Off).start()?;
+        let settings = Settings::defaults(&silent_sections())?;
+        let workers = Workers::start(&address, &folder.path().join("store"), &settings)?;
+        Ok(Self { address, _workers: workers, _engine: engine, _folder: folder })
+    }
+
+    fn attach(&self, name: &str) -> anyhow::Result<Worker> {
+        let worker = Worker::builder(name).address(&self.address);
+        Ok(worker.wait_mode(wait_mode(Wait::Adaptive)).sampler(Sampler::never()).connect()?)
     }
 }
 

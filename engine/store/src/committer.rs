@@ -219,7 +219,7 @@ impl Core {
             self.freeze_if_full(&mut log);
         }
         // The mover takes the rest to the index, where nothing may be that the log can still lose.
-        if self.failure().is_none() {
+        if self.failure().is_none() && !self.moving.lock().abandoned {
             drop(self.sync(&mut log));
         }
     }

@@ -209,10 +209,11 @@ impl Embedded {
 
     fn end(&self, abandoned: bool) {
         let mut threads = self.threads.lock();
-        self.core.close();
         if abandoned {
+            // Before the committer learns that it ends: it then leaves its log as it is.
             self.core.stop_mover(true);
         }
+        self.core.close();
         // The committer first: the mover then moves everything that it has written.
         for (number, thread) in threads.drain(..).enumerate() {
             if number == 1 {

@@ -285,6 +285,15 @@ mod tests {
     }
 
     #[test]
+    fn every_benchmark_is_tried() {
+        let manifest = std::fs::read_to_string(tools::root().join("benches/Cargo.toml")).unwrap();
+        let names = manifest.split("[[bench]]").skip(1).map(|part| part.split('"').nth(1).unwrap());
+        for name in names {
+            assert!(BENCHES.contains(&format!("--bench {name}")), "{name} is not in `{BENCHES}`");
+        }
+    }
+
+    #[test]
     fn the_full_run_counts_instructions_and_tries_each_benchmark() {
         let quick = steps(Extent::Quick, &Runner::Cargo).len();
         let all: Vec<String> = steps(Extent::All, &Runner::Cargo).into_iter().map(|step| step.name).collect();

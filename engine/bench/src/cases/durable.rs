@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use ringway::{CallOptions, Function, Handle, Message, Sampler, Worker};
 use ringway_config::Settings;
 use ringway_ipc::clock::now_ns;
-use ringway_workers::{Workers, sections};
+use ringway_workers::{Workers, silent_sections};
 use serde_json::{Value, json};
 
 use super::{Bench, SIGHT_TIME_MAX};
@@ -39,7 +39,7 @@ pub(crate) fn durable(bench: &Bench<'_>) -> anyhow::Result<Vec<CaseResult>> {
         return Ok(Vec::new());
     }
     let folder = tempfile::tempdir()?;
-    let settings = Settings::defaults(&sections())?;
+    let settings = Settings::defaults(&silent_sections())?;
     let _workers = Workers::start(bench.engine.address(), &folder.path().join("store"), &settings)?;
     // They and the built-in workers wait as `RINGWAY_WAIT` says.
     let client = attach(bench, "bench-client")?;

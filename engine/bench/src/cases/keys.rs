@@ -6,12 +6,9 @@ use std::collections::VecDeque;
 
 use anyhow::{Context, ensure};
 use ringway::{CallOptions, Handle, Message, Sampler, Worker};
-use ringway_config::Settings;
-use ringway_engine::{Engine, Otlp};
-use ringway_workers::{Workers, sections};
 use serde_json::{Value, json};
 
-use super::{Bench, SIGHT_TIME_MAX};
+use super::{Bench, Own, SIGHT_TIME_MAX};
 use crate::callee::wait_mode;
 use crate::report::{CaseResult, Cost, Load, Wait};
 use crate::stats::{Run, Runs, closed_loop};
@@ -44,13 +41,8 @@ pub(crate) fn keys(bench: &Bench<'_>, many: u64) -> anyhow::Result<Vec<CaseResul
 }
 
 fn measure(bench: &Bench<'_>, name: &str, count: u64, few_p50_ns: Option<u64>) -> anyhow::Result<CaseResult> {
-    let folder = tempfile::tempdir()?;
-    let address = format!("@ringway-bench-keys-{}-{count}", std::process::id());
-    let engine = Engine::builder().address(&address).otlp(Otlp::Off).start()?;
-    let settings = Settings::defaults(&sections())?;
-    let workers = Workers::start(&address, &folder.path().join("store"), &settings)?;
-    let client = Worker::builder("bench-client").address(&address);
-    let client = client.wait_mode(wait_mode(Wait::Adaptive)).sampler(Sampler::never()).connect()?;
+    let own = Own::start(&format!("keys{count}"))?;
+    let client = own.attach("bench-client")?;
     for id in ["state::transaction", "state::get"] {
         client.wait_for(id, SIGHT_TIME_MAX)?;
         client.handle(id).bind()?;
@@ -65,8 +57,7 @@ fn measure(bench: &Bench<'_>, name: &str, count: u64, few_p50_ns: Option<u64>) -
         runs.add(&read(bench, &get, count)?);
     }
     client.shut_down();
-    drop(workers);
-    drop(engine);
+    drop(own);
     let per_key = after.saturating_sub(before) / count;
     let result = CaseResult::new(name, BYTES as u64, Load::Closed, &runs, Cost::default());
     let mut note = format!(

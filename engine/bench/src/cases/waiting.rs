@@ -9,13 +9,10 @@ use std::time::Instant;
 use anyhow::ensure;
 use parking_lot::Mutex;
 use ringway::{CallOptions, Function, Handle, Message, Sampler, Worker};
-use ringway_config::Settings;
-use ringway_engine::{Engine, Otlp};
-use ringway_workers::{Workers, sections};
 use serde_json::{Value, json};
 
 use super::keys::{json_message, resident_bytes};
-use super::{Bench, SIGHT_TIME_MAX};
+use super::{Bench, Own, SIGHT_TIME_MAX};
 use crate::callee::wait_mode;
 use crate::report::{CaseResult, Cost, Load, Wait};
 use crate::stats::{Recorder, Run, Runs};
@@ -44,16 +41,8 @@ pub(crate) fn waiting(bench: &Bench<'_>, many: u64) -> anyhow::Result<Vec<CaseRe
 }
 
 fn measure(bench: &Bench<'_>, name: &str, count: u64, few_per_s: Option<f64>) -> anyhow::Result<CaseResult> {
-    let folder = tempfile::tempdir()?;
-    let address = format!("@ringway-bench-waiting-{}-{count}", std::process::id());
-    let engine = Engine::builder().address(&address).otlp(Otlp::Off).start()?;
-    let settings = Settings::defaults(&sections())?;
-    let workers = Workers::start(&address, &folder.path().join("store"), &settings)?;
-    let attach = |name: &str| {
-        let worker = Worker::builder(name).address(&address);
-        worker.wait_mode(wait_mode(Wait::Adaptive)).sampler(Sampler::never()).connect()
-    };
-    let (client, listener) = (attach("bench-client")?, attach("bench-listener")?);
+    let own = Own::start(&format!("waiting{count}"))?;
+    let (client, listener) = (own.attach("bench-client")?, own.attach("bench-listener")?);
     let (sender, handled) = channel();
     let sender = Mutex::new(sender);
     let take = Function::json("bench::take", move |_, _: Value| {
@@ -86,8 +75,7 @@ fn measure(bench: &Bench<'_>, name: &str, count: u64, few_per_s: Option<f64>) ->
     }
     listener.shut_down();
     client.shut_down();
-    drop(workers);
-    drop(engine);
+    drop(own);
     let load = Load::InFlight { calls: IN_FLIGHT as u64 };
     let result = CaseResult::new(name, BYTES as u64, load, &runs, Cost::default());
     let per_message = after.saturating_sub(before) / count;

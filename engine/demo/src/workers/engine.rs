@@ -5,15 +5,15 @@ use std::fs;
 
 use ringway_config::Settings;
 use ringway_engine::Engine;
-use ringway_workers::{Workers, sections};
+use ringway_workers::{Workers, silent_sections};
 
 use super::{WorkerError, wait_for_end_of_input};
 use crate::setup::Setup;
 
 pub(super) fn serve(setup: &Setup) -> Result<(), WorkerError> {
     let engine = Engine::builder().address(&setup.address).start()?;
-    let settings =
-        Settings::defaults(&sections()).map_err(|problems| WorkerError::Settings(problems.to_string()))?;
+    let settings = Settings::defaults(&silent_sections())
+        .map_err(|problems| WorkerError::Settings(problems.to_string()))?;
     let workers = Workers::start(&setup.address, &setup.data.join("store"), &settings)?;
     wait_for_end_of_input()?;
     drop(workers);

@@ -15,5 +15,5 @@ mod rows;
 mod workers;
 
 pub use kept::store_options;
-pub use rows::sections;
+pub use rows::{sections, silent_sections};
 pub use workers::{StartError, Workers};

@@ -27,6 +27,11 @@ use crate::workers::StartError;
 const III_ADAPTER: (&str, Option<&str>) = ("adapter", None);
 
 pub(crate) fn rows() -> Vec<Row> {
+    silent().into_iter().chain(listening()).collect()
+}
+
+/// Those that only workers reach.
+fn silent() -> Vec<Row> {
     use configuration::{Config, Configuration};
     vec![
         Row::of::<Config, Configuration, _>("configuration", Configuration::start)
@@ -73,7 +78,20 @@ pub(crate) fn rows() -> Vec<Row> {
         })
         .iii("iii-pubsub", &[III_ADAPTER])
         .fixed(),
-        // After what it calls.
+        Row::of::<http_functions::Config, http_functions::HttpFunctions, _>(
+            "http-functions",
+            http_functions::HttpFunctions::start,
+        )
+        .iii("iii-http-functions", &[])
+        .checked(http_functions::Config::check)
+        .fixed(),
+    ]
+}
+
+/// Those that listen where others than workers reach them. The last to start and the first to end: whoever connects finds
+/// everything there.
+fn listening() -> Vec<Row> {
+    vec![
         Row::of::<http::Config, http::Http, _>("http", http::Http::start)
             .iii(
                 "iii-http",
@@ -86,20 +104,12 @@ pub(crate) fn rows() -> Vec<Row> {
             )
             .checked(http::Config::check)
             .fixed(),
-        Row::of::<http_functions::Config, http_functions::HttpFunctions, _>(
-            "http-functions",
-            http_functions::HttpFunctions::start,
-        )
-        .iii("iii-http-functions", &[])
-        .checked(http_functions::Config::check)
-        .fixed(),
         Row::of::<stream_socket::Config, stream_socket::StreamSocket, _>(
             "stream-socket",
             |address, _, config| stream_socket::StreamSocket::start(address, config),
         )
         .checked(|config: &stream_socket::Config| config.check().map(drop))
         .fixed(),
-        // The last to start and the first to end: whoever connects finds everything there.
         Row::of::<iii::Config, iii::Face, _>("iii", |address, _, config| iii::Face::start(address, config))
             .checked(iii::Config::check)
             .fixed(),
@@ -110,6 +120,13 @@ pub(crate) fn rows() -> Vec<Row> {
 #[must_use]
 pub fn sections() -> Vec<Section> {
     rows().into_iter().map(|row| row.section).collect()
+}
+
+/// The sections of those that only workers reach, for programs that bring an engine for themselves: with these, nothing
+/// listens on the network.
+#[must_use]
+pub fn silent_sections() -> Vec<Section> {
+    silent().into_iter().map(|row| row.section).collect()
 }
 
 type Start<W> = dyn Fn(&str, Arc<dyn Store>, &Settings) -> Result<Option<W>, StartError>;
