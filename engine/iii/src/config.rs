@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ringway_worker_listen::{HostError, host};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -155,15 +156,9 @@ pub struct ExposeRule {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The address is none.
-    #[error("wanted an IP address such as 127.0.0.1 as `host`, found `{0}`")]
-    Host(String),
-    /// Strangers could connect.
-    #[error(
-        "`host: {0}` lets other machines connect, and nobody checks who they are: name a function in \
-         `rbac.auth_function_id`, or listen on 127.0.0.1 behind a proxy that authenticates"
-    )]
-    Open(IpAddr),
+    /// It is no address to listen on.
+    #[error(transparent)]
+    Host(#[from] HostError),
     /// A rule says both or neither.
     #[error("a rule of `expose_functions` wants either `match` or `metadata`")]
     Rule,
@@ -207,12 +202,8 @@ impl Config {
 impl Listener {
     /// The address, checked to be one that may be listened on.
     pub(crate) fn check(&self) -> Result<IpAddr, ConfigError> {
-        let host = if self.host == "localhost" { "127.0.0.1" } else { &self.host };
-        let address: IpAddr = host.parse().map_err(|_| ConfigError::Host(self.host.clone()))?;
         let is_guarded = self.rbac.as_ref().is_some_and(|rbac| rbac.auth_function_id.is_some());
-        if !address.is_loopback() && !is_guarded {
-            return Err(ConfigError::Open(address));
-        }
+        let address = host(&self.host, "rbac.auth_function_id", is_guarded)?;
         let rules = self.rbac.iter().flat_map(|rbac| &rbac.expose_functions);
         for rule in rules {
             if let Expose::Rule(rule) = rule

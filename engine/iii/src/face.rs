@@ -2,16 +2,17 @@
 //! It must not know what a connection says.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ringway::{CallError, Worker};
+use ringway_worker_listen::{self as listen, BindError};
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
 use crate::channels::{self, ChannelCounters, Channels};
-use crate::config::{Config, ConfigError, Listener};
+use crate::config::{Config, ConfigError};
 use crate::functions;
 use crate::listener::{self, Place};
 use crate::shared::Shared;
@@ -36,15 +37,8 @@ pub enum StartError {
     #[error("the iii listener could not be set up: {0}")]
     System(io::Error),
     /// An address cannot be listened on.
-    #[error(
-        "cannot listen on {address}: {reason}; another engine may have it, and `workers.iii.port` names another port"
-    )]
-    Bind {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        reason: io::Error,
-    },
+    #[error("{0}; `workers.iii.port` names another port")]
+    Bind(BindError),
 }
 
 /// What a listener has done beside passing messages on.
@@ -75,36 +69,32 @@ impl Face {
         config.check()?;
         let mut bound = Vec::new();
         for (index, rules) in config.all().into_iter().enumerate() {
-            match bind(&rules) {
+            match listen::bind(SocketAddr::new(rules.check()?, rules.port)) {
                 Ok(listener) => bound.push((listener, rules)),
                 // Nobody asked for this port in particular, and an engine is of use without it.
-                Err(StartError::Bind { address, reason }) if index == 0 && config.port.is_none() => {
+                Err(error) if index == 0 && config.port.is_none() => {
                     tracing::warn!(
-                        %address, %reason,
-                        "iii's SDKs cannot connect: the port is taken, perhaps by another engine; `workers.iii.port` names another, `workers.iii: false` ends this warning"
+                        %error,
+                        "iii's SDKs cannot connect; `workers.iii.port` names another port, `workers.iii: false` ends this warning"
                     );
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(StartError::Bind(error)),
             }
         }
         let worker = Worker::builder("iii")
             .address(address)
             .description("Lets workers connect that use iii's SDKs")
             .connect()?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(config.threads)
-            .thread_name("ringway-iii")
-            .enable_all()
-            .build()
-            .map_err(StartError::System)?;
+        let runtime = listen::runtime("ringway-iii", config.threads).map_err(StartError::System)?;
         let shared = Shared::new(address, config, worker, runtime.handle().clone());
         shared.worker.register_all(channels::functions(&shared.channels))?;
         shared.worker.register_all(functions::all())?;
         runtime.spawn(expire(shared.channels.clone()));
         let addresses = bound.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect();
-        for (listener, rules) in bound {
-            let place = Arc::new(Place { shared: Arc::clone(&shared), rules });
-            runtime.spawn(listener::serve(listener, place));
+        for (bound, rules) in bound {
+            let head = Duration::from_millis(rules.handshake_timeout_ms);
+            let router = listener::router(&Arc::new(Place { shared: Arc::clone(&shared), rules }));
+            runtime.spawn(listen::serve(bound, "iii", head, router));
         }
         Ok(Self { runtime: Some(runtime), shared, addresses })
     }
@@ -144,11 +134,4 @@ async fn expire(channels: Channels) {
         every.tick().await;
         channels.expire();
     }
-}
-
-fn bind(rules: &Listener) -> Result<TcpListener, StartError> {
-    let address = SocketAddr::new(rules.check()?, rules.port);
-    let bound =
-        TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
-    bound.map_err(|reason| StartError::Bind { address, reason })
 }

@@ -16,6 +16,13 @@ pub(crate) const FRAGMENT_BYTES: usize = 1 << 20;
 /// Calls of one connection to one function that are begun without expecting to wait for room.
 pub(crate) const QUICK_CALLS_MAX: usize = 64;
 
+/// Functions that a connection calls whose routes are remembered while nothing is under way there.
+pub(crate) const ROUTES_MAX: usize = 4096;
+
+/// Bytes of registrations of one connection that the engine has not answered. Past that it registers faster than anybody can
+/// follow, or never lets the engine begin, and it is closed.
+pub(crate) const REGISTERING_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
+
 /// How long the cleaning up after an earlier connection of a worker may take before the new one goes on.
 pub(crate) const REATTACH_MAX: std::time::Duration = std::time::Duration::from_secs(5);
 

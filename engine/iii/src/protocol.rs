@@ -5,6 +5,7 @@ mod body;
 mod frame;
 mod ids;
 mod incoming;
+mod registration;
 mod sizes;
 mod values;
 
@@ -13,5 +14,6 @@ pub(crate) use body::{code, of_call};
 pub(crate) use frame::Frame;
 pub(crate) use ids::{Invocations, uuid_of, uuid_random, with_uuids};
 pub use incoming::{Action, DecodeError, Incoming, Invoke, Outcome, decode};
+pub use registration::{NewFunction, NewTrigger, NewTriggerType, Registration};
 pub(crate) use sizes::{bytes_max, enforces_names};
 pub(crate) use values::is_null;

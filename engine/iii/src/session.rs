@@ -15,7 +15,7 @@ mod requests;
 
 mod triggers;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -26,22 +26,32 @@ use axum::extract::Request;
 use futures_util::{SinkExt, StreamExt};
 use parking_lot::{Mutex, RwLock};
 use ringway::{BindAnswer, Worker, WorkerId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_tungstenite::tungstenite::{self, Message};
 
+use crate::channels::is_same;
 use crate::connection::{Connection, News};
-use crate::limits::{PARTING, REATTACH_MAX};
+use crate::limits::{PARTING, REATTACH_MAX, REGISTERING_BYTES_MAX};
 use crate::listener::Place;
 use crate::otel;
 use crate::outbox::{Outbox, outbox};
-use crate::protocol::{ErrorBody, Frame, Incoming, Invocations, decode, uuid_of, uuid_random};
+use crate::protocol::{ErrorBody, Frame, Incoming, Invocations, Registration, decode, uuid_of, uuid_random};
 use crate::rbac::Granted;
 use crate::session::announce::Announcement;
 use crate::session::calls::Route;
-use crate::session::registrar::Registration;
+use crate::session::registrar::Registering;
 use crate::session::requests::Waiting;
 use crate::shared::Shared;
 use crate::socket::Socket;
+
+/// How a client serves one of its functions.
+#[derive(Debug, Clone)]
+struct Serving {
+    /// As it calls it itself.
+    own: Arc<str>,
+    /// Somebody else serves it over HTTP: the client is never asked itself.
+    elsewhere: bool,
+}
 
 /// How a connection began: what its authentication is told.
 #[derive(Debug)]
@@ -79,10 +89,8 @@ pub(crate) struct Session {
     pub(crate) uuid: String,
     /// What it may do.
     pub(crate) granted: Granted,
-    /// Its own names of functions that are registered under others.
-    renamed: RwLock<HashMap<String, String>>,
-    /// Its functions that somebody else serves over HTTP: it is never asked itself.
-    elsewhere: RwLock<HashSet<String>>,
+    /// Its functions that are not what they seem, by the ids under which they are registered.
+    serving: RwLock<HashMap<String, Serving>>,
     /// Proves that a later connection is of the same client.
     token: String,
     pub(crate) outbox: Outbox,
@@ -95,7 +103,9 @@ pub(crate) struct Session {
     routes: RwLock<HashMap<String, HashMap<String, Arc<Route>>>>,
     /// Triggers that it was asked to watch for and has not answered.
     bindings: Mutex<HashMap<String, BindAnswer>>,
-    registrations: mpsc::UnboundedSender<Registration>,
+    registrations: mpsc::UnboundedSender<Registering>,
+    /// Bytes of registrations that may yet wait.
+    registering: Arc<Semaphore>,
     announcements: mpsc::UnboundedSender<Announcement>,
     /// It is to stop, because a later connection has taken its place.
     stopping: watch::Sender<bool>,
@@ -161,7 +171,7 @@ impl Session {
         opening: Opening,
         granted: Granted,
         outbox: Outbox,
-        registrations: mpsc::UnboundedSender<Registration>,
+        registrations: mpsc::UnboundedSender<Registering>,
         announcements: mpsc::UnboundedSender<Announcement>,
     ) -> Arc<Self> {
         let worker_id =
@@ -172,8 +182,7 @@ impl Session {
             worker_id,
             uuid: uuid_of(worker_id),
             granted,
-            renamed: RwLock::default(),
-            elsewhere: RwLock::default(),
+            serving: RwLock::default(),
             token: uuid_random(),
             outbox,
             peer: OnceLock::new(),
@@ -182,6 +191,7 @@ impl Session {
             routes: RwLock::default(),
             bindings: Mutex::default(),
             registrations,
+            registering: Arc::new(Semaphore::new(REGISTERING_BYTES_MAX)),
             announcements,
             stopping: watch::Sender::new(false),
             ended: AtomicBool::new(false),
@@ -231,18 +241,24 @@ impl Session {
             Incoming::Reattach { previous, token } => self.replace(&previous, token.as_deref()).await,
             Incoming::Ping => self.send(Frame::new("pong")),
             Incoming::Nothing => {}
-            other => {
-                if let Some(registration) = Registration::of(other) {
-                    let _over = self.registrations.send(registration);
-                }
-            }
+            Incoming::Register(registration) => self.queue(registration, text.len()),
         }
+    }
+
+    /// Has something registered in its turn. The client is not kept waiting, as it may be asked something before its turn comes.
+    fn queue(&self, registration: Registration, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let Ok(held) = Arc::clone(&self.registering).try_acquire_many_owned(bytes) else {
+            tracing::warn!(worker = %self.uuid, "a client registers more than can wait; its connection is closed");
+            return self.outbox.close();
+        };
+        let _over = self.registrations.send(Registering { registration, _held: held });
     }
 
     /// Ends this client's earlier connection, and waits until nothing of it is left.
     async fn replace(&self, previous: &str, token: Option<&str>) {
         let Some(earlier) = self.place.shared.session_of(previous) else { return };
-        if earlier.worker_id == self.worker_id || token != Some(&earlier.token) {
+        if earlier.worker_id == self.worker_id || !token.is_some_and(|token| is_same(&earlier.token, token)) {
             tracing::warn!(worker = %self.uuid, previous, "a reattach was ignored: its token is not that connection's");
             return;
         }

@@ -2,11 +2,11 @@
 //! connection is served.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
 use ringway::{Worker, WorkerId};
+use ringway_worker_listen::Places;
 use tokio::runtime::Handle;
 
 use crate::channels::Channels;
@@ -32,7 +32,8 @@ pub(crate) struct Shared {
     pub(crate) telemetry: Telemetry,
     /// Where connections are served.
     pub(crate) runtime: Handle,
-    connections: AtomicUsize,
+    /// For how many connections there is room.
+    pub(crate) places: Arc<Places>,
     sessions: RwLock<HashMap<WorkerId, Weak<Session>>>,
     /// By their UUIDs, which are what clients know.
     by_uuid: Mutex<HashMap<String, Weak<Session>>>,
@@ -43,24 +44,16 @@ impl Shared {
     pub(crate) fn new(address: &str, config: Config, worker: Worker, runtime: Handle) -> Arc<Self> {
         Arc::new(Self {
             address: address.to_owned(),
+            places: Places::new(config.connections_max),
             config,
             worker,
             channels: Channels::default(),
             telemetry: Telemetry::default(),
             runtime,
-            connections: AtomicUsize::new(0),
             sessions: RwLock::default(),
             by_uuid: Mutex::default(),
             names: Mutex::default(),
         })
-    }
-
-    /// A place for one more connection, or none.
-    pub(crate) fn admit(self: &Arc<Self>) -> Option<Admitted> {
-        let max = self.config.connections_max;
-        let room = |count| (count < max).then_some(count + 1);
-        let taken = self.connections.fetch_update(Ordering::AcqRel, Ordering::Acquire, room);
-        taken.ok().map(|_| Admitted(Arc::clone(self)))
     }
 
     pub(crate) fn add(&self, session: &Arc<Session>) {
@@ -95,15 +88,5 @@ impl Shared {
         }
         names.insert(name, session.worker_id);
         Ok(())
-    }
-}
-
-/// The place of a connection, given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Admitted(Arc<Shared>);
-
-impl Drop for Admitted {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::AcqRel);
     }
 }

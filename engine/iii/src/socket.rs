@@ -1,15 +1,14 @@
-//! The WebSocket of a request: the handshake, and the socket after it. It must not know what is said over it.
+//! The WebSocket of a request, as this listener's clients expect it. It must not know what is said over it.
 
 use std::future::Future;
 
-use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use crate::limits::MESSAGE_BYTES_MAX;
@@ -20,30 +19,12 @@ pub(crate) type Socket = WebSocketStream<TcpStream>;
 /// What newer clients learn from the answer to their handshake: this side never waits to send a small frame.
 const CAPABILITIES: (&str, HeaderValue) = ("x-iii-capabilities", HeaderValue::from_static("tcp-nodelay"));
 
-/// Answers a request for a WebSocket, and has the socket served once the answer is sent. A request for anything else is
-/// told what was wanted.
-pub(crate) fn upgrade<F>(mut request: Request, serve: impl FnOnce(Socket) -> F + Send + 'static) -> Response
+/// Answers a request for a WebSocket, and has the socket served once the answer is sent.
+pub(crate) fn upgrade<F>(request: Request, serve: impl FnOnce(Socket) -> F + Send + 'static) -> Response
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let mut response = match create_response_with_body(&request, Body::empty) {
-        Ok(response) => response,
-        Err(error) => {
-            let text = format!("wanted a WebSocket handshake: {error}");
-            let upgrade = [(header::UPGRADE, "websocket"), (header::CONNECTION, "upgrade")];
-            return (StatusCode::UPGRADE_REQUIRED, upgrade, text).into_response();
-        }
-    };
-    response.headers_mut().insert(CAPABILITIES.0, CAPABILITIES.1);
-    let upgraded = hyper::upgrade::on(&mut request);
-    tokio::spawn(async move {
-        let upgraded = match upgraded.await {
-            Ok(upgraded) => upgraded,
-            Err(error) => {
-                tracing::debug!(%error, "a client left during its handshake");
-                return;
-            }
-        };
+    let mut response = ringway_worker_listen::upgrade(request, &Handle::current(), |upgraded| async {
         // Sockets of this listener are plain TCP, so that the layers of the handshake can be taken away.
         let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
             tracing::error!("a socket of the iii listener is no TCP stream");
@@ -53,6 +34,9 @@ where
         serve(WebSocketStream::from_partially_read(stream, early, Role::Server, Some(settings())).await)
             .await;
     });
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CAPABILITIES.0, CAPABILITIES.1);
+    }
     response
 }
 

@@ -14,7 +14,6 @@ use axum::response::{IntoResponse, Response};
 use futures_util::future::{self, Either};
 use futures_util::{SinkExt, StreamExt};
 use ringway::Direction;
-use rustix::net::sockopt;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -25,10 +24,6 @@ use crate::socket::{Socket, upgrade};
 
 /// How long the other side has to answer a Close.
 const PARTING: Duration = Duration::from_secs(5);
-
-/// How long a connection may be silent before the system asks whether the other host is still there, and how long it then
-/// waits for an answer, three times.
-const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// Bytes of the reason in a Close at most; the protocol has room for 123.
 const REASON_BYTES_MAX: usize = 120;
@@ -78,7 +73,6 @@ pub(crate) fn connect(
     }
     // The end is taken when the socket is there, so that a request that is none takes nothing.
     upgrade(request, move |socket| async move {
-        watch(&socket);
         match asked.direction {
             Direction::Write => match channels.take_writer(&id, &asked.key) {
                 Ok(writer) => write_side(socket, writer, channels.limits().message_bytes_max).await,
@@ -91,19 +85,6 @@ pub(crate) fn connect(
         }
         drop(held);
     })
-}
-
-/// Has the system find out when the other host has gone. A ping would not do: a reader that has enough for now does not
-/// answer any, and may rest as long as it likes.
-fn watch(socket: &Socket) {
-    let stream = socket.get_ref();
-    let watched = sockopt::set_socket_keepalive(stream, true)
-        .and_then(|()| sockopt::set_tcp_keepidle(stream, KEEPALIVE))
-        .and_then(|()| sockopt::set_tcp_keepintvl(stream, KEEPALIVE))
-        .and_then(|()| sockopt::set_tcp_keepcnt(stream, 3));
-    if let Err(error) = watched {
-        tracing::debug!(%error, "a channel is not watched for hosts that vanish");
-    }
 }
 
 /// What a writer's socket brought.

@@ -8,6 +8,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::body::ErrorBody;
+use super::registration::{NewFunction, NewTrigger, NewTriggerType, Registration};
 use super::values::{text, value};
 
 /// A message that cannot be used. It is dropped; its connection stays.
@@ -44,66 +45,8 @@ pub enum Incoming<'a> {
         /// The proof that it is its own.
         token: Option<Cow<'a, str>>,
     },
-    /// Serves a function from now on.
-    RegisterFunction {
-        /// Its id.
-        id: String,
-        /// What it does.
-        description: Option<String>,
-        /// JSON Schema of the request.
-        request_format: Option<Value>,
-        /// JSON Schema of the reply.
-        response_format: Option<Value>,
-        /// Anything.
-        metadata: Option<Value>,
-        /// How to call it by HTTP, if this side is to.
-        invocation: Option<Value>,
-    },
-    /// Serves it no longer.
-    UnregisterFunction {
-        /// Its id.
-        id: String,
-    },
-    /// Provides a trigger type from now on.
-    RegisterTriggerType {
-        /// Its id.
-        id: String,
-        /// What it does.
-        description: String,
-        /// JSON Schema of a trigger's configuration.
-        trigger_request_format: Option<Value>,
-        /// JSON Schema of what it sends to functions.
-        call_request_format: Option<Value>,
-        /// Where; none: in the connection's namespace.
-        namespace: Option<String>,
-    },
-    /// Provides it no longer.
-    UnregisterTriggerType {
-        /// Its id.
-        id: String,
-    },
-    /// Binds a function to a kind of event.
-    RegisterTrigger {
-        /// The binding's id.
-        id: String,
-        /// The kind of event.
-        trigger_type: String,
-        /// The function.
-        function_id: String,
-        /// What the provider needs to know.
-        config: Value,
-        /// Passed to the function with every event.
-        metadata: Option<Value>,
-        /// The function's namespace.
-        namespace: Option<String>,
-        /// The provider's namespace.
-        trigger_namespace: Option<String>,
-    },
-    /// Takes a binding back.
-    UnregisterTrigger {
-        /// The binding's id.
-        id: String,
-    },
+    /// Registers something, or takes it back.
+    Register(Registration),
     /// Answers a binding that was handed to it.
     TriggerResult {
         /// The binding's id.
@@ -231,17 +174,18 @@ pub fn decode(message: &str) -> Result<Incoming<'_>, DecodeError> {
     let fields: Fields<'_> =
         serde_json::from_str(message).map_err(|error| DecodeError::Json(error.to_string()))?;
     let kind = text(fields.kind).ok_or(DecodeError::Type)?;
+    let register = |registration| Ok(Incoming::Register(registration));
     match &*kind {
         "invokefunction" => fields.invoke(),
         "invocationresult" => fields.result(),
-        "registerfunction" => fields.register_function(),
-        "unregisterfunction" => Ok(Incoming::UnregisterFunction { id: fields.own_id("unregisterfunction")? }),
-        "registertriggertype" => fields.register_trigger_type(),
+        "registerfunction" => register(fields.register_function()?),
+        "unregisterfunction" => register(Registration::NoFunction(fields.own_id("unregisterfunction")?)),
+        "registertriggertype" => register(fields.register_trigger_type()?),
         "unregistertriggertype" => {
-            Ok(Incoming::UnregisterTriggerType { id: fields.own_id("unregistertriggertype")? })
+            register(Registration::NoTriggerType(fields.own_id("unregistertriggertype")?))
         }
-        "registertrigger" => fields.register_trigger(),
-        "unregistertrigger" => Ok(Incoming::UnregisterTrigger { id: fields.own_id("unregistertrigger")? }),
+        "registertrigger" => register(fields.register_trigger()?),
+        "unregistertrigger" => register(Registration::NoTrigger(fields.own_id("unregistertrigger")?)),
         "triggerregistrationresult" => fields.trigger_result(),
         "reattach" => fields.reattach(),
         "ping" => Ok(Incoming::Ping),
@@ -289,30 +233,30 @@ impl<'a> Fields<'a> {
         Ok(Incoming::Result { invocation_id, outcome })
     }
 
-    fn register_function(&self) -> Result<Incoming<'a>, DecodeError> {
-        Ok(Incoming::RegisterFunction {
+    fn register_function(&self) -> Result<Registration, DecodeError> {
+        Ok(Registration::Function(NewFunction {
             id: self.own_id("registerfunction")?,
             description: owned(self.description),
             request_format: value(self.request_format),
             response_format: value(self.response_format),
             metadata: value(self.metadata),
             invocation: value(self.invocation),
-        })
+        }))
     }
 
-    fn register_trigger_type(&self) -> Result<Incoming<'a>, DecodeError> {
-        Ok(Incoming::RegisterTriggerType {
+    fn register_trigger_type(&self) -> Result<Registration, DecodeError> {
+        Ok(Registration::TriggerType(NewTriggerType {
             id: self.own_id("registertriggertype")?,
             description: owned(self.description).unwrap_or_default(),
             trigger_request_format: value(self.trigger_request_format),
             call_request_format: value(self.call_request_format),
             namespace: owned(self.namespace),
-        })
+        }))
     }
 
-    fn register_trigger(&self) -> Result<Incoming<'a>, DecodeError> {
+    fn register_trigger(&self) -> Result<Registration, DecodeError> {
         const KIND: &str = "registertrigger";
-        Ok(Incoming::RegisterTrigger {
+        Ok(Registration::Trigger(NewTrigger {
             id: self.own_id(KIND)?,
             trigger_type: wanted(self.trigger_type, KIND, "trigger_type")?.into_owned(),
             function_id: wanted(self.function_id, KIND, "function_id")?.into_owned(),
@@ -320,7 +264,7 @@ impl<'a> Fields<'a> {
             metadata: value(self.metadata),
             namespace: owned(self.namespace),
             trigger_namespace: owned(self.trigger_namespace),
-        })
+        }))
     }
 
     fn trigger_result(&self) -> Result<Incoming<'a>, DecodeError> {

@@ -132,7 +132,8 @@ impl Session {
             .json("context", &self.granted.context.to_string())
             .text("namespace", namespace)
             .end();
-        self.start(namespace, middleware, request.as_bytes(), invoke, reply.clone(), Shape::Plain);
+        let route = self.route(namespace, middleware);
+        self.start(route, request.as_bytes(), invoke, reply.clone(), Shape::Plain);
         false
     }
 

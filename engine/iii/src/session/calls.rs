@@ -1,5 +1,6 @@
 //! What this client calls: any function of the catalog, by the engine as any worker does. It must not know who serves it.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use parking_lot::RwLock;
 
 use super::Session;
 use super::requests::{Asked, Near, Waiting};
-use crate::limits::QUICK_CALLS_MAX;
+use crate::limits::{QUICK_CALLS_MAX, ROUTES_MAX};
 use crate::protocol::{
     Action, ErrorBody, Frame, Invoke, Outcome, code, is_null, of_call, uuid_random, with_uuids,
 };
@@ -105,7 +106,7 @@ impl Session {
                     function if self.is_listing(function) => Shape::Listing,
                     _ => Shape::Plain,
                 };
-                self.start(namespace, &invoke.function_id, invoke.data.as_bytes(), invoke, reply, shape);
+                self.start(route, invoke.data.as_bytes(), invoke, reply, shape);
             }
             Action::Enqueue(queue) => self.enqueue(namespace, queue, invoke, reply),
             Action::Unknown(said) => {
@@ -123,11 +124,12 @@ impl Session {
         reply: ReplyTo,
     ) -> Option<ReplyTo> {
         let Some((neighbour, callee)) = self.neighbour(route) else { return Some(reply) };
-        let parent =
-            invoke.traceparent.as_deref().and_then(|text| TraceContext::parse_traceparent(text).ok());
-        if callee.is_served_elsewhere(&route.function) {
+        let serving = callee.serving(&route.function);
+        if serving.as_ref().is_some_and(|serving| serving.elsewhere) {
             return Some(reply);
         }
+        let parent =
+            invoke.traceparent.as_deref().and_then(|text| TraceContext::parse_traceparent(text).ok());
         let Some(call) = neighbour.right.begin(&route.handle, parent, invoke.data.len() as u64) else {
             // It has moved, or may not be called any longer: the usual way finds out.
             *route.near.write() = None;
@@ -138,7 +140,7 @@ impl Session {
         let baggage = invoke.baggage.as_deref().and_then(|text| Baggage::parse(text).ok());
         let baggage = baggage.map(|baggage| baggage_for(&baggage, &route.function));
         let asked = Asked {
-            function: &callee.own_name(&route.function),
+            function: serving.as_ref().map_or(&route.function, |serving| &serving.own),
             data: invoke.data,
             caller: Some(&self.uuid),
             metadata: invoke.metadata,
@@ -198,24 +200,24 @@ impl Session {
             .maybe_text("baggage", baggage.as_deref())
             .maybe_text("namespace", Some(namespace).filter(|namespace| *namespace != NAMESPACE_DEFAULT))
             .end();
-        self.start(NAMESPACE_DEFAULT, ENQUEUE, request.as_bytes(), invoke, reply, Shape::Receipt(receipt));
+        let route = self.route(NAMESPACE_DEFAULT, ENQUEUE);
+        self.start(route, request.as_bytes(), invoke, reply, Shape::Receipt(receipt));
     }
 
     /// Starts a call, and has its end told.
     pub(super) fn start(
         self: &Arc<Self>,
-        namespace: &str,
-        function: &str,
+        route: Arc<Route>,
         data: &[u8],
         invoke: &Invoke<'_>,
         reply: ReplyTo,
         shape: Shape,
     ) {
-        let route = self.route(namespace, function);
         let message = Message::new(Encoding::Json, data);
         let options = options(invoke);
         let busy = route.in_flight.fetch_add(1, Ordering::AcqRel);
-        let under_way = UnderWay(Arc::clone(&route));
+        let under_way = UnderWay(route);
+        let route = &under_way.0;
         if route.handle.replicas() == 0 {
             // The engine is asked whether it knows the function, which may take a while.
             let session = Arc::clone(self);
@@ -289,11 +291,10 @@ impl Session {
         namespaces
     }
 
-    fn route(&self, namespace: &str, function: &str) -> Arc<Route> {
-        let known = |routes: &std::collections::HashMap<
-            String,
-            std::collections::HashMap<String, Arc<Route>>,
-        >| { routes.get(namespace)?.get(function).cloned() };
+    pub(super) fn route(&self, namespace: &str, function: &str) -> Arc<Route> {
+        let known = |routes: &HashMap<String, HashMap<String, Arc<Route>>>| {
+            routes.get(namespace)?.get(function).cloned()
+        };
         if let Some(route) = known(&self.routes.read()) {
             return route;
         }
@@ -307,6 +308,14 @@ impl Session {
         // Only a worker's own calls are remembered; the listener makes them until it has one.
         if self.peer.get().is_some() {
             let mut routes = self.routes.write();
+            if routes.values().map(HashMap::len).sum::<usize>() >= ROUTES_MAX {
+                // Names that do not exist are as many as a client likes. What is under way keeps its route, so that nothing
+                // overtakes it.
+                for functions in routes.values_mut() {
+                    functions.retain(|_, route| Arc::strong_count(route) > 1);
+                }
+                routes.retain(|_, functions| !functions.is_empty());
+            }
             routes.entry(namespace.to_owned()).or_default().insert(function.to_owned(), Arc::clone(&route));
         }
         route

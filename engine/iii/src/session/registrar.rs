@@ -7,12 +7,13 @@ use std::time::Duration;
 use ringway::protocol::naming::is_reserved;
 use ringway::{CallError, ErrorCode, Function};
 use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::announce::Announcement;
-use super::{Session, outbound, requests};
+use super::{Serving, Session, outbound, requests};
 use crate::config::Replicas;
-use crate::protocol::{Frame, Incoming, code, uuid_of};
+use crate::protocol::{Frame, NewFunction, Registration, code, uuid_of};
 
 /// The variable that overrides how long registrations wait for a namespace.
 const GRACE: &str = "III_NAMESPACE_GRACE_MS";
@@ -20,93 +21,18 @@ const GRACE: &str = "III_NAMESPACE_GRACE_MS";
 /// How many registrations are taken together.
 const BATCH_MAX: usize = 1024;
 
-/// Something to register, or to take back.
+/// Something to register, and the room that it takes until that is done.
 #[derive(Debug)]
-pub(super) enum Registration {
-    Function {
-        id: String,
-        description: Option<String>,
-        request_format: Option<Value>,
-        response_format: Option<Value>,
-        metadata: Option<Value>,
-        invocation: Option<Value>,
-    },
-    NoFunction(String),
-    TriggerType {
-        id: String,
-        description: String,
-        configuration: Option<Value>,
-        request: Option<Value>,
-        namespace: Option<String>,
-    },
-    NoTriggerType(String),
-    Trigger {
-        id: String,
-        trigger_type: String,
-        function_id: String,
-        config: Value,
-        metadata: Option<Value>,
-        namespace: Option<String>,
-        trigger_namespace: Option<String>,
-    },
-    NoTrigger(String),
-}
-
-impl Registration {
-    /// What a message registers; none where it registers nothing.
-    pub(super) fn of(message: Incoming<'_>) -> Option<Self> {
-        Some(match message {
-            Incoming::RegisterFunction {
-                id,
-                description,
-                request_format,
-                response_format,
-                metadata,
-                invocation,
-            } => Self::Function { id, description, request_format, response_format, metadata, invocation },
-            Incoming::UnregisterFunction { id } => Self::NoFunction(id),
-            Incoming::RegisterTriggerType {
-                id,
-                description,
-                trigger_request_format,
-                call_request_format,
-                namespace,
-            } => Self::TriggerType {
-                id,
-                description,
-                configuration: trigger_request_format,
-                request: call_request_format,
-                namespace,
-            },
-            Incoming::UnregisterTriggerType { id } => Self::NoTriggerType(id),
-            Incoming::RegisterTrigger {
-                id,
-                trigger_type,
-                function_id,
-                config,
-                metadata,
-                namespace,
-                trigger_namespace,
-            } => Self::Trigger {
-                id,
-                trigger_type,
-                function_id,
-                config,
-                metadata,
-                namespace,
-                trigger_namespace,
-            },
-            Incoming::UnregisterTrigger { id } => Self::NoTrigger(id),
-            _ => return None,
-        })
-    }
+pub(super) struct Registering {
+    pub(super) registration: Registration,
+    pub(super) _held: OwnedSemaphorePermit,
 }
 
 /// Waits until the client has said who it is, or has not for too long; then takes what it registers, in order.
 pub(super) async fn run(
     session: Arc<Session>,
     mut announced: UnboundedReceiver<Announcement>,
-    mut queue: UnboundedReceiver<Registration>,
+    mut queue: UnboundedReceiver<Registering>,
 ) {
     let grace = std::env::var(GRACE).ok().and_then(|text| text.trim().parse().ok());
     let grace = grace.unwrap_or(session.place.shared.config.registration_namespace_grace_ms);
@@ -145,22 +71,11 @@ pub(super) async fn run(
 
 impl Session {
     /// Registers in order; functions that follow each other go in one message. Blocks until the engine has answered.
-    fn register(self: &Arc<Self>, batch: Vec<Registration>) {
+    fn register(self: &Arc<Self>, batch: Vec<Registering>) {
         let mut functions = Vec::new();
-        for registration in batch {
+        for Registering { registration, _held } in batch {
             match registration {
-                Registration::Function {
-                    id,
-                    description,
-                    request_format,
-                    response_format,
-                    metadata,
-                    invocation,
-                } => {
-                    let function = self.function(&id, description, metadata, invocation);
-                    functions
-                        .extend(function.map(|function| function.schema(request_format, response_format)));
-                }
+                Registration::Function(function) => functions.extend(self.function(function)),
                 other => {
                     self.register_functions(std::mem::take(&mut functions));
                     self.register_other(other);
@@ -172,42 +87,18 @@ impl Session {
 
     fn register_other(self: &Arc<Self>, registration: Registration) {
         match registration {
-            Registration::Function { .. } => {}
+            Registration::Function(_) => {}
             Registration::NoFunction(id) => self.unregister_function(&id),
-            Registration::TriggerType { id, description, configuration, request, namespace } => {
-                self.register_trigger_type(id, description, configuration, request, namespace);
-            }
+            Registration::TriggerType(asked) => self.register_trigger_type(asked),
             Registration::NoTriggerType(id) => self.unregister_trigger_type(&id),
-            Registration::Trigger {
-                id,
-                trigger_type,
-                function_id,
-                config,
-                metadata,
-                namespace,
-                trigger_namespace,
-            } => {
-                self.register_trigger(
-                    id,
-                    trigger_type,
-                    &function_id,
-                    config,
-                    metadata,
-                    namespace,
-                    trigger_namespace,
-                );
-            }
+            Registration::Trigger(asked) => self.register_trigger(asked),
             Registration::NoTrigger(id) => self.unregister_trigger(&id),
         }
     }
 
-    fn function(
-        self: &Arc<Self>,
-        id: &str,
-        description: Option<String>,
-        metadata: Option<Value>,
-        invocation: Option<Value>,
-    ) -> Option<Function> {
+    fn function(self: &Arc<Self>, said: NewFunction) -> Option<Function> {
+        let NewFunction { id, description, request_format, response_format, metadata, invocation } = said;
+        let id = id.as_str();
         if !self.granted.may_register_functions() {
             tracing::warn!(worker = %self.uuid, function = id, "the client may not register functions");
             return None;
@@ -222,9 +113,6 @@ impl Session {
         let registered = self.granted.prefixed(text("function_id").as_deref().unwrap_or(id));
         let description = text("description").or(description);
         let metadata = changed.get("metadata").filter(|value| !value.is_null()).cloned().or(metadata);
-        if registered != id {
-            self.renamed.write().insert(registered.clone(), id.to_owned());
-        }
         let (session, name) = (Arc::downgrade(self), Arc::<str>::from(id));
         let handler = move |context: ringway::Context, message: ringway::Message| {
             // At once, so that calls reach the client in the order in which they came.
@@ -233,13 +121,7 @@ impl Session {
                 None => Err(CallError::new(ErrorCode::WorkerGone, "the worker has left").into()),
             })
         };
-        let mut elsewhere = self.elsewhere.write();
-        if invocation.is_some() {
-            elsewhere.insert(registered.clone());
-        } else {
-            elsewhere.remove(&registered);
-        }
-        drop(elsewhere);
+        self.keep(&registered, Serving { own: id.into(), elsewhere: invocation.is_some() });
         let mut function = match invocation {
             // The client does not serve it: somebody else does, over HTTP.
             Some(invocation) => outbound::function(&registered, invocation),
@@ -251,6 +133,7 @@ impl Session {
         if let Some(metadata) = metadata {
             function = function.metadata(metadata);
         }
+        let function = function.schema(request_format, response_format);
         Some(match self.place.shared.config.replicas {
             Replicas::Reject => function.exclusive(),
             Replicas::Share => function,
@@ -285,7 +168,8 @@ impl Session {
     /// Tells the client that a function is somebody else's.
     fn rejected(&self, id: &str, error: &CallError) {
         let Some(peer) = self.peer.get() else { return };
-        let own = self.own_name(id);
+        let serving = self.serving(id);
+        let own = serving.as_ref().map_or(id, |serving| &serving.own);
         tracing::warn!(worker = %self.uuid, function = id, %error, "a function was not registered");
         let catalog = peer.worker.catalog();
         let owner = catalog.functions.iter().find(|function| {
@@ -298,16 +182,19 @@ impl Session {
             Frame::new("registrationrejected")
                 .text("code", code::FUNCTION_NAMESPACE_CONFLICT)
                 .text("namespace", &peer.namespace)
-                .text("function_id", &own)
+                .text("function_id", own)
                 .text("owner_worker_id", &owner.unwrap_or_default()),
         );
     }
 
     fn unregister_function(&self, id: &str) {
         let Some(peer) = self.peer.get() else { return };
-        let renamed = self.renamed.read().iter().find(|(_, own)| *own == id).map(|(known, _)| known.clone());
-        let registered = renamed.as_deref().unwrap_or(id);
-        if let Err(error) = peer.worker.unregister(registered) {
+        let registered =
+            self.serving.read().iter().find(|(_, serving)| *serving.own == *id).map(|(id, _)| id.clone());
+        let registered = registered.as_deref().unwrap_or(id);
+        let unregistered = peer.worker.unregister(registered);
+        self.serving.write().remove(registered);
+        if let Err(error) = unregistered {
             tracing::debug!(worker = %self.uuid, function = id, %error, "a function was not taken back");
         }
     }

@@ -1,14 +1,13 @@
 //! What others ask of this client: calls of its functions, and its answers. It must not know who asks, beyond the name.
 
-use std::borrow::Cow;
 use std::sync::{Arc, Weak};
 
 use ringway::{CallError, Context, Encoding, ErrorCode, Failure, HandlerResult, Message, NearCall};
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
-use super::Session;
 use super::calls::ReplyTo;
+use super::{Serving, Session};
 use crate::limits::MESSAGE_BYTES_MAX;
 use crate::protocol::{ErrorBody, Frame, Outcome, code, with_uuids};
 
@@ -147,16 +146,19 @@ impl Session {
         }
     }
 
-    /// Whether a function of the client's is not served by the client itself.
-    pub(super) fn is_served_elsewhere(&self, function: &str) -> bool {
-        let elsewhere = self.elsewhere.read();
-        !elsewhere.is_empty() && elsewhere.contains(function)
+    /// How the client serves a function; none where under the same name, and itself.
+    pub(super) fn serving(&self, function: &str) -> Option<Serving> {
+        self.serving.read().get(function).cloned()
     }
 
-    /// A function of the client's as it calls it itself.
-    pub(crate) fn own_name<'f>(&self, function: &'f str) -> Cow<'f, str> {
-        let own = self.renamed.read().get(function).cloned();
-        own.map_or(Cow::Borrowed(function), Cow::Owned)
+    /// Keeps how the client serves a function, where that is worth keeping.
+    pub(super) fn keep(&self, function: &str, serving: Serving) {
+        let mut all = self.serving.write();
+        if serving.elsewhere || *serving.own != *function {
+            all.insert(function.to_owned(), serving);
+        } else {
+            all.remove(function);
+        }
     }
 
     /// Whether the client takes a message of this length.

@@ -11,7 +11,7 @@ use ringway::{BindAnswer, CallError, ErrorCode, TriggerProvider};
 use serde_json::{Value, json};
 
 use super::Session;
-use crate::protocol::{ErrorBody, Frame, code};
+use crate::protocol::{ErrorBody, Frame, NewTrigger, NewTriggerType, code};
 
 /// Watches for events by asking the client to.
 struct Provider {
@@ -74,14 +74,8 @@ impl Session {
         }
     }
 
-    pub(super) fn register_trigger_type(
-        self: &Arc<Self>,
-        id: String,
-        description: String,
-        configuration: Option<Value>,
-        request: Option<Value>,
-        namespace: Option<String>,
-    ) {
+    pub(super) fn register_trigger_type(self: &Arc<Self>, said: NewTriggerType) {
+        let NewTriggerType { id, description, trigger_request_format, call_request_format, namespace } = said;
         let Some(peer) = self.peer.get() else { return };
         if let Some(namespace) = namespace.filter(|namespace| *namespace != peer.namespace) {
             tracing::warn!(worker = %self.uuid, trigger_type = id, namespace, "a trigger type was refused: it is in another namespace than its worker");
@@ -103,8 +97,8 @@ impl Session {
         let spec = TriggerTypeSpec {
             id,
             description,
-            configuration_schema: configuration,
-            request_schema: request,
+            configuration_schema: trigger_request_format,
+            request_schema: call_request_format,
             response_schema: None,
         };
         if let Err(error) = peer.worker.register_trigger_type(spec, provider) {
@@ -119,26 +113,15 @@ impl Session {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of one message")]
-    pub(super) fn register_trigger(
-        self: &Arc<Self>,
-        id: String,
-        trigger_type: String,
-        function_id: &str,
-        config: Value,
-        metadata: Option<Value>,
-        namespace: Option<String>,
-        trigger_namespace: Option<String>,
-    ) {
+    pub(super) fn register_trigger(self: &Arc<Self>, said: NewTrigger) {
+        let NewTrigger { id, trigger_type, function_id, config, metadata, namespace, trigger_namespace } =
+            said;
         let Some(peer) = self.peer.get() else { return };
         let blank = |namespace: &Option<String>| {
             namespace.as_ref().is_some_and(|namespace| namespace.trim().is_empty())
         };
-        let refused = Refused {
-            id: id.clone(),
-            trigger_type: trigger_type.clone(),
-            function_id: function_id.to_owned(),
-        };
+        let refused =
+            Refused { id: id.clone(), trigger_type: trigger_type.clone(), function_id: function_id.clone() };
         if blank(&namespace) || blank(&trigger_namespace) {
             let text = "the namespace is blank; leave it out to mean `default`";
             return self.trigger_refused(&refused, &ErrorBody::new(code::INVALID_NAMESPACE, text));
@@ -156,7 +139,7 @@ impl Session {
         let (id, trigger_type) =
             (text("trigger_id").unwrap_or(id), text("trigger_type").unwrap_or(trigger_type));
         let config = changed.get("config").cloned().unwrap_or(config);
-        let function_id = self.granted.prefixed(text("function_id").as_deref().unwrap_or(function_id));
+        let function_id = self.granted.prefixed(text("function_id").as_deref().unwrap_or(&function_id));
         let target = namespace.as_deref().unwrap_or(NAMESPACE_DEFAULT);
         // Its own functions it may bind, whoever may call them.
         let own = self.granted.function_registration_prefix.is_some() || self.has(&function_id);
@@ -206,10 +189,16 @@ impl Session {
         );
     }
 
-    /// Takes a trigger back: its own, or one of another worker, as iii allows.
+    /// Takes a trigger back: its own, or, where the listener has no rules, one of another worker, as iii allows.
     pub(super) fn unregister_trigger(&self, id: &str) {
         let Some(peer) = self.peer.get() else { return };
         let own = peer.worker.unregister_trigger(id);
+        if self.place.rules.rbac.is_some() {
+            if let Err(error) = own {
+                tracing::debug!(worker = %self.uuid, id, %error, "a trigger was not taken back");
+            }
+            return;
+        }
         let other = peer.worker.trigger_json(UNREGISTER_TRIGGER, &json!({ "id": id }));
         if let (Err(own), Err(other)) = (own, other) {
             tracing::debug!(worker = %self.uuid, id, %own, %other, "a trigger was not taken back");

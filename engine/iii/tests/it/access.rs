@@ -124,6 +124,58 @@ fn what_a_guest_registers_has_its_prefix() {
 }
 
 #[test]
+fn a_guest_takes_back_its_own_triggers_alone() {
+    let (stage, _native) = guarded(json!({"rbac": {"auth_function_id": "my::auth"}}));
+    let mut host = stage.client("host");
+    host.send(&json!({"type": "registertriggertype", "id": "t1", "description": ""}));
+    host.send(&json!({"type": "registertrigger", "id": "H", "trigger_type": "t1", "function_id": "h::f"}));
+    assert_eq!(host.of_type("registertrigger")["id"], "H");
+    let mut guest = stage.connect_to(1, "?token=good");
+    guest.of_type("workerregistered");
+    guest.announce(json!({"runtime": "node", "version": "0.23.0", "name": "guest"}));
+    guest.send(&json!({"type": "registertrigger", "id": "G", "trigger_type": "t1", "function_id": "f"}));
+    assert_eq!(host.of_type("registertrigger")["id"], "G");
+    for id in ["H", "G"] {
+        guest.send(&json!({"type": "unregistertrigger", "id": id}));
+    }
+    assert_eq!(host.of_type("unregistertrigger")["id"], "G");
+}
+
+#[test]
+fn a_name_that_a_hook_gave_is_forgotten_with_its_function() {
+    let (stage, native) = guarded(json!({"rbac": {"on_function_registration_function_id": "hook::function",
+        "expose_functions": ["*"]}}));
+    let hook = |_: &ringway::Context, asked: Value| {
+        Ok(if asked["function_id"] == "alias::f" { json!({"function_id": "real::f"}) } else { json!({}) })
+    };
+    native.register(Function::json("hook::function", hook)).unwrap();
+    let mut client = stage.connect_to(1, "");
+    client.of_type("workerregistered");
+    client.announce(json!({"runtime": "node", "version": "0.23.0", "name": "hooked"}));
+    let mut other = stage.client("other");
+    for own in ["alias::f", "real::f"] {
+        client.register(own);
+        native.wait_for("real::f", PATIENCE).unwrap();
+        // The first call finds the way, the second one knows it.
+        for _ in 0..2 {
+            let id = other.start(&mut json!({"function_id": "real::f", "data": 1}));
+            assert_eq!(client.answer(|_| json!({"result": 2}))["function_id"], own);
+            assert_eq!(other.result(&id)["result"], 2);
+        }
+        client.send(&json!({"type": "unregisterfunction", "id": own}));
+        let until = std::time::Instant::now() + PATIENCE;
+        while native.handle("real::f").replicas() > 0 || other_sees(&mut other) {
+            assert!(std::time::Instant::now() < until);
+        }
+    }
+}
+
+fn other_sees(other: &mut crate::stage::Client) -> bool {
+    let list = other.call("engine::functions::list", &json!({"prefix": "real::"}));
+    list["result"]["functions"].as_array().is_some_and(|functions| !functions.is_empty())
+}
+
+#[test]
 fn hooks_change_and_refuse_registrations() {
     let rules = json!({"rbac": {"on_function_registration_function_id": "hook::function",
         "on_trigger_registration_function_id": "hook::trigger",

@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use ringway_iii::{Config, Face};
+use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::stage::Stage;
 
@@ -48,4 +50,18 @@ fn a_port_that_is_asked_for_and_taken_is_an_error() {
     let port = Some(taken.local_addr().unwrap().port());
     let error = Face::start(stage.engine.address(), Config { port, ..Config::default() }).unwrap_err();
     assert!(error.to_string().contains("workers.iii.port"), "{error}");
+}
+
+#[test]
+fn who_registers_more_than_can_wait_is_closed() {
+    let stage = Stage::with(Config { registration_namespace_grace_ms: 600_000, ..Config::default() });
+    let mut client = stage.connect();
+    let long =
+        json!({"type": "registerfunction", "id": "a::b", "metadata": "x".repeat(40 << 20)}).to_string();
+    client.socket.send(Message::text(long.clone())).unwrap();
+    // One fits, and nothing else is kept waiting by it.
+    assert!(client.is_welcome());
+    // It may be closed before all of it is written.
+    let _closed = client.socket.send(Message::text(long));
+    assert!(client.is_closed());
 }

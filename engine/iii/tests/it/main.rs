@@ -3,26 +3,20 @@
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
-mod stage;
-
+mod access;
+#[cfg(test)]
+mod calls;
 #[cfg(test)]
 mod channels;
 #[cfg(test)]
 mod connections;
 #[cfg(test)]
 mod otel;
-
 #[cfg(test)]
 mod outbound;
-
-#[cfg(test)]
-mod calls;
-
 #[cfg(test)]
 mod registrations;
-
+#[cfg(test)]
+mod stage;
 #[cfg(test)]
 mod triggers;
-
-#[cfg(test)]
-mod access;

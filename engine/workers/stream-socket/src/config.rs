@@ -1,8 +1,9 @@
 //! Settings of the worker, as `ringway.yaml` holds them. It must not know how a setting is used.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use ringway_worker_listen::{HostError, host};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -59,15 +60,9 @@ impl Default for Config {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The host is no address.
-    #[error("`host` is `{0}`, an address such as 127.0.0.1 or ::1 was wanted")]
-    Host(String),
-    /// Anybody could read everything.
-    #[error(
-        "`host` is {0}, which others can reach, and there is no `auth_function`: name one, or listen on 127.0.0.1 behind a \
-         proxy that checks who asks"
-    )]
-    Open(IpAddr),
+    /// It is no address to listen on.
+    #[error(transparent)]
+    Host(#[from] HostError),
     /// A number that must not be 0.
     #[error("`{0}` is 0, at least 1 was wanted")]
     Zero(&'static str),
@@ -79,11 +74,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn check(&self) -> Result<SocketAddr, ConfigError> {
-        let host = if self.host == "localhost" { "127.0.0.1" } else { &self.host };
-        let host: IpAddr = host.parse().map_err(|_| ConfigError::Host(self.host.clone()))?;
-        if !host.is_loopback() && self.auth_function.is_none() {
-            return Err(ConfigError::Open(host));
-        }
+        let host = host(&self.host, "auth_function", self.auth_function.is_some())?;
         for (name, value) in [("queue_max", self.queue_max), ("threads", self.threads)] {
             if value == 0 {
                 return Err(ConfigError::Zero(name));

@@ -24,7 +24,6 @@ pub struct Counters {
 /// The numbers as they change. Each stands for itself, so none orders anything.
 #[derive(Debug, Default)]
 pub(crate) struct Counting {
-    pub(crate) clients: AtomicU64,
     pub(crate) subscriptions: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) stalled: AtomicU64,
@@ -33,10 +32,10 @@ pub(crate) struct Counting {
 }
 
 impl Counting {
-    pub(crate) fn report(&self) -> Counters {
+    pub(crate) fn report(&self, clients: usize) -> Counters {
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
         Counters {
-            clients: read(&self.clients),
+            clients: clients as u64,
             subscriptions: read(&self.subscriptions),
             refused: read(&self.refused),
             stalled: read(&self.stalled),

@@ -2,36 +2,26 @@
 //! found out keeps a client out. It must not know what a client says.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr, TcpListener as Bound};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::connect_info::ConnectInfo;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use ringway::{CallError, CallOptions, ErrorCode, Worker};
+use ringway_worker_listen::{Admitted, Places, strange_origin};
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::client;
 use crate::config::Config;
-use crate::counters::{Counting, count, uncount};
+use crate::counters::{Counting, count};
 use crate::socket::upgrade;
-
-/// How long the listener rests when the system has no more sockets to give.
-const REST: Duration = Duration::from_millis(50);
-
-/// How long a client may take to say what it wants.
-const HEAD: Duration = Duration::from_secs(10);
 
 /// What all clients share.
 #[derive(Debug)]
@@ -39,13 +29,16 @@ pub(crate) struct Place {
     pub(crate) worker: Worker,
     pub(crate) config: Config,
     pub(crate) counters: Counting,
+    pub(crate) places: Arc<Places>,
     pub(crate) runtime: Handle,
     closing: watch::Sender<bool>,
 }
 
 impl Place {
     pub(crate) fn new(worker: Worker, config: Config, runtime: Handle) -> Self {
-        Self { worker, config, counters: Counting::default(), runtime, closing: watch::channel(false).0 }
+        let places = Places::new(config.connections_max);
+        let closing = watch::channel(false).0;
+        Self { worker, config, counters: Counting::default(), places, runtime, closing }
     }
 
     /// Has all clients told that the engine ends.
@@ -58,59 +51,6 @@ impl Place {
         let mut closing = self.closing.subscribe();
         // The sender is here, so it is not gone.
         let _closed = closing.wait_for(|closing| *closing).await;
-    }
-
-    fn admit(self: &Arc<Self>) -> Option<Admitted> {
-        let max = self.config.connections_max as u64;
-        let room = |count| (count < max).then_some(count + 1);
-        let taken = self.counters.clients.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room);
-        taken.ok().map(|_| Admitted(Arc::clone(self)))
-    }
-}
-
-/// The place of a client, given back when dropped.
-#[derive(Debug)]
-struct Admitted(Arc<Place>);
-
-impl Drop for Admitted {
-    fn drop(&mut self) {
-        uncount(&self.0.counters.clients);
-    }
-}
-
-/// Takes connections until the runtime ends.
-pub(crate) async fn serve(bound: Bound, place: Arc<Place>) {
-    let listener = match TcpListener::from_std(bound) {
-        Ok(listener) => listener,
-        Err(error) => {
-            tracing::error!(%error, "the stream socket could not be set up");
-            return;
-        }
-    };
-    let router = router(&place);
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => drop(tokio::spawn(connection(stream, peer, router.clone()))),
-            Err(error) => {
-                tracing::warn!(%error, "the stream socket could not take a connection");
-                tokio::time::sleep(REST).await;
-            }
-        }
-    }
-}
-
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router) {
-    // One that cannot be set so has gone already.
-    let _set = stream.set_nodelay(true);
-    let service = TowerToHyperService::new(router.layer(axum::Extension(peer)));
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades()
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, %peer, "a request was not served");
     }
 }
 
@@ -142,11 +82,11 @@ async fn connect(State(place): State<Arc<Place>>, request: Request) -> Response 
 
 /// What can be told at once; gives the client's place, and what the auth function is told of it.
 fn enter(place: &Arc<Place>, request: &Request) -> Result<(Admitted, Value), (StatusCode, String)> {
-    if let Some(origin) = strange_origin(place, request.headers()) {
+    if let Some(origin) = strange_origin(request.headers(), &place.config.origins) {
         let text = format!("the origin `{origin}` is not among `workers.stream-socket.origins`");
         return Err((StatusCode::FORBIDDEN, text));
     }
-    let Some(admitted) = place.admit() else {
+    let Some(admitted) = place.places.admit() else {
         let text =
             "as many clients as `workers.stream-socket.connections_max` allows are connected".to_owned();
         return Err((StatusCode::SERVICE_UNAVAILABLE, text));
@@ -207,28 +147,6 @@ fn asked(request: &Request) -> Value {
     json!({"headers": headers, "path": request.uri().path(), "query_params": query, "addr": addr})
 }
 
-/// The origin of a page that may not connect. Any page can connect to any address, so what a browser says of it must be known;
-/// other clients say nothing.
-fn strange_origin(place: &Place, headers: &HeaderMap) -> Option<String> {
-    let origin = headers.get(header::ORIGIN)?.to_str().unwrap_or_default();
-    let known = is_of_this_host(origin) || place.config.origins.iter().any(|known| known == origin);
-    (!known).then(|| origin.to_owned())
-}
-
-/// Whether a page was served by this host itself.
-fn is_of_this_host(origin: &str) -> bool {
-    let Some(rest) = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) else {
-        return false;
-    };
-    let host = match rest.strip_prefix('[') {
-        Some(six) => six.split(']').next().unwrap_or_default(),
-        None => rest.split(':').next().unwrap_or_default(),
-    };
-    host == "localhost"
-        || host.ends_with(".localhost")
-        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -265,20 +183,6 @@ mod tests {
             ErrorCode::HandlerPanicked,
         ] {
             check(broken, StatusCode::SERVICE_UNAVAILABLE);
-        }
-    }
-
-    #[test]
-    fn origins_of_this_host_are_told_from_others() {
-        for origin in
-            ["http://localhost:3000", "https://127.0.0.1", "http://[::1]:80", "http://app.localhost"]
-        {
-            assert!(is_of_this_host(origin), "{origin}");
-        }
-        for origin in
-            ["null", "", "http://localhost.evil.com", "http://127.0.0.1.evil.com", "ftp://localhost"]
-        {
-            assert!(!is_of_this_host(origin), "{origin}");
         }
     }
 

@@ -24,19 +24,23 @@ mod socket;
 mod door;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use parking_lot::Mutex;
 use ringway::{CallError, Worker};
+use ringway_worker_listen::{self as listen, BindError};
 use tokio::runtime::Runtime;
 
 pub use config::{Config, ConfigError, PORT};
 pub use counters::Counters;
 
 use door::Place;
+
+/// How long a client may take to say what it wants.
+const HEAD: Duration = Duration::from_secs(10);
 
 /// How long connections have to end when the worker does.
 const PARTING: Duration = Duration::from_secs(2);
@@ -58,13 +62,8 @@ pub enum StartError {
     #[error("the stream socket could not be set up: {0}")]
     System(io::Error),
     /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {reason}; `workers.stream-socket.port` names another port")]
-    Bind {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        reason: io::Error,
-    },
+    #[error("{0}; `workers.stream-socket.port` names another port")]
+    Bind(BindError),
 }
 
 /// The worker, attached. Dropping it ends it; browsers connect again when there is one.
@@ -82,14 +81,13 @@ impl StreamSocket {
     /// # Errors
     /// [`StartError`]: the settings, an address, the engine or the system.
     pub fn start(address: &str, config: Config) -> Result<Self, StartError> {
-        let listen = config.check()?;
-        let bound = match bind(listen) {
+        let bound = match listen::bind(config.check()?) {
             Ok(bound) => Some(bound),
             Err(error) if config.port.is_none() => {
-                tracing::warn!(%error, "browsers cannot follow streams: the port is taken, perhaps by another engine");
+                tracing::warn!(%error, "browsers cannot follow streams; `workers.stream-socket.port` names another port");
                 None
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(StartError::Bind(error)),
         };
         let worker = Worker::builder("stream-socket")
             .address(address)
@@ -97,16 +95,11 @@ impl StreamSocket {
             // A subscription lasts as long as somebody listens.
             .default_timeout(None)
             .connect()?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(config.threads)
-            .thread_name("ringway-browsers")
-            .enable_all()
-            .build()
-            .map_err(StartError::System)?;
+        let runtime = listen::runtime("ringway-browsers", config.threads).map_err(StartError::System)?;
         let place = Arc::new(Place::new(worker, config, runtime.handle().clone()));
         let address = bound.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = bound {
-            runtime.spawn(door::serve(listener, Arc::clone(&place)));
+            runtime.spawn(listen::serve(listener, "stream-socket", HEAD, door::router(&place)));
         }
         Ok(Self { place, address, runtime: Mutex::new(Some(runtime)) })
     }
@@ -126,7 +119,7 @@ impl StreamSocket {
     /// What there is, and what was done.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.place.counters.report()
+        self.place.counters.report(self.place.places.taken())
     }
 
     /// Leaves the engine and ends the connections.
@@ -135,7 +128,7 @@ impl StreamSocket {
             self.place.close();
             // A runtime that ends drops its tasks, and with them what they were about to say.
             let until = Instant::now() + PARTING;
-            while self.counters().clients > 0 && Instant::now() < until {
+            while self.place.places.taken() > 0 && Instant::now() < until {
                 std::thread::sleep(LOOK);
             }
             runtime.shutdown_background();
@@ -148,10 +141,4 @@ impl Drop for StreamSocket {
     fn drop(&mut self) {
         self.shut_down();
     }
-}
-
-fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
-    let bound =
-        TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
-    bound.map_err(|reason| StartError::Bind { address, reason })
 }

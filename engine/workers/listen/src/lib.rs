@@ -1,0 +1,17 @@
+//! What the listeners for WebSockets share. Used by the iii listener and by the stream socket. It must not know what is said
+//! over a socket, nor the engine.
+//!
+//! - `serve`: an address, the threads, connections and their requests, the handshake of a WebSocket;
+//! - `rules`: which addresses may be listened on, which pages may connect; `places`: how many may.
+
+#![forbid(unsafe_code)]
+
+mod places;
+
+mod rules;
+
+mod serve;
+
+pub use places::{Admitted, Places};
+pub use rules::{HostError, host, strange_origin};
+pub use serve::{BindError, bind, runtime, serve, upgrade};
