@@ -161,12 +161,7 @@ impl Outbound {
     pub async fn call(&self, target: &Target, asked: &Asked) -> HandlerResult<Message> {
         let time = asked.remaining.map_or(target.timeout, |left| left.min(target.timeout));
         let until = Instant::now() + time;
-        let calling = async {
-            // It is never closed.
-            let _permit = self.shared.under_way.acquire().await;
-            self.attempts(target, asked, until).await
-        };
-        match tokio::time::timeout_at(until, calling).await {
+        match tokio::time::timeout_at(until, self.attempts(target, asked, until)).await {
             Ok(result) => result,
             Err(_) => Err(Failure::with_code(
                 "http_request_failed",
@@ -187,7 +182,7 @@ impl Outbound {
             };
             // Not all who failed together are to come back together.
             let wait = wanted.unwrap_or_else(|| pause.mul_f64(0.5 + fastrand::f64() / 2.0));
-            if attempt >= target.attempts || Instant::now() + wait >= until {
+            if attempt >= target.attempts || wait >= until.saturating_duration_since(Instant::now()) {
                 return Err(failure);
             }
             tracing::debug!(function = asked.function, %failure, attempt, "a call over HTTP is tried again");
@@ -198,10 +193,12 @@ impl Outbound {
     }
 
     async fn attempt(&self, target: &Target, asked: &Asked) -> Result<Message, Miss> {
+        // It is never closed. Who waits for another attempt is in nobody's way.
+        let _permit = self.shared.under_way.acquire().await;
         let request = self.request(target, asked).map_err(Miss::Final)?;
         let response = (self.shared.request)(request).await.map_err(|error| no_answer(target, &error))?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let body = self.body(response).await.map_err(|failure| Miss::Maybe(failure, None))?;
+        let body = self.body(response).await?;
         result(status, &headers, &body)
     }
 
@@ -275,16 +272,18 @@ impl Outbound {
         Ok((name, value))
     }
 
-    async fn body(&self, response: Response<Incoming>) -> HandlerResult<Bytes> {
+    async fn body(&self, response: Response<Incoming>) -> Result<Bytes, Miss> {
         let max = self.shared.response_bytes_max;
         match Limited::new(response.into_body(), max).collect().await {
             Ok(body) => Ok(body.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(Failure::with_code(
+            // Another would be as long.
+            Err(error) if error.is::<LengthLimitError>() => Err(Miss::Final(Failure::with_code(
                 "http_response_failed",
                 format!("the response has more than {max} bytes, which `response_bytes_max` allows"),
-            )),
+            ))),
             Err(error) => {
-                Err(Failure::with_code("http_response_failed", format!("the response broke off: {error}")))
+                let text = format!("the response broke off: {error}");
+                Err(Miss::Maybe(Failure::with_code("http_response_failed", text), None))
             }
         }
     }

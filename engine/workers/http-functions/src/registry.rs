@@ -88,6 +88,8 @@ pub(crate) struct Registry {
     store: Arc<dyn Store>,
     outbound: Outbound,
     runtime: Handle,
+    /// Held by whoever changes what is registered, so that of two the last is what is known, served and stored.
+    changing: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -108,7 +110,7 @@ impl Registry {
     ) -> Self {
         let workers = HashMap::from([(default_namespace(), worker)]);
         let state = Mutex::new(State { functions: BTreeMap::new(), workers });
-        Self { address: address.to_owned(), store, outbound, runtime, state }
+        Self { address: address.to_owned(), store, outbound, runtime, changing: Mutex::default(), state }
     }
 
     /// Registers a function of the settings.
@@ -164,6 +166,7 @@ impl Registry {
         } else {
             Batch::new().delete(TABLE, &stored(&key))
         };
+        let _changing = self.changing.lock();
         let durable = registration.durable || self.is_durable(&key);
         self.serve(registration, target, false)?;
         if durable {
@@ -179,23 +182,25 @@ impl Registry {
     /// Takes a function away; whether there was one.
     pub(crate) fn unregister(&self, namespace: &str, id: &str) -> HandlerResult<bool> {
         let key = (namespace.to_owned(), id.to_owned());
-        let mut state = self.state.lock();
-        let Some(known) = state.functions.get(&key) else { return Ok(false) };
-        if known.fixed {
-            let text = format!("`{id}` is a function of the settings: remove it there");
-            return Err(CallError::new(ErrorCode::Forbidden, text).into());
-        }
-        let durable = known.registration.durable;
-        state.functions.remove(&key);
-        let worker = state.workers.get(namespace).cloned();
-        drop(state);
-        if let Some(worker) = worker {
-            worker.unregister(id)?;
-        }
+        let _changing = self.changing.lock();
+        let (durable, worker) = {
+            let state = self.state.lock();
+            let Some(known) = state.functions.get(&key) else { return Ok(false) };
+            if known.fixed {
+                let text = format!("`{id}` is a function of the settings: remove it there");
+                return Err(CallError::new(ErrorCode::Forbidden, text).into());
+            }
+            (known.registration.durable, state.workers.get(namespace).cloned())
+        };
+        // First of all, so that one that could not be taken out of the store is still known, to be taken away again.
         if durable {
             let batch = Batch::new().delete(TABLE, &stored(&key));
             self.store.commit(batch, Durability::Durable).map_err(|error| store_failure(CODE, &error))?;
         }
+        if let Some(worker) = worker {
+            worker.unregister(id)?;
+        }
+        self.state.lock().functions.remove(&key);
         Ok(true)
     }
 
@@ -207,7 +212,6 @@ impl Registry {
     /// Puts a function into the catalog.
     fn serve(&self, registration: Registration, target: Target, fixed: bool) -> HandlerResult<()> {
         let key = (registration.namespace.clone(), registration.function_id.clone());
-        // Held to the end, so that of two that register one id at a time the last is what is known and what is served.
         let mut state = self.state.lock();
         let before = state.functions.get(&key);
         if before.is_some_and(|known| known.fixed) {

@@ -16,6 +16,9 @@ use crate::rules::Rules;
 /// Time that a call may take unless it is said, in milliseconds.
 const TIMEOUT_MS: u64 = 30_000;
 
+/// The longest time that can be said, in milliseconds: a year. Clocks do not reach as far as numbers do.
+const TIMEOUT_MS_MAX: u64 = 366 * 86_400_000;
+
 /// Headers that belong to the connection or are made for each request.
 const RESERVED: &[&str] =
     &["connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
@@ -191,8 +194,8 @@ impl Target {
             return Err(wrong(format!("`retries` is {retries}, 0 to 10 was wanted")));
         }
         let timeout_ms = spec.timeout_ms.unwrap_or(TIMEOUT_MS);
-        if timeout_ms == 0 {
-            return Err(wrong("`timeout_ms` is 0, at least 1 was wanted".to_owned()));
+        if !(1..=TIMEOUT_MS_MAX).contains(&timeout_ms) {
+            return Err(wrong(format!("`timeout_ms` is {timeout_ms}, 1 to {TIMEOUT_MS_MAX} was wanted")));
         }
         let mut headers = HeaderMap::new();
         for (name, value) in &spec.headers {

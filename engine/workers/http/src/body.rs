@@ -60,6 +60,11 @@ impl Body {
         self.held.push(Box::new(held));
     }
 
+    /// Gives up what is kept.
+    pub(crate) fn take_held(&mut self) -> Vec<Box<dyn std::any::Any + Send>> {
+        std::mem::take(&mut self.held)
+    }
+
     /// The bytes, if they are all there.
     pub(crate) fn bytes(&self) -> Option<&Bytes> {
         match &self.kind {

@@ -381,9 +381,10 @@ impl Config {
 
 impl Cors {
     pub(crate) fn check(&self) -> Result<(), String> {
-        if self.credentials && self.origins.iter().any(|origin| origin == "*") {
+        // An empty list is every origin too; with credentials each would be told that it may.
+        if self.credentials && (self.origins.is_empty() || self.origins.iter().any(|origin| origin == "*")) {
             return Err(
-                "`cors` has `credentials: true` and the origin `*`, which browsers refuse: name the origins"
+                "`cors` has `credentials: true` and every origin, which browsers refuse: name the origins"
                     .to_owned(),
             );
         }
@@ -429,6 +430,7 @@ mod tests {
         for (value, expected) in [
             (json!({"auth": {"default": ["nobody"]}}), "`nobody`"),
             (json!({"cors": {"credentials": true}}), "name the origins"),
+            (json!({"cors": {"credentials": true, "origins": []}}), "name the origins"),
             (json!({"cors": {"methods": ["a b"]}}), "`a b`"),
             (json!({"trusted_proxies": ["10.0.0.0/33"]}), "10.0.0.0/33"),
             (json!({"static_files": [{"path": "a", "folder": "."}]}), "`a`"),

@@ -102,7 +102,7 @@ impl Policy {
     /// Puts onto an answer that a page may read it; false if its origin may not, or there is none.
     pub(crate) fn mark(&self, asked: &HeaderMap, answer: &mut HeaderMap) -> bool {
         let same_for_all = self.any && !self.credentials;
-        if !same_for_all && !answer.contains_key(VARY) {
+        if !same_for_all && !varies_by_origin(answer) {
             answer.append(VARY, HeaderValue::from_static("origin"));
         }
         let Some(origin) = asked.get(ORIGIN) else { return false };
@@ -119,6 +119,14 @@ impl Policy {
         }
         true
     }
+}
+
+/// Whether caches are told already that another origin may get another answer.
+fn varies_by_origin(answer: &HeaderMap) -> bool {
+    let lines = answer.get_all(VARY).iter().filter_map(|line| line.to_str().ok());
+    lines
+        .flat_map(|line| line.split(','))
+        .any(|name| matches!(name.trim(), "*") || name.trim().eq_ignore_ascii_case("origin"))
 }
 
 /// Whether this is the question that a browser asks before a request.
@@ -195,5 +203,12 @@ mod tests {
         let mut answer = HeaderMap::new();
         assert!(!policy(&["https://app.example"], false).mark(&HeaderMap::new(), &mut answer));
         assert_eq!(answer[VARY], "origin");
+        // Also where the function names something else by which its answers differ.
+        for (given, expected) in [("accept-language", 2), ("Origin, accept", 1), ("*", 1)] {
+            let mut answer = HeaderMap::new();
+            answer.insert(VARY, HeaderValue::from_static(given));
+            policy(&["https://app.example"], false).mark(&HeaderMap::new(), &mut answer);
+            assert_eq!(answer.get_all(VARY).iter().count(), expected, "{given}");
+        }
     }
 }

@@ -122,7 +122,7 @@ impl Door {
         if self.trusted.is_empty() {
             return peer.address;
         }
-        let lines = parts.headers.get_all(FORWARDED_FOR).iter().filter_map(|line| line.to_str().ok());
+        let lines = parts.headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
         proxy::client(peer.address, lines, &self.trusted)
     }
 
@@ -147,7 +147,7 @@ impl Door {
         }
         let mount = self.mounts.find(parts.uri.path());
         let response = match mount {
-            Some(mount) => mount::answer(&mount, &parts, body).await,
+            Some(router) => mount::answer(router, parts, body).await,
             None => self.routed(parts, body, peer, client, &mut named).await,
         };
         holding(response, pass)
@@ -167,8 +167,7 @@ impl Door {
         if preflight && let Some(response) = self.preflight(&parts) {
             return response;
         }
-        let path = parts.uri.path().to_owned();
-        match self.routes.find(method, &path, slash_ignored) {
+        match self.routes.find(method, parts.uri.path(), slash_ignored) {
             Found::Route(route, params) => {
                 let parent = parts.headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
                 let parent = parent.and_then(|text| TraceContext::parse_traceparent(text).ok());
@@ -192,7 +191,7 @@ impl Door {
                 }
             }
             found => {
-                if let Some(response) = self.own(method, &parts, named).await {
+                if let Some(response) = self.own(method, &parts).await {
                     return finish::finish(self, None, &parts, named, response).await;
                 }
                 let problem = match found {
@@ -216,10 +215,10 @@ impl Door {
     }
 
     /// What the door itself has: the description and files.
-    async fn own(&self, method: Method, parts: &Parts, named: &Named) -> Option<Response<Body>> {
+    async fn own(&self, method: Method, parts: &Parts) -> Option<Response<Body>> {
         let reads = matches!(method, Method::Get | Method::Head);
         if reads && self.config.openapi.enabled && parts.uri.path() == self.config.openapi.path {
-            return Some(self.openapi.answer(self, named).await);
+            return Some(self.openapi.answer(self).await);
         }
         if reads { self.files.answer(parts).await } else { None }
     }
@@ -260,9 +259,10 @@ impl Door {
     }
 }
 
-fn holding(mut response: Response<Body>, pass: impl Send + 'static) -> Response<Body> {
-    // What is whole needs no pass any more.
-    if response.body().bytes().is_none() {
+/// Has an answer keep a pass for as long as it goes on.
+pub(crate) fn holding(mut response: Response<Body>, pass: impl Send + 'static) -> Response<Body> {
+    // What is whole needs no pass any more, unless a WebSocket begins with it.
+    if response.body().bytes().is_none() || response.status() == StatusCode::SWITCHING_PROTOCOLS {
         response.body_mut().hold(pass);
     }
     response

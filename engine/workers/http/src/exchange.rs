@@ -18,7 +18,7 @@ use crate::auth::Identity;
 use crate::body::{self, Body};
 use crate::config::route::{BodyMode, Respond};
 use crate::config::{Rate, RateBy};
-use crate::door::{Door, Named, Peer};
+use crate::door::{Door, Named, Peer, holding};
 use crate::limits::rate::Limiter;
 use crate::problem::{Code, Problem};
 use crate::request::{self, Asked, Content};
@@ -101,13 +101,11 @@ impl Exchange<'_> {
         {
             return Ok(answer.into_response());
         }
-        let mut response = Box::pin(self.go_on(body, &asked, identity.as_ref(), context)).await?;
-        if let Some(pass) = pass
-            && response.body().bytes().is_none()
-        {
-            response.body_mut().hold(pass);
-        }
-        Ok(response)
+        let response = Box::pin(self.go_on(body, &asked, identity.as_ref(), context)).await?;
+        Ok(match pass {
+            Some(pass) => holding(response, pass),
+            None => response,
+        })
     }
 
     pub(crate) fn asked(&self) -> Asked<'_> {
@@ -146,7 +144,8 @@ impl Exchange<'_> {
         };
         let streamed = match route.config.respond {
             Respond::Once => streams_in && route.config.body == BodyMode::Stream,
-            Respond::Auto => streams_in || streams_out,
+            // An answer that is to be remembered is one, whatever the function could do.
+            Respond::Auto => (streams_in || streams_out) && route.config.idempotency.is_none(),
             Respond::Sse | Respond::Ndjson | Respond::Websocket => true,
         };
         if route.config.respond == Respond::Websocket {

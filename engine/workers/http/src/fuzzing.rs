@@ -53,7 +53,8 @@ pub fn head(text: &str) {
     let (first, second) = text.split_at(text.floor_char_boundary(text.len() / 2));
     if let Ok(network) = proxy::Network::parse(first) {
         let peer = std::net::IpAddr::from([10, 0, 0, 1]);
-        let _client = proxy::client(peer, [first, second].into_iter(), &[network]);
+        let lines = [first.as_bytes(), second.as_bytes()];
+        let _client = proxy::client(peer, lines.into_iter(), &[network]);
     }
     for scheme in ["github", "stripe", "standard", "hmac_sha256"] {
         let config = serde_json::json!({"scheme": scheme, "secret": "0123456789"});

@@ -148,18 +148,20 @@ impl Ledger {
             for entry in &due {
                 batch = batch.delete(ENDS, &entry.key);
                 let Some((_, key)) = names::split_expiry(&entry.key) else { continue };
-                let found = store.get(RECORDS, key)?;
-                // It may have been used again since, for longer.
-                if found.is_some_and(|found| {
-                    Record::read(&found.bytes).is_none_or(|record| record.until_ms <= now_ms)
-                }) {
-                    batch = batch.delete(RECORDS, key);
+                let Some(found) = store.get(RECORDS, key)? else { continue };
+                // It may have been used again since, for longer, or be about to be.
+                if Record::read(&found.bytes).is_none_or(|record| record.until_ms <= now_ms) {
+                    batch = batch.expect_revision(RECORDS, key, found.revision).delete(RECORDS, key);
                 }
             }
-            if !due.is_empty() {
-                store.commit(batch, Durability::Durable)?;
+            if due.is_empty() {
+                return Ok(false);
             }
-            Ok(due.len() == SWEPT_MAX)
+            match store.commit(batch, Durability::Durable) {
+                Ok(_) => Ok(due.len() == SWEPT_MAX),
+                Err(StoreError::Precondition { .. }) => Ok(true),
+                Err(error) => Err(error),
+            }
         });
         swept.await.unwrap_or(false)
     }
@@ -272,5 +274,9 @@ fn place(
     for name in [route.as_str(), owner.as_str(), key] {
         names::push(&mut place, name);
     }
-    Held { key: place, fingerprint, until_ms: now_ms + settings.keep_seconds.saturating_mul(1000) }
+    Held {
+        key: place,
+        fingerprint,
+        until_ms: now_ms.saturating_add(settings.keep_seconds.saturating_mul(1000)),
+    }
 }

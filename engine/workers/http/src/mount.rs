@@ -37,20 +37,20 @@ impl Mounts {
         self.0.rcu(|mounts| mounts.iter().filter(|mount| mount.prefix != gone).cloned().collect::<Vec<_>>());
     }
 
-    pub(crate) fn find(&self, path: &str) -> Option<Mount> {
-        self.0.load().iter().find(|mount| mount.holds(path)).cloned()
+    pub(crate) fn find(&self, path: &str) -> Option<Router> {
+        self.0.load().iter().find(|mount| mount.holds(path)).map(|mount| mount.router.clone())
     }
 }
 
 /// A router below a path.
 #[derive(Debug, Clone)]
-pub(crate) struct Mount {
-    pub(crate) prefix: String,
-    pub(crate) router: Router,
+struct Mount {
+    prefix: String,
+    router: Router,
 }
 
 impl Mount {
-    pub(crate) fn new(prefix: &str, router: Router) -> Self {
+    fn new(prefix: &str, router: Router) -> Self {
         let prefix = format!("/{}", prefix.trim_matches('/'));
         // A router strips what it is nested below, so that its own paths begin anew.
         let router = if prefix == "/" { router } else { Router::new().nest(&prefix, router) };
@@ -58,15 +58,15 @@ impl Mount {
     }
 
     /// Whether a path lies below.
-    pub(crate) fn holds(&self, path: &str) -> bool {
+    fn holds(&self, path: &str) -> bool {
         let behind = path.strip_prefix(self.prefix.as_str());
         self.prefix == "/" || behind.is_some_and(|behind| behind.is_empty() || behind.starts_with('/'))
     }
 }
 
-pub(crate) async fn answer(mount: &Mount, parts: &Parts, body: Incoming) -> Response<Body> {
-    let request = Request::from_parts(parts.clone(), axum::body::Body::new(body));
-    match mount.router.clone().oneshot(request).await {
+pub(crate) async fn answer(router: Router, parts: Parts, body: Incoming) -> Response<Body> {
+    let request = Request::from_parts(parts, axum::body::Body::new(body));
+    match router.oneshot(request).await {
         Ok(response) => response.map(Body::streamed),
         Err(never) => match never {},
     }
@@ -89,7 +89,9 @@ mod tests {
         for path in ["/a", "/a/b", "a"] {
             mounts.mount(path, Router::new());
         }
-        let found = |path: &str| mounts.find(path).map(|mount| mount.prefix);
+        let found = |path: &str| {
+            mounts.0.load().iter().find(|mount| mount.holds(path)).map(|mount| mount.prefix.clone())
+        };
         assert_eq!(
             (found("/a/b/c"), found("/a/c"), found("/")),
             (Some("/a/b".into()), Some("/a".into()), None)

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hyper::Response;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use parking_lot::Mutex;
 use ringway::CallOptions;
 use ringway::protocol::naming;
 use serde_json::{Map, Value, json};
+use tokio::sync::Mutex;
 
 use crate::body::Body;
 use crate::config::auth::Scheme;
 use crate::config::route::Respond;
-use crate::door::{Door, Named};
+use crate::door::Door;
 use crate::route::Route;
 use crate::routes::{Method, Segment};
 
@@ -26,23 +26,24 @@ const FRESH: Duration = Duration::from_secs(1);
 /// How long the engine may take to tell of a function.
 const ASK_MAX: Duration = Duration::from_secs(5);
 
-/// The description as it was last made.
+/// The description as it was last made; held while it is being made, so that it is made once for all who wait.
 #[derive(Debug, Default)]
 pub(crate) struct OpenApi {
     made: Mutex<Option<(Instant, Bytes)>>,
 }
 
 impl OpenApi {
-    pub(crate) async fn answer(&self, door: &Door, _: &Named) -> Response<Body> {
-        let made = self.made.lock().clone().filter(|(at, _)| at.elapsed() < FRESH);
-        let text = match made {
-            Some((_, text)) => text,
+    pub(crate) async fn answer(&self, door: &Door) -> Response<Body> {
+        let mut made = self.made.lock().await;
+        let text = match made.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
+            Some((_, text)) => text.clone(),
             None => {
                 let text = Bytes::from(document(door).await.to_string());
-                *self.made.lock() = Some((Instant::now(), text.clone()));
+                *made = Some((Instant::now(), text.clone()));
                 text
             }
         };
+        drop(made);
         let mut response = Response::new(Body::full(text));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

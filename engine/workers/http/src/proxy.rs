@@ -47,7 +47,7 @@ impl Network {
 /// The address of a client, given who is at the other end of the connection and the lines of `X-Forwarded-For`.
 pub(crate) fn client<'a>(
     peer: IpAddr,
-    forwarded: impl DoubleEndedIterator<Item = &'a str>,
+    forwarded: impl DoubleEndedIterator<Item = &'a [u8]>,
     trusted: &[Network],
 ) -> IpAddr {
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.holds(address));
@@ -55,9 +55,11 @@ pub(crate) fn client<'a>(
     if !is_trusted(peer) {
         return client;
     }
-    for entry in forwarded.rev().flat_map(|line| line.rsplit(',')) {
-        // What is no address was not written by a proxy of ours.
-        let Some(address) = read(entry.trim()) else { break };
+    for entry in forwarded.rev().flat_map(|line| line.rsplit(|byte| *byte == b',')) {
+        // What is no address was not written by a proxy of ours; what stands before it is anybody's.
+        let Some(address) = std::str::from_utf8(entry).ok().and_then(|entry| read(entry.trim())) else {
+            break;
+        };
         client = address;
         if !is_trusted(address) {
             break;
@@ -106,7 +108,7 @@ mod tests {
     fn only_proxies_of_ours_are_believed() {
         let trusted = [Network::parse("10.0.0.0/8").unwrap()];
         let found = |peer: &str, lines: &[&str]| {
-            client(peer.parse().unwrap(), lines.iter().copied(), &trusted).to_string()
+            client(peer.parse().unwrap(), lines.iter().map(|line| line.as_bytes()), &trusted).to_string()
         };
         assert_eq!(found("9.9.9.9", &["1.1.1.1"]), "9.9.9.9");
         assert_eq!(found("10.0.0.1", &["1.1.1.1"]), "1.1.1.1");
@@ -115,6 +117,10 @@ mod tests {
         assert_eq!(found("10.0.0.1", &["[fd00::1]"]), "fd00::1");
         assert_eq!(found("10.0.0.1", &["unknown"]), "10.0.0.1");
         assert_eq!(found("10.0.0.1", &[]), "10.0.0.1");
+        // What cannot be read does not hide what our proxy has written behind it.
+        let lines: [&[u8]; 2] = [b"6.6.6.6", b"\xff, 1.1.1.1"];
+        let peer = "10.0.0.1".parse().unwrap();
+        assert_eq!(client(peer, lines.into_iter(), &trusted).to_string(), "1.1.1.1");
     }
 
     #[test]

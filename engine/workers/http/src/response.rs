@@ -7,7 +7,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Response, StatusCode};
 use ringway::{Encoding, Message};
 use serde::de::{MapAccess, Visitor};
@@ -17,6 +17,18 @@ use serde_json::value::RawValue;
 
 use crate::body::Body;
 use crate::problem::{Code, Problem};
+
+/// Headers that say how an answer is sent (RFC 9110, section 7.6.1), which is not the function's to say.
+const OF_CONNECTION: [&str; 8] = [
+    "connection",
+    "content-length",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
 
 /// An answer that is whole.
 #[derive(Debug, Clone, PartialEq)]
@@ -216,8 +228,7 @@ pub(crate) fn read_headers(text: &str) -> Result<HeaderMap, Box<Problem>> {
         let unfit = || wrong(format!("its header `{name}` is none, or its value"));
         let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| unfit())?;
         let value = HeaderValue::from_str(value.trim()).map_err(|_| unfit())?;
-        // How the answer is sent is not the function's to say.
-        if ![CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION].contains(&name) {
+        if !OF_CONNECTION.contains(&name.as_str()) {
             headers.append(name, value);
         }
         Ok(())
@@ -344,9 +355,11 @@ mod tests {
 
     #[test]
     fn headers_may_come_several_times_and_do_not_say_how_the_answer_is_sent() {
-        let answer = of(r#"{"headers":{"Set-Cookie":["a=1","b=2"],"Content-Length":"9","x-n":7},"body":1}"#);
+        let answer = of(
+            r#"{"headers":{"Set-Cookie":["a=1","b=2"],"Content-Length":"9","Keep-Alive":"a","Upgrade":"b","x-n":7},"body":1}"#,
+        );
         assert_eq!(answer.headers.get_all("set-cookie").iter().count(), 2);
-        assert!(!answer.headers.contains_key(CONTENT_LENGTH));
+        assert!(OF_CONNECTION.iter().all(|name| !answer.headers.contains_key(*name)));
         assert_eq!(answer.headers["x-n"], "7");
     }
 

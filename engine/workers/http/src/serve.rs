@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::config::Config;
 use crate::door::{Door, Peer};
@@ -57,12 +57,8 @@ pub(crate) async fn accept(
                 continue;
             }
         };
-        let connection =
-            connection(stream, address, Arc::clone(&door), tls.clone(), Arc::clone(&builder), ending.clone());
-        tokio::spawn(async move {
-            connection.await;
-            drop(place);
-        });
+        let (door, builder) = (Arc::clone(&door), Arc::clone(&builder));
+        tokio::spawn(connection(stream, address, door, tls.clone(), builder, ending.clone(), place));
     }
 }
 
@@ -88,20 +84,21 @@ async fn connection(
     tls: Option<Arc<Certificates>>,
     builder: Arc<Builder<TokioExecutor>>,
     ending: Ending,
+    place: OwnedSemaphorePermit,
 ) {
     // Small answers go out at once.
     let _unsupported = stream.set_nodelay(true);
     let patience = Duration::from_millis(door.config.header_timeout_ms);
     let Some(tls) = tls else {
         let peer = Peer { address: address.ip(), certificate: None };
-        return serve(stream, peer, door, builder, ending).await;
+        return serve(stream, peer, door, builder, ending, place).await;
     };
     let shaken = tokio::time::timeout(patience, tls.acceptor().accept(stream)).await;
     match shaken {
         Ok(Ok(stream)) => {
             let certificate = crate::tls::fingerprint(stream.get_ref().1);
             let peer = Peer { address: address.ip(), certificate };
-            serve(stream, peer, door, builder, ending).await;
+            serve(stream, peer, door, builder, ending, place).await;
         }
         Ok(Err(error)) => tracing::debug!(target: "ringway", %address, %error, "a connection was no TLS"),
         Err(_) => tracing::debug!(target: "ringway", %address, "a client took too long to begin TLS"),
@@ -114,10 +111,11 @@ async fn serve<S>(
     door: Arc<Door>,
     builder: Arc<Builder<TokioExecutor>>,
     mut ending: Ending,
+    place: OwnedSemaphorePermit,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let activity = Arc::new(Activity::new());
+    let activity = Arc::new(Activity::new(place));
     let idle = Duration::from_millis(door.config.header_timeout_ms);
     let patient = Patient::new(stream, Arc::clone(&activity), idle, door.config.body_timeout());
     let peer = Arc::new(peer);
@@ -126,7 +124,7 @@ async fn serve<S>(
         async move {
             let mut response = door.answer(peer, request).await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                active.upgraded();
+                active.upgraded(response.body_mut().take_held());
             }
             response.body_mut().hold(active);
             Ok::<_, std::convert::Infallible>(response)

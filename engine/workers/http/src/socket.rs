@@ -137,6 +137,15 @@ struct Served {
     function: String,
 }
 
+/// Signs that the client is there.
+#[derive(Debug)]
+struct Signs {
+    /// Something has come since the last ping.
+    heard: AtomicBool,
+    /// The function has yet to take what came, so that nothing is read: its client is not the one who is slow.
+    unread: AtomicBool,
+}
+
 /// Why no more comes from the client.
 #[derive(Debug)]
 enum Left {
@@ -151,11 +160,11 @@ enum Left {
 impl Served {
     async fn run(self, socket: Socket, writer: Option<StreamWriter>, reader: StreamReader, pending: Pending) {
         let (mut sink, mut stream) = socket.split();
-        let heard = Arc::new(AtomicBool::new(true));
-        let (heard_by_reader, plain_text) = (Arc::clone(&heard), self.plain_text);
+        let signs = Arc::new(Signs { heard: AtomicBool::new(true), unread: AtomicBool::new(false) });
+        let (seen, plain_text) = (Arc::clone(&signs), self.plain_text);
         // Reading and writing go on beside each other, so that neither waits for the other's reader.
         let mut receiving = Box::pin(async move {
-            let left = receive(&mut stream, writer, plain_text, &heard_by_reader).await;
+            let left = receive(&mut stream, writer, plain_text, &seen).await;
             (left, stream)
         });
         let mut receiving_over = None;
@@ -179,7 +188,7 @@ impl Served {
                     Err(error) => break ended(&self.function, Err(error)),
                 },
                 _ = pings.tick() => {
-                    let alive = heard.swap(false, Ordering::Relaxed);
+                    let alive = signs.heard.swap(false, Ordering::Relaxed) || signs.unread.load(Ordering::Relaxed);
                     let ping = Sent::Ping(tungstenite::Bytes::new());
                     if !alive || !matches!(tokio::time::timeout(SEND_MAX, sink.send(ping)).await, Ok(Ok(()))) {
                         return;
@@ -229,11 +238,11 @@ async fn receive(
     stream: &mut futures_util::stream::SplitStream<Socket>,
     writer: Option<StreamWriter>,
     plain_text: bool,
-    heard: &AtomicBool,
+    signs: &Signs,
 ) -> Left {
     let Some(writer) = writer else { return Left::Closed };
     while let Some(received) = stream.next().await {
-        heard.store(true, Ordering::Relaxed);
+        signs.heard.store(true, Ordering::Relaxed);
         let item = match received {
             Ok(Sent::Text(text)) if plain_text => Message::json(text.as_str()).unwrap_or_default(),
             Ok(Sent::Text(text)) => {
@@ -255,9 +264,12 @@ async fn receive(
             Err(_) => return Left::Gone,
         };
         // A function that takes no more may still send.
+        signs.unread.store(true, Ordering::Relaxed);
         if writer.send_async(item).await.is_err() {
             return Left::Closed;
         }
+        signs.heard.store(true, Ordering::Relaxed);
+        signs.unread.store(false, Ordering::Relaxed);
     }
     Left::Gone
 }

@@ -63,6 +63,22 @@ fn only_what_does_no_harm_is_tried_again() {
 }
 
 #[test]
+fn a_time_that_nobody_can_wait_ends_the_attempts() {
+    let server = Server::start(|_, _| {
+        Answer::with("503 Service Unavailable", &format!("retry-after: {}\r\n", u64::MAX), "")
+    });
+    let stage = stage(local());
+    register(&stage, "x::y", json!({"url": server.url("/"), "method": "GET"}));
+    let (code, text) = call(&stage, "x::y", &json!({})).unwrap_err();
+    assert_eq!((code.as_str(), text.as_str()), ("http_error", "HTTP 503 Service Unavailable"));
+    assert_eq!(server.seen().len(), 1);
+    let refused =
+        json!({"function_id": "x::z", "invocation": {"url": server.url("/"), "timeout_ms": u64::MAX}});
+    let error = stage.client.trigger_json("http-functions::register", &refused).unwrap_err();
+    assert!(error.message.contains("timeout_ms"), "{error}");
+}
+
+#[test]
 fn a_connection_that_breaks_may_have_done_it() {
     let broken = || {
         Server::start(|number, _| if number < 3 { Answer(String::new()) } else { Answer::new("200 OK", "7") })
@@ -125,8 +141,8 @@ fn time_runs_out() {
 fn a_response_without_end_is_cut_off() {
     let server = Server::start(|_, _| Answer::new("200 OK", &format!("\"{}\"", "x".repeat(2000))));
     let stage = stage(Config { response_bytes_max: 1000, ..local() });
-    register(&stage, "x::y", json!({"url": server.url("/"), "retries": 0}));
+    register(&stage, "x::y", json!({"url": server.url("/"), "method": "GET"}));
     let (code, text) = call(&stage, "x::y", &json!({})).unwrap_err();
-    assert_eq!(code, "http_response_failed");
+    assert_eq!((code.as_str(), server.seen().len()), ("http_response_failed", 1));
     assert!(text.contains("1000") && text.contains("response_bytes_max"), "{text}");
 }

@@ -41,8 +41,11 @@ pub(crate) fn stage_with(config: Config, environment: Environment, resolver: Res
     bed
 }
 
-/// Registers a function and waits until it can be called.
+/// Registers a function and waits until it can be called; one of that id is gone for the client too before, so that it is the
+/// new one which is found.
 pub(crate) fn register(stage: &Stage, id: &str, invocation: Value) {
+    stage.call("unregister", json!({"function_id": id}));
+    stage.wait_until("the one before is gone", || stage.client.handle(id).replicas() == 0);
     stage.call("register", json!({"function_id": id, "invocation": invocation}));
     stage.client.wait_for(id, ringway_worker_bed::PATIENCE).unwrap();
 }

@@ -2,6 +2,7 @@
 //! not come, and the issuer and audience that are wanted. It must not know where a token was shown.
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Validation, decode, decode_header};
@@ -17,7 +18,7 @@ const TOKEN_BYTES_MAX: usize = 16 << 10;
 enum Source {
     Secret(DecodingKey),
     Fixed(Keys),
-    Remote(RemoteKeys),
+    Remote(Arc<RemoteKeys>),
 }
 
 /// A scheme of tokens, made ready.
@@ -46,7 +47,10 @@ impl Jwt {
         let source = match (secret, jwks, jwks_url) {
             (Some(secret), ..) => Source::Secret(DecodingKey::from_secret(secret.0.as_bytes())),
             (_, Some(set), _) => Source::Fixed(Keys::read(&set.to_string())?),
-            (_, _, Some(url)) => Source::Remote(RemoteKeys::new(url, Duration::from_secs(*jwks_seconds))?),
+            (_, _, Some(url)) => {
+                let keys = RemoteKeys::new(url, Duration::from_secs(*jwks_seconds))?;
+                Source::Remote(Arc::new(keys))
+            }
             _ => return Err("wanted is one of `secret`, `jwks` and `jwks_url`".to_owned()),
         };
         let by_secret = matches!(source, Source::Secret(_));
@@ -113,7 +117,9 @@ impl Jwt {
         let mut validation = self.validation.clone();
         validation.algorithms = vec![header.alg];
         let claims = decode::<Value>(token, &key, &validation).map_err(|error| why(&error))?.claims;
-        let subject = claims.get("sub").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let subject = claims.get("sub").and_then(Value::as_str).filter(|subject| !subject.is_empty());
+        // All who are nobody would be one, and be told each other's remembered answers.
+        let subject = subject.ok_or("the token does not say whom it speaks of")?.to_owned();
         Ok((subject, Some(claims)))
     }
 }

@@ -3,6 +3,7 @@
 //! must not know tokens.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -87,6 +88,8 @@ pub(crate) struct RemoteKeys {
     current: ArcSwapOption<Fetched>,
     /// When it was last tried; held while it is being fetched, so that it is fetched once for all who wait.
     tried: tokio::sync::Mutex<Option<Instant>>,
+    /// Whether the last try failed.
+    is_down: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -109,31 +112,47 @@ impl RemoteKeys {
             fresh,
             current: ArcSwapOption::empty(),
             tried: tokio::sync::Mutex::default(),
+            is_down: AtomicBool::new(false),
         })
     }
 
     pub(crate) async fn find(
-        &self,
+        self: &Arc<Self>,
         id: Option<&str>,
         algorithm: Algorithm,
     ) -> Result<DecodingKey, &'static str> {
         let known = self.current.load_full();
-        if let Some(fetched) = known.as_ref().filter(|fetched| fetched.at.elapsed() < self.fresh)
-            && let Some(key) = fetched.keys.find(id, algorithm)
-        {
-            return Ok(key);
+        let usable = known.as_ref().filter(|fetched| fetched.at.elapsed() < STALE_MAX);
+        let found = usable.and_then(|fetched| Some((fetched.at, fetched.keys.find(id, algorithm)?)));
+        if let Some((at, key)) = found {
+            if at.elapsed() < self.fresh {
+                return Ok(key);
+            }
+            if self.is_down.load(Ordering::Relaxed) {
+                // Nobody waits again and again for a server that does not answer.
+                if self.may_try() {
+                    tokio::spawn(Arc::clone(self).fetch(known));
+                }
+                return Ok(key);
+            }
         }
-        self.fetch(known.as_ref()).await;
+        // It goes on without whoever wanted it, so that who comes and goes does not have it fetched again each time.
+        let _ended = tokio::spawn(Arc::clone(self).fetch(known)).await;
         let fetched = self.current.load_full().filter(|fetched| fetched.at.elapsed() < STALE_MAX);
         let fetched = fetched.ok_or("the keys of tokens could not be fetched")?;
         fetched.keys.find(id, algorithm).ok_or("the token's key is not known")
     }
 
+    /// Whether it is not being fetched, and was not tried only just now.
+    fn may_try(&self) -> bool {
+        self.tried.try_lock().is_ok_and(|tried| tried.is_none_or(|at| at.elapsed() >= FETCH_EVERY_MIN))
+    }
+
     /// Fetches the set, unless somebody did meanwhile, or only just tried to.
-    async fn fetch(&self, seen: Option<&Arc<Fetched>>) {
+    async fn fetch(self: Arc<Self>, seen: Option<Arc<Fetched>>) {
         let mut tried = self.tried.lock().await;
         let newer = match (self.current.load_full(), seen) {
-            (Some(now), Some(seen)) => !Arc::ptr_eq(&now, seen),
+            (Some(now), Some(seen)) => !Arc::ptr_eq(&now, &seen),
             (now, _) => now.is_some(),
         };
         if newer || tried.is_some_and(|at| at.elapsed() < FETCH_EVERY_MIN) {
@@ -142,7 +161,9 @@ impl RemoteKeys {
         let url = self.url.clone();
         let got = tokio::task::spawn_blocking(move || get(&url)).await;
         *tried = Some(Instant::now());
-        match got.unwrap_or_else(|error| Err(error.to_string())) {
+        let got = got.unwrap_or_else(|error| Err(error.to_string()));
+        self.is_down.store(got.is_err(), Ordering::Relaxed);
+        match got {
             Ok(keys) => self.current.store(Some(Arc::new(Fetched { keys, at: Instant::now() }))),
             Err(error) => {
                 tracing::warn!(target: "ringway", url = self.url, error, "keys of tokens could not be fetched");
@@ -156,4 +177,29 @@ fn get(url: &str) -> Result<Keys, String> {
     let mut response = ureq::Agent::from(config).get(url).call().map_err(|error| error.to_string())?;
     let body = response.body_mut().with_config().limit(SET_BYTES_MAX).read_to_string();
     Keys::read(&body.map_err(|error| error.to_string())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_stops_waiting_has_nothing_fetched_again() {
+        // It takes connections, and answers none.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", silent.local_addr().unwrap());
+        let keys = Arc::new(RemoteKeys::new(&url, Duration::from_secs(600)).unwrap());
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let give_up = || {
+            let asking = keys.find(Some("a"), Algorithm::ES256);
+            runtime
+                .block_on(async { tokio::time::timeout(Duration::from_millis(100), asking).await.is_err() })
+        };
+        assert!(give_up());
+        let _first = silent.accept().unwrap();
+        assert!(give_up() && give_up());
+        silent.set_nonblocking(true).unwrap();
+        assert!(silent.accept().is_err());
+        runtime.shutdown_background();
+    }
 }

@@ -46,7 +46,7 @@ pub enum Scheme {
         /// Passwords by names.
         users: BTreeMap<String, Secret>,
     },
-    /// `Authorization: Bearer …` with a JSON Web Token.
+    /// `Authorization: Bearer …` with a JSON Web Token, which says of whom it speaks (`sub`) and when it ends (`exp`).
     Jwt {
         /// The secret of HS256, HS384 and HS512. Default: none.
         #[serde(default)]

@@ -15,6 +15,9 @@ use crate::webhook::Webhook;
 /// The most functions that are asked before or after one function.
 pub const MIDDLEWARE_MAX: usize = 32;
 
+/// The longest time that a trigger may name, in milliseconds: a year. Clocks do not reach as far as numbers do.
+const TIME_MS_MAX: u64 = 366 * 86_400_000;
+
 /// The configuration of an `http` trigger.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -222,16 +225,23 @@ impl Bound {
         {
             return Err(wrong("a WebSocket is opened by GET: leave `http_method` out".to_owned()));
         }
+        let ping_ms = config.websocket.as_ref().and_then(|settings| settings.ping_ms);
         let positive = [
             ("timeout_ms", config.timeout_ms),
             ("concurrency_max", config.concurrency_max.map(|max| max as u64)),
             ("rate.requests", config.rate.as_ref().map(|rate| u64::from(rate.requests))),
             ("rate.per_ms", config.rate.as_ref().map(|rate| rate.per_ms)),
+            ("idempotency.keep_seconds", config.idempotency.as_ref().map(|settings| settings.keep_seconds)),
+            ("websocket.ping_ms", ping_ms),
         ];
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == Some(0)) {
             return Err(wrong(format!(
                 "`{name}` is 0, which nothing could pass: wanted is 1 or more, or nothing"
             )));
+        }
+        let times = [("timeout_ms", config.timeout_ms), ("websocket.ping_ms", ping_ms)];
+        if let Some((name, _)) = times.iter().find(|(_, value)| value.is_some_and(|ms| ms > TIME_MS_MAX)) {
+            return Err(wrong(format!("`{name}` is more than {TIME_MS_MAX}, a year")));
         }
         if let Some(cors) = &config.cors {
             cors.check().map_err(wrong)?;
@@ -239,10 +249,11 @@ impl Bound {
         if let Some(webhook) = &config.webhook {
             webhook.check().map_err(wrong)?;
         }
-        if config.idempotency.is_some() && config.respond != Respond::Auto && config.respond != Respond::Once
-        {
+        let streams = !matches!(config.respond, Respond::Auto | Respond::Once);
+        if config.idempotency.is_some() && (streams || config.body == BodyMode::Stream) {
             return Err(wrong(
-                "`idempotency` remembers answers, not streams: leave it or `respond` out".to_owned(),
+                "`idempotency` remembers answers, not streams: leave it out, or `respond` and `body: stream`"
+                    .to_owned(),
             ));
         }
         Ok(Self { pattern, methods, auth, config })
@@ -377,6 +388,10 @@ mod tests {
             (json!({"api_path": "/", "rate": {"requests": 0}}), "rate.requests"),
             (json!({"api_path": "/", "respond": "websocket", "http_method": "POST"}), "GET"),
             (json!({"api_path": "/", "respond": "sse", "idempotency": {}}), "not streams"),
+            (json!({"api_path": "/", "body": "stream", "idempotency": {}}), "not streams"),
+            (json!({"api_path": "/", "idempotency": {"keep_seconds": 0}}), "keep_seconds"),
+            (json!({"api_path": "/", "websocket": {"ping_ms": 0}}), "ping_ms"),
+            (json!({"api_path": "/", "timeout_ms": u64::MAX}), "a year"),
         ] {
             let refused = parse(&value).unwrap_err();
             assert_eq!(refused.code, ErrorCode::InvalidRegistration);

@@ -3,6 +3,7 @@
 //! closed too. It looks at the clock now and then, by one timer, so that it costs requests next to nothing. It must not know
 //! HTTP.
 
+use std::any::Any;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -11,7 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
 /// What goes on over a connection.
@@ -22,6 +25,10 @@ pub(super) struct Activity {
     ended_ms: AtomicU64,
     begun: Instant,
     is_upgraded: AtomicBool,
+    /// What the request held that the connection was given over for.
+    held: Mutex<Vec<Box<dyn Any + Send>>>,
+    /// Its place among those that may be, which is free when it has gone, whoever looked after it last.
+    _place: OwnedSemaphorePermit,
 }
 
 /// A request that goes on.
@@ -29,12 +36,14 @@ pub(super) struct Activity {
 pub(super) struct Active(Arc<Activity>);
 
 impl Activity {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(place: OwnedSemaphorePermit) -> Self {
         Self {
             requests: AtomicUsize::new(0),
             ended_ms: AtomicU64::new(0),
             begun: Instant::now(),
             is_upgraded: AtomicBool::new(false),
+            held: Mutex::default(),
+            _place: place,
         }
     }
 
@@ -49,9 +58,10 @@ impl Activity {
 }
 
 impl Active {
-    /// From now on others look after this connection.
-    pub(super) fn upgraded(&self) {
+    /// From now on others look after this connection, which holds what its request held for as long as it is there.
+    pub(super) fn upgraded(&self, held: Vec<Box<dyn Any + Send>>) {
         self.0.is_upgraded.store(true, Ordering::Relaxed);
+        *self.0.held.lock() = held;
     }
 }
 

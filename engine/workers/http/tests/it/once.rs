@@ -101,3 +101,21 @@ fn a_second_one_waits_for_the_first_whose_client_may_go() {
     let kept = ask(&stage, "k", &json!(1));
     assert_eq!((kept.json(), kept.header("idempotency-replayed")), (json!("paid"), Some("true")));
 }
+
+#[test]
+fn a_function_with_streams_is_called_once_too() {
+    let stage = Stage::new();
+    let calls = counter();
+    let seen = calls.clone();
+    let pay = move |_: &ringway::Context, _, _, _| {
+        seen.fetch_add(1, Ordering::Relaxed);
+        ringway::Message::json(&json!("paid"))
+    };
+    stage.client.register(ringway::Function::stream("test::pay", pay)).unwrap();
+    let config = json!({"api_path": "/pay", "http_method": "POST", "idempotency": {"required": true}});
+    stage.bind("test::pay", config);
+    assert_eq!(stage.post("/pay", &json!(1)).problem(), (400, "idempotency_key_invalid".to_owned()));
+    let answers = [ask(&stage, "k", &json!(1)), ask(&stage, "k", &json!(1))];
+    assert_eq!(answers.map(|got| (got.status, got.json())), [(200, json!("paid")), (200, json!("paid"))]);
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+}

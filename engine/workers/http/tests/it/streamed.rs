@@ -197,6 +197,75 @@ fn a_websocket_is_items_in_both_directions() {
 }
 
 #[test]
+fn a_websocket_counts_for_as_long_as_it_is_open() {
+    let stage = Stage::new();
+    register(&stage, "test::hold", |_, _, input, _| {
+        while input.recv()?.is_some() {}
+        Ok(Message::empty())
+    });
+    let config = json!({"api_path": "/ws", "respond": "websocket", "concurrency_max": 1});
+    stage.bind("test::hold", config.clone());
+    let open = async |address: &str| {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        tokio_tungstenite::client_async(format!("ws://{address}/ws"), stream).await
+    };
+    let address = stage.address();
+    now(async {
+        let first = open(&address).await.unwrap();
+        let Err(Error::Http(refused)) = open(&address).await else { panic!("the first one is open") };
+        assert_eq!(refused.status(), 503);
+        drop(first);
+        let begun = std::time::Instant::now();
+        while open(&address).await.is_err() {
+            assert!(begun.elapsed() < ringway_worker_bed::PATIENCE);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    let stage = Stage::with(json!({"connections_max": 1}));
+    register(&stage, "test::hold", |_, _, input, _| {
+        while input.recv()?.is_some() {}
+        Ok(Message::empty())
+    });
+    stage.bind("test::hold", config);
+    let address = stage.address();
+    now(async {
+        let _first = open(&address).await.unwrap();
+        let second = tokio::time::timeout(Duration::from_millis(200), open(&address)).await;
+        assert!(second.is_err(), "{second:?}");
+    });
+}
+
+#[test]
+fn a_client_is_not_taken_for_gone_while_the_function_does_not_read() {
+    let stage = Stage::new();
+    register(&stage, "test::late", |_, _, input, _| {
+        std::thread::sleep(Duration::from_millis(400));
+        while input.recv()?.is_some_and(|item| item.body() != b"\"end\"") {}
+        Ok(Message::empty())
+    });
+    let config = json!({"api_path": "/ws", "respond": "websocket", "websocket": {"ping_ms": 50}});
+    stage.bind("test::late", config);
+    let address = stage.address();
+    now(async {
+        let stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        let (mut socket, _) =
+            tokio_tungstenite::client_async(format!("ws://{address}/ws"), stream).await.unwrap();
+        let text = json!("x".repeat(10_000)).to_string();
+        for _ in 0..1000 {
+            socket.send(Sent::text(text.clone())).await.unwrap();
+        }
+        socket.send(Sent::text("\"end\"")).await.unwrap();
+        let close = loop {
+            match socket.next().await.unwrap().unwrap() {
+                Sent::Close(frame) => break frame.unwrap(),
+                _ => continue,
+            }
+        };
+        assert_eq!(close.code, CloseCode::Normal);
+    });
+}
+
+#[test]
 fn a_router_is_mounted_below_a_path() {
     use axum::routing::get;
     let stage = Stage::new();

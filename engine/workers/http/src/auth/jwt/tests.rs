@@ -60,6 +60,11 @@ fn a_token_holds_with_its_secret_until_it_ends() {
     let mut without = claims.clone();
     without.as_object_mut().unwrap().remove("exp");
     assert!(verify(&jwt, &by_secret(&without, SECRET)).is_err());
+    for subject in [json!(null), json!(""), json!(7)] {
+        let mut nobody = claims.clone();
+        nobody["sub"] = subject;
+        assert!(verify(&jwt, &by_secret(&nobody, SECRET)).unwrap_err().contains("whom"));
+    }
     assert!(verify(&jwt, &by_secret(&claims, "another secret entirely")).unwrap_err().contains("signature"));
     let none = token(&json!({"alg": "none"}), &claims, |_| Vec::new());
     assert!(verify(&jwt, &none).is_err());
