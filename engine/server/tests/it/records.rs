@@ -71,3 +71,23 @@ fn a_slow_condition_holds_up_neither_the_others_nor_the_end() {
     drop(engine);
     assert!(ending.elapsed() < PATIENCE / 3, "the engine waited for a condition: {:?}", ending.elapsed());
 }
+
+#[test]
+fn of_a_long_burst_the_latest_lines_are_told_and_the_others_counted() {
+    let engine = client::engine();
+    let worker = attach(&engine, "watcher");
+    let (sender, told) = channel();
+    listen(&worker, "a::f", None, sender);
+    let begun = Instant::now();
+    while told.recv_timeout(Duration::from_millis(500)).is_err() {
+        assert!(begun.elapsed() < PATIENCE, "nobody is told");
+        log(&worker, &["hello".to_owned()]);
+    }
+    assert_eq!(engine.counters().records_untold, 0);
+    let lines: Vec<String> = (0..1500).map(|line| format!("line {line}")).collect();
+    log(&worker, &lines);
+    let heard = told.iter().filter(|log| log["body"] != "hello").take(1000);
+    let bodies: BTreeSet<String> = heard.filter_map(|log| Some(log["body"].as_str()?.to_owned())).collect();
+    assert_eq!(bodies, lines[500..].iter().cloned().collect());
+    assert_eq!(engine.counters().records_untold, 500);
+}
