@@ -79,6 +79,9 @@ counters! {
     telemetry_rings_broken,
     /// How often the telemetry thread was woken from its sleep.
     telemetry_wakes,
+    /// Log lines of which nobody was told though somebody is bound to them, since there were too many; and of each binding,
+    /// what it could not be told.
+    records_untold,
 }
 
 /// Adds one.

@@ -40,16 +40,14 @@ pub const RELAY_ATTEMPTS_MAX: u32 = 6;
 pub const RELAY_PAUSE_FIRST: Duration = Duration::from_millis(1);
 /// How long a provider may take to say whether it watches for a binding; after that it is taken to.
 pub const PROVIDER_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long a function may be waited for that is told of a change of the catalog.
+/// How long a function may be waited for that is told of a change of the catalog, or of all the logs or traces of one look.
 pub const TELL_TIME_MAX: Duration = Duration::from_secs(5);
 /// How often new logs and traces are looked for while a trigger wants to hear of them. iii gathers them likewise.
 pub const TELL_RECORDS_EVERY: Duration = Duration::from_millis(100);
-/// Log lines that are told at a time; of more, the latest.
+/// Log lines that are told at a time; of more, the latest, and the others are counted.
 pub const TELL_LOGS_MAX: usize = 1000;
 /// Traces that are told at a time; of more, the latest.
 pub const TELL_TRACES_MAX: usize = 1000;
-/// Traces of told functions that are remembered, so that they are not told themselves.
-pub const TELL_TRACES_KNOWN: usize = 8192;
 /// How long a worker may take to say how many calls it works on.
 pub const ACTIVITY_TIME_MAX: Duration = Duration::from_secs(1);
 

@@ -2,8 +2,8 @@
 //! what this crate keeps, within limits. Used for programs that have an OpenTelemetry SDK of their own, such as those on
 //! iii's SDKs. It must not know how the bytes came or who may send them.
 //!
-//! What is wrong with one span or log costs that one; what is wrong with the frame costs the frame. Longer texts are cut,
-//! further attributes and events left out, all of it counted.
+//! What is wrong with one span or log costs that one; what is wrong with the frame costs the frame. Longer texts are cut and
+//! further attributes left out; spans, events, logs and points that are not taken are counted.
 //!
 //! - `model`: what both formats say, and how it becomes spans and logs;
 //! - `json`, `proto`: the two formats.
@@ -24,9 +24,10 @@ use serde::{Deserialize, Serialize};
 use crate::record::{ClockAnchor, Log, Span, WorkerIdentity};
 use crate::store::Point;
 
-/// Bytes of one frame.
-pub const FRAME_BYTES_MAX: usize = 16 << 20;
-/// Spans, logs or points of one frame.
+/// Bytes of one frame, as many as OpenTelemetry's collector takes. What is read takes much more memory than its bytes: an
+/// empty span has two of them, and some hundred once it is read.
+pub const FRAME_BYTES_MAX: usize = 4 << 20;
+/// Spans and their events, logs or points of one frame.
 pub const ITEMS_MAX: usize = 16_384;
 /// Attributes of a span, an event or a log.
 pub const ATTRIBUTES_MAX: usize = 64;
@@ -93,7 +94,7 @@ pub struct IngestedCounts {
     pub logs: u64,
     /// Points of figures.
     pub points: u64,
-    /// Spans, logs and points that were not taken: they had no ids, could not be read, or there were too many.
+    /// Spans, their events, logs and points that were not taken: they had no ids, could not be read, or there were too many.
     pub rejected: u64,
 }
 
@@ -105,7 +106,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Reads a frame. Takes time and memory in proportion to its bytes.
+    /// Reads a frame. Takes time and memory in proportion to its bytes, of memory up to some hundred times as much.
     ///
     /// # Errors
     /// [`FrameError`]: it is too large, or not what it should be.

@@ -24,6 +24,8 @@ pub use self::query::{LogFilter, Outcome, TraceFilter, TraceRecord, TraceSummary
 
 /// Series of figures that programs report; each is one point with some attributes.
 const SERIES_MAX: usize = 10_000;
+/// Bytes of all series.
+const SERIES_BYTES_MAX: usize = 16 << 20;
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -89,7 +91,7 @@ pub struct StoreCounters {
     pub logs_cleared: u64,
     /// Series of figures held now.
     pub series: usize,
-    /// Points left out because there were too many series.
+    /// Points left out because there were too many series, or too large ones.
     pub points_dropped: u64,
 }
 
@@ -130,7 +132,7 @@ impl TraceStore {
     pub fn new(limits: StoreLimits) -> Self {
         let spans = SpanSlab::default();
         let logs = LogRing::new(limits.logs_max, limits.log_bytes_max);
-        let points = Points::new(SERIES_MAX);
+        let points = Points::new(SERIES_MAX, SERIES_BYTES_MAX);
         Self { limits, spans, logs, points, counters: StoreCounters::default() }
     }
 

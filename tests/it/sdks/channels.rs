@@ -1,7 +1,7 @@
 //! Channels between every two workers: made by one, one end given to the other in a call. It must not know how what is
 //! written travels.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::stage::{NATIVE, Stage};
 
@@ -22,63 +22,34 @@ pub(crate) fn sum_of_bytes(bytes: impl Iterator<Item = u8>) -> u32 {
     (b << 16) | a
 }
 
-fn sum_of(bytes: usize) -> u32 {
-    sum_of_bytes((0..bytes).map(byte_at))
-}
-
+/// Each pair in both ways: one pushes what the other receives, and pulls what the other pours.
 #[test]
 fn everybody_exchanges_channels_with_everybody() {
     let stage = Stage::new();
-    let texts = json!(["first", "{\"second\":\u{fc}}", ""]);
-    for maker in stage.sdks() {
-        for other in stage.sdks() {
-            let few = json!({ "bytes": 100_001, "sum": sum_of(100_001), "texts": texts });
-            assert_eq!(
-                exchange(&stage, maker, other, "push", 100_001, &texts),
-                few,
-                "{maker} pushes to {other}"
-            );
-            assert_eq!(
-                exchange(&stage, maker, other, "pull", 100_001, &texts),
-                few,
-                "{maker} pulls from {other}"
-            );
+    let sdks = stage.sdks();
+    for &maker in &sdks {
+        for &other in &sdks {
+            both_ways(&stage, maker, other, &["first", "{\"second\":\u{fc}}", ""]);
+        }
+        for (maker, other) in [(maker, NATIVE), (NATIVE, maker)] {
+            both_ways(&stage, maker, other, &["first", "second"]);
         }
     }
-    let many = json!({ "bytes": BYTES, "sum": sum_of(BYTES), "texts": ["all"] });
-    let sdks = stage.sdks();
     for (maker, other) in sdks.iter().zip(sdks.iter().cycle().skip(1)) {
-        assert_eq!(
-            exchange(&stage, maker, other, "push", BYTES, &json!(["all"])),
-            many,
-            "{maker} pushes to {other}"
-        );
+        exchange(&stage, "push", (maker, other), BYTES, &["all"]);
     }
 }
 
-fn exchange(stage: &Stage, maker: &str, other: &str, way: &str, bytes: usize, texts: &Value) -> Value {
+fn both_ways(stage: &Stage, maker: &str, other: &str, texts: &[&str]) {
+    for way in ["push", "pull"] {
+        exchange(stage, way, (maker, other), 100_001, texts);
+    }
+}
+
+fn exchange(stage: &Stage, way: &str, (maker, other): (&str, &str), bytes: usize, texts: &[&str]) {
     let (end, function) = if way == "push" { ("to", "receive") } else { ("from", "pour") };
     let request = json!({ end: format!("{other}::{function}"), "bytes": bytes, "texts": texts });
-    stage.ask(maker, way, &request)
-}
-
-#[test]
-fn a_native_worker_reads_and_writes_channels_of_every_sdk() {
-    let stage = Stage::new();
-    let texts = json!(["first", "second"]);
-    let few = json!({ "bytes": 100_001, "sum": sum_of(100_001), "texts": texts });
-    for sdk in stage.sdks() {
-        for (maker, other) in [(sdk, NATIVE), (NATIVE, sdk)] {
-            assert_eq!(
-                exchange(&stage, maker, other, "push", 100_001, &texts),
-                few,
-                "{maker} pushes to {other}"
-            );
-            assert_eq!(
-                exchange(&stage, maker, other, "pull", 100_001, &texts),
-                few,
-                "{maker} pulls from {other}"
-            );
-        }
-    }
+    let came = stage.ask(maker, way, &request);
+    let wanted = json!({ "bytes": bytes, "sum": sum_of_bytes((0..bytes).map(byte_at)), "texts": texts });
+    assert_eq!(came, wanted, "{way}: {maker} makes a channel, {other} has the other end");
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use ringway::protocol::FunctionId;
 use ringway::protocol::control::TriggerSpec;
-use ringway::{CallError, CallOptions, Context, Enqueue, Failure, Function, HandlerResult, Sampler, Worker};
+use ringway::{CallError, CallOptions, Context, Enqueue, Failure, Function, HandlerResult, Worker};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::stage::PATIENCE;
+use super::stage::attach;
 
 #[derive(Deserialize, JsonSchema)]
 struct Terms {
@@ -45,14 +45,7 @@ enum Action {
 
 /// Attaches it and registers its functions.
 pub(crate) fn start(address: &str, name: &'static str) -> Worker {
-    let worker = Worker::builder(name)
-        .address(address)
-        .wait_for_engine()
-        .attach_timeout(PATIENCE)
-        .default_timeout(Some(PATIENCE))
-        .sampler(Sampler::always())
-        .connect()
-        .expect("the engine takes a worker");
+    let worker = attach(address, name);
     let channels = super::native_channels::functions(name);
     let functions = [plain(name), calling(name), remembering(name), channels].into_iter().flatten();
     worker.register_all(functions.collect()).expect("the functions are registered");

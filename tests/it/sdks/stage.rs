@@ -44,6 +44,18 @@ pub(crate) struct Stage {
     _native: Worker,
 }
 
+/// A native worker that waits for its engine.
+pub(crate) fn attach(address: &str, name: &str) -> Worker {
+    Worker::builder(name)
+        .address(address)
+        .wait_for_engine()
+        .attach_timeout(PATIENCE)
+        .default_timeout(Some(PATIENCE))
+        .sampler(Sampler::always())
+        .connect()
+        .expect("the engine takes a worker")
+}
+
 /// A port that was free a moment ago.
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -63,14 +75,7 @@ impl Stage {
         let ports = Ports { iii: free_port(), streams: free_port() };
         write_settings(folder.path(), ports);
         let engine = start_engine(&address, folder.path());
-        let client = Worker::builder("oracle")
-            .address(&address)
-            .wait_for_engine()
-            .attach_timeout(PATIENCE)
-            .default_timeout(Some(PATIENCE))
-            .sampler(Sampler::always())
-            .connect()
-            .expect("the engine takes a worker");
+        let client = attach(&address, "oracle");
         let native = native::start(&address, NATIVE);
         let mut stage = Self { address, folder, ports, engine, actors: Vec::new(), client, _native: native };
         for actor in actors {

@@ -13,7 +13,7 @@ use crate::shared::{Shared, now_ns};
 /// What stands in the call's metadata.
 #[derive(Deserialize)]
 struct About {
-    signal: Signal,
+    signal: Option<Signal>,
 }
 
 pub(super) fn ingest(shared: &Arc<Shared>) -> Function {
@@ -29,12 +29,9 @@ pub(super) fn ingest(shared: &Arc<Shared>) -> Function {
 }
 
 fn take_in(shared: &Shared, context: &Context, request: &Request<'_>) -> HandlerResult<Message> {
-    let signal = match context.metadata() {
-        None => Signal::Traces,
-        Some(about) => {
-            About::deserialize(about).map_err(|error| Failure::invalid(format!("`signal`: {error}")))?.signal
-        }
-    };
+    let about = context.metadata().map(About::deserialize).transpose();
+    let about = about.map_err(|error| Failure::invalid(format!("`signal`: {error}")))?;
+    let signal = about.and_then(|about| about.signal).unwrap_or(Signal::Traces);
     let format = match request.encoding() {
         Encoding::Json => Format::Json,
         Encoding::Bytes => Format::Protobuf,

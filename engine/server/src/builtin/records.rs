@@ -1,46 +1,53 @@
 //! The trigger types `log` and `trace`: they tell of log lines and traces that have come in, as the iii protocol has it. A
-//! thread of their own looks at the store while something is bound, some times a second, so that a burst is told together
-//! and a slow function holds up nobody; with nothing bound it sleeps. What the told functions log and record themselves is
-//! not told, or it would never end: their traces begin here, and are known. It must not know how records arrive.
+//! thread of their own looks at the store while something is bound, some times a second, so that a burst is told together;
+//! with nothing bound it sleeps. Bindings are told one after the other, those that have to be asked first last, and each for
+//! a time that is limited: what it could not be told until then is left out and counted. It must not know how records arrive.
+//!
+//! What the told functions log and record themselves is not told, or it would never end: their traces begin here, and their
+//! ids are known. A line that a told function logs outside of its trace cannot be told from others.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
-use ringway::{CallError, CallOptions, ErrorCode, Failure, Message, TriggerProvider, Worker};
+use ringway::{CallError, CallOptions, Encoding, ErrorCode, Message, TriggerProvider, Worker};
 use ringway_protocol::control::{TriggerSpec, TriggerTypeSpec};
 use ringway_protocol::trace::FLAG_SAMPLED;
 use ringway_protocol::{SpanId, TraceContext, TraceId, naming};
-use ringway_telemetry::Log;
 use ringway_telemetry::store::{Outcome, TraceFilter, TraceSummary};
 use ringway_telemetry::waterfall::otel::OtelLog;
+use ringway_telemetry::{Log, TraceStore};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::engine::random;
-use crate::limits;
 use crate::shared::Shared;
+use crate::{counters, limits};
 
 /// What a binding of either type may say; what is left out is wanted whatever it is.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 struct Config {
     /// Of logs: the level, exactly; `all` is every one.
     level: Option<String>,
     /// Of traces: the name of the worker where it began.
     service_name: Option<String>,
-    /// Of traces: `ok`, `error` or `unset`.
+    /// Of traces: `error`, or `ok` or `unset` for those without an error, in any case of letters.
     status: Option<String>,
     /// Is asked first with the same, and keeps it from being told by `false`.
     condition_function_id: Option<String>,
 }
 
 /// Whom to tell what.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Binding {
     function: String,
     metadata: Option<Value>,
     config: Config,
+    /// It was unbound, or the engine ends.
+    is_over: AtomicBool,
 }
 
 impl Binding {
@@ -53,7 +60,21 @@ impl Binding {
         if let Some(level) = config.level.as_deref().filter(|level| !levels.contains(level)) {
             return Err(refused(&format!("wanted one of {} as `level`, found `{level}`", levels.join(", "))));
         }
-        Ok(Self { function: spec.function_id.as_str().to_owned(), metadata: spec.metadata.clone(), config })
+        let is_status =
+            |status: &&str| ["ok", "unset", "error"].iter().any(|one| status.eq_ignore_ascii_case(one));
+        if let Some(status) = config.status.as_deref().filter(|status| !is_status(status)) {
+            return Err(refused(&format!("wanted ok, unset or error as `status`, found `{status}`")));
+        }
+        let function = spec.function_id.as_str().to_owned();
+        Ok(Self { function, metadata: spec.metadata.clone(), config, is_over: AtomicBool::new(false) })
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+
+    fn end(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
     }
 
     fn wants_log(&self, log: &Log) -> bool {
@@ -61,11 +82,10 @@ impl Binding {
     }
 
     fn wants_trace(&self, trace: &TraceSummary) -> bool {
-        let is_same = |wanted: &Option<String>, found: &str| {
-            wanted.as_deref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(found))
-        };
-        let outcome = if trace.outcome() == Outcome::Error { "error" } else { "ok" };
-        is_same(&self.config.service_name, &trace.worker.name) && is_same(&self.config.status, outcome)
+        let Config { service_name, status, .. } = &self.config;
+        let has_failed = trace.outcome() == Outcome::Error;
+        service_name.as_deref().is_none_or(|name| name.eq_ignore_ascii_case(&trace.worker.name))
+            && status.as_deref().is_none_or(|status| status.eq_ignore_ascii_case("error") == has_failed)
     }
 }
 
@@ -73,11 +93,20 @@ fn refused(why: &str) -> CallError {
     CallError::new(ErrorCode::InvalidRequest, format!("the trigger's config: {why}"))
 }
 
+type Bound = BTreeMap<String, Arc<Binding>>;
+
+/// Those that are to be told: first those that need not be asked.
+fn in_order(bound: &Bound) -> Vec<Arc<Binding>> {
+    let mut all: Vec<_> = bound.values().cloned().collect();
+    all.sort_by_key(|binding| binding.config.condition_function_id.is_some());
+    all
+}
+
 /// What is bound, and how far the bound functions were told.
 #[derive(Debug, Default)]
 struct State {
-    logs: BTreeMap<String, Binding>,
-    traces: BTreeMap<String, Binding>,
+    logs: Bound,
+    traces: Bound,
     /// Log lines that had come in when they were last told.
     logs_seen: u64,
     /// Traces that were told, with the number of spans that each had.
@@ -107,47 +136,49 @@ struct Watcher {
 
 impl TriggerProvider for Watcher {
     fn bind(&self, spec: &TriggerSpec) -> Result<(), CallError> {
-        let binding = Binding::of(spec)?;
-        // From now on, not what was there before.
-        let (seen, told) = (logs_received(&self.shared), finished(&self.shared));
+        let binding = Arc::new(Binding::of(spec)?);
         let mut state = self.board.state.lock();
-        match self.kind {
+        // From now on, not what was there before.
+        let before = match self.kind {
             Kind::Log => {
                 if state.logs.is_empty() {
-                    state.logs_seen = seen;
+                    state.logs_seen = self.shared.collector.lock().store().counters().logs_received;
                 }
-                state.logs.insert(spec.id.clone(), binding);
+                state.logs.insert(spec.id.clone(), binding)
             }
             Kind::Trace => {
                 if state.traces.is_empty() {
-                    state.traces_told = told.into_iter().map(|trace| (trace.trace_id, trace.spans)).collect();
+                    state.traces_told = counts(&finished(self.shared.collector.lock().store()));
                 }
-                state.traces.insert(spec.id.clone(), binding);
+                state.traces.insert(spec.id.clone(), binding)
             }
-        }
+        };
+        drop(state);
+        before.iter().for_each(|binding| binding.end());
         self.board.changed.notify_all();
         Ok(())
     }
 
     fn unbind(&self, id: &str) {
         let mut state = self.board.state.lock();
-        match self.kind {
-            Kind::Log => state.logs.remove(id),
-            Kind::Trace => state.traces.remove(id),
+        let bound = match self.kind {
+            Kind::Log => &mut state.logs,
+            Kind::Trace => &mut state.traces,
         };
+        bound.remove(id).iter().for_each(|binding| binding.end());
     }
 }
 
-fn logs_received(shared: &Shared) -> u64 {
-    shared.collector.lock().store().counters().logs_received
-}
-
 /// The latest traces of which nothing runs any more, as far as is known.
-fn finished(shared: &Shared) -> Vec<TraceSummary> {
+fn finished(store: &TraceStore) -> Vec<TraceSummary> {
     let filter = TraceFilter { limit: limits::TELL_TRACES_MAX, ..TraceFilter::default() };
-    let mut found = shared.collector.lock().store().traces(&filter);
+    let mut found = store.traces(&filter);
     found.retain(|trace| trace.live == 0);
     found
+}
+
+fn counts(traces: &[TraceSummary]) -> HashMap<TraceId, usize> {
+    traces.iter().map(|trace| (trace.trace_id, trace.spans)).collect()
 }
 
 /// The thread.
@@ -176,19 +207,22 @@ impl Records {
             worker: worker.clone(),
             shared: Arc::clone(shared),
             board: Arc::clone(&board),
-            own: Own::default(),
+            own: Own::new(),
+            looked_at: (0, 0),
         };
-        let thread = std::thread::Builder::new()
-            .name("ringway-records".to_owned())
-            .spawn(move || teller.run())
-            .map_err(|error| {
-                CallError::new(ErrorCode::OutOfMemory, format!("cannot start a thread: {error}"))
-            })?;
+        let thread =
+            std::thread::Builder::new().name("ringway-tell".to_owned()).spawn(move || teller.run()).map_err(
+                |error| CallError::new(ErrorCode::OutOfMemory, format!("cannot start a thread: {error}")),
+            )?;
         Ok(Self { board, thread })
     }
 
     pub(super) fn stop(self) {
-        self.board.state.lock().is_over = true;
+        let mut state = self.board.state.lock();
+        state.is_over = true;
+        // What it is about to tell is told no more.
+        state.logs.values().chain(state.traces.values()).for_each(|binding| binding.end());
+        drop(state);
         self.board.changed.notify_all();
         if self.thread.join().is_err() {
             tracing::error!("the thread that tells of logs and traces panicked");
@@ -201,6 +235,8 @@ struct Teller {
     shared: Arc<Shared>,
     board: Arc<Board>,
     own: Own,
+    /// Spans that had come in, and those that ran, when traces were last looked at: neither changes unless a trace does.
+    looked_at: (u64, usize),
 }
 
 impl Teller {
@@ -214,8 +250,7 @@ impl Teller {
                 if state.is_over {
                     return;
                 }
-                let bound = |all: &BTreeMap<String, Binding>| all.values().cloned().collect::<Vec<_>>();
-                (bound(&state.logs), bound(&state.traces))
+                (in_order(&state.logs), in_order(&state.traces))
             };
             if !logs.is_empty() {
                 self.tell_logs(&logs);
@@ -230,31 +265,39 @@ impl Teller {
         }
     }
 
-    fn tell_logs(&mut self, bound: &[Binding]) {
+    fn tell_logs(&self, bound: &[Arc<Binding>]) {
         let seen = self.board.state.lock().logs_seen;
         let collector = self.shared.collector.lock();
         let (store, anchor) = (collector.store(), collector.anchor());
         let counters = store.counters();
-        let fresh = usize::try_from(counters.logs_received.saturating_sub(seen)).unwrap_or(usize::MAX);
-        let fresh = fresh.min(counters.logs).min(limits::TELL_LOGS_MAX);
-        let logs: Vec<Log> = store.log_lines().skip(counters.logs - fresh).cloned().collect();
+        let fresh = counters.logs_received.saturating_sub(seen);
+        let held = usize::try_from(fresh).unwrap_or(usize::MAX).min(counters.logs).min(limits::TELL_LOGS_MAX);
+        let is_news = |log: &&Log| !log.trace_id.is_some_and(|id| self.own.has(id));
+        let logs: Vec<Log> = store.log_lines().skip(counters.logs - held).filter(is_news).cloned().collect();
         drop(collector);
         self.board.state.lock().logs_seen = counters.logs_received;
-        for log in
-            logs.iter().filter(|log| !log.trace_id.is_some_and(|id| self.own.has(id))).collect::<Vec<_>>()
-        {
-            let Ok(event) = serde_json::to_value(OtelLog::new(log, anchor)) else { continue };
-            for binding in bound.iter().filter(|binding| binding.wants_log(log)) {
-                self.tell(binding, &event);
-            }
+        counters::add(&self.shared.counters.records_untold, fresh.saturating_sub(held as u64));
+        let event = |log: &Log| Message::json(&OtelLog::new(log, anchor)).ok();
+        let is_wanted = |log: &&Log| bound.iter().any(|binding| binding.wants_log(log));
+        let events: Vec<(&Log, Message)> =
+            logs.iter().filter(is_wanted).filter_map(|log| Some((log, event(log)?))).collect();
+        for binding in bound {
+            let wanted = events.iter().filter(|(log, _)| binding.wants_log(log));
+            self.tell_all(binding, wanted.map(|(_, event)| event));
         }
     }
 
-    fn tell_traces(&mut self, bound: &[Binding]) {
-        let found = finished(&self.shared);
-        let counts: HashMap<TraceId, usize> =
-            found.iter().map(|trace| (trace.trace_id, trace.spans)).collect();
-        let told = std::mem::replace(&mut self.board.state.lock().traces_told, counts);
+    fn tell_traces(&mut self, bound: &[Arc<Binding>]) {
+        let collector = self.shared.collector.lock();
+        let counters = collector.store().counters();
+        let at = (counters.spans_received, counters.spans_live);
+        if at == self.looked_at {
+            return;
+        }
+        let found = finished(collector.store());
+        drop(collector);
+        self.looked_at = at;
+        let told = std::mem::replace(&mut self.board.state.lock().traces_told, counts(&found));
         let is_news = |trace: &&TraceSummary| {
             told.get(&trace.trace_id) != Some(&trace.spans) && !self.own.has(trace.trace_id)
         };
@@ -263,82 +306,94 @@ impl Teller {
             let wanted = news.iter().filter(|trace| binding.wants_trace(trace));
             let ids: Vec<TraceId> = wanted.map(|trace| trace.trace_id).collect();
             if !ids.is_empty() {
-                self.tell(binding, &json!({ "trace_ids": ids }));
+                self.tell_all(binding, Message::json(&json!({ "trace_ids": ids })).iter());
             }
         }
     }
 
-    fn tell(&mut self, binding: &Binding, event: &Value) {
-        let options = || CallOptions::new().timeout(limits::TELL_TIME_MAX);
-        if let Some(condition) = &binding.config.condition_function_id {
-            let options = options().parent(self.own.begin());
-            match self.worker.trigger_json_with(condition, event, &options) {
-                Ok(Value::Bool(false)) => return,
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::warn!(function = condition, %error, "a condition failed; its trigger is not told");
-                    return;
-                }
+    /// Tells a binding one thing after the other, within the time that it has.
+    fn tell_all<'a>(&self, binding: &Binding, events: impl Iterator<Item = &'a Message>) {
+        let until = Instant::now() + limits::TELL_TIME_MAX;
+        let (mut untold, mut failure) = (0, None);
+        for event in events {
+            if binding.is_over() {
+                break;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            let told = if left.is_zero() {
+                Err(CallError::new(ErrorCode::DeadlineExceeded, "what came before it took too long"))
+            } else {
+                self.tell(binding, event, &CallOptions::new().timeout(left))
+            };
+            if let Err(error) = told {
+                untold += 1;
+                failure.get_or_insert(error);
             }
         }
-        let mut options = options().parent(self.own.begin());
+        if let Some(error) = failure {
+            counters::add(&self.shared.counters.records_untold, untold);
+            tracing::warn!(function = binding.function, untold, %error, "a trigger was not told of everything");
+        }
+    }
+
+    fn tell(&self, binding: &Binding, event: &Message, options: &CallOptions) -> Result<(), CallError> {
+        if let Some(condition) = &binding.config.condition_function_id {
+            let options = options.clone().parent(self.own.begin());
+            let answer = self.worker.handle(condition).call_with(event, &options)?;
+            if answer.encoding() == Encoding::Json && answer.body() == b"false" {
+                return Ok(());
+            }
+        }
+        let mut options = options.clone().parent(self.own.begin());
         if let Some(metadata) = &binding.metadata {
             options = options.metadata(metadata.clone());
         }
-        let sent = Message::json(event).map_err(Failure::into_error);
-        let sent = sent.and_then(|message| self.worker.handle(&binding.function).send(&message, &options));
-        if let Err(error) = sent {
-            tracing::debug!(function = binding.function, %error, "a trigger was not told");
-        }
+        self.worker.handle(&binding.function).send(event, &options)
     }
 }
 
-/// The traces that began here, the latest of them.
-#[derive(Debug, Default)]
+/// Begins traces, and knows them again: the first half of their ids is the same.
+#[derive(Debug)]
 struct Own {
-    all: HashSet<TraceId>,
-    order: VecDeque<TraceId>,
+    half: [u8; 8],
 }
 
 impl Own {
-    fn has(&self, id: TraceId) -> bool {
-        self.all.contains(&id)
+    fn new() -> Self {
+        Self { half: random().to_be_bytes() }
     }
 
-    /// Begins one.
-    fn begin(&mut self) -> TraceContext {
-        let halves = [random().to_be_bytes(), random().to_be_bytes()].concat();
-        let trace_id = TraceId::from_bytes(halves.try_into().unwrap_or([1; 16]));
-        self.all.insert(trace_id);
-        self.order.push_back(trace_id);
-        if self.order.len() > limits::TELL_TRACES_KNOWN
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.all.remove(&oldest);
-        }
-        TraceContext { trace_id, span_id: SpanId::from_bytes(random().to_be_bytes()), flags: FLAG_SAMPLED }
+    fn has(&self, id: TraceId) -> bool {
+        id.to_bytes().starts_with(&self.half)
+    }
+
+    fn begin(&self) -> TraceContext {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&self.half);
+        id[8..].copy_from_slice(&random().to_be_bytes());
+        let span_id = SpanId::from_bytes(random().to_be_bytes());
+        TraceContext { trace_id: TraceId::from_bytes(id), span_id, flags: FLAG_SAMPLED }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
-    fn the_traces_that_began_here_are_known_and_no_more_than_so_many() {
-        let mut own = Own::default();
-        let first = own.begin();
-        assert!(first.is_valid() && first.is_sampled());
-        assert!(own.has(first.trace_id));
-        for _ in 0..limits::TELL_TRACES_KNOWN {
-            own.begin();
-        }
-        assert!(!own.has(first.trace_id));
-        assert_eq!((own.all.len(), own.order.len()), (limits::TELL_TRACES_KNOWN, limits::TELL_TRACES_KNOWN));
+    fn the_traces_that_began_here_are_known_however_many() {
+        let (own, other) = (Own::new(), Own::new());
+        let begun: Vec<TraceContext> = (0..10_000).map(|_| own.begin()).collect();
+        assert!(begun.iter().all(|trace| trace.is_valid() && trace.is_sampled() && own.has(trace.trace_id)));
+        let ids: HashSet<TraceId> = begun.iter().map(|trace| trace.trace_id).collect();
+        assert_eq!(ids.len(), begun.len());
+        assert!(!own.has(other.begin().trace_id));
     }
 
     #[test]
-    fn a_level_that_is_none_is_refused() {
+    fn a_level_or_a_status_that_is_none_is_refused() {
         let spec = |config: Value| {
             let mut spec = TriggerSpec::new("a", "log", ringway_protocol::FunctionId::new("f::g").unwrap());
             spec.config = config;
@@ -351,5 +406,8 @@ mod tests {
         );
         let found = spec(json!({ "level": "loud" })).unwrap_err();
         assert!(found.contains("`loud`") && found.contains("warn"), "{found}");
+        let found = spec(json!({ "status": "odd" })).unwrap_err();
+        assert!(found.contains("`odd`") && found.contains("unset"), "{found}");
+        assert_eq!(spec(json!({ "status": "Unset" })), Ok(None));
     }
 }

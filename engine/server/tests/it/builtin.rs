@@ -4,7 +4,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use ringway::protocol::control::{TriggerSpec, TriggerTypeSpec};
-use ringway::{CallError, Function, TriggerProvider, Worker};
+use ringway::{CallError, CallOptions, Function, TriggerProvider, Worker};
 use ringway_engine::Engine;
 use ringway_protocol::{ErrorCode, FunctionId, naming};
 use serde_json::{Value, json};
@@ -296,4 +296,18 @@ fn questions_leave_no_spans() {
     let names: Vec<_> =
         collector.store().spans().map(|span| (span.worker.name.clone(), span.name.to_string())).collect();
     assert_eq!(names.len(), 2, "the last question's two sides: {names:?}");
+}
+
+#[test]
+fn telemetry_that_does_not_say_what_it_is_is_traces() {
+    let engine = client::engine();
+    let caller = worker(&engine, "caller");
+    let span = json!({ "traceId": "4bf92f3577b34da6a3ce929d0e0e4736", "spanId": "00f067aa0ba902b7" });
+    let frame = json!({ "resourceSpans": [{ "scopeSpans": [{ "spans": [span] }] }] });
+    let send = |metadata: Value| {
+        caller.trigger_json_with(naming::TELEMETRY_INGEST, &frame, &CallOptions::new().metadata(metadata))
+    };
+    assert_eq!(send(json!({ "tenant": "a" })).unwrap()["spans"], 1);
+    let refused = send(json!({ "signal": "noise" })).unwrap_err();
+    assert!(refused.message.contains("`noise`"), "{refused:?}");
 }

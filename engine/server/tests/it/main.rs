@@ -14,6 +14,8 @@ mod death;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod records;
+#[cfg(test)]
 mod scale;
 #[cfg(test)]
 mod telemetry;

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::model::{Any, Attributes, OfferedEvent, OfferedLog, OfferedPoint, OfferedSpan, Reading};
 use super::model::{STATUS_FAILED, cut, kind, level};
-use super::{EVENTS_MAX, NAME_BYTES_MAX, Signal, VALUE_BYTES_MAX};
+use super::{NAME_BYTES_MAX, Signal, VALUE_BYTES_MAX};
 use crate::store::PointKind;
 
 /// The three signals have the same shape: resources, scopes, items.
@@ -338,6 +338,7 @@ fn span(item: &RawValue, scope: &str, reading: &mut Reading) -> Result<(), serde
         time_ns: event.time_unix_nano.map_or(0, Number::u64),
         attributes: attributes(event.attributes),
     };
+    let events = reading.admit_events(span.events.unwrap_or_default());
     let (code, message) = span.status.map_or((None, None), |status| (status.code, status.message));
     reading.program().spans.push(OfferedSpan {
         trace_id: span.trace_id,
@@ -351,7 +352,7 @@ fn span(item: &RawValue, scope: &str, reading: &mut Reading) -> Result<(), serde
         message: short(message, VALUE_BYTES_MAX),
         scope: scope.to_owned(),
         attributes: attributes(span.attributes),
-        events: span.events.unwrap_or_default().into_iter().take(EVENTS_MAX).map(event).collect(),
+        events: events.into_iter().map(event).collect(),
     });
     Ok(())
 }

@@ -29,6 +29,15 @@ impl Reading {
         fits
     }
 
+    /// Leaves those of a span's events that may be read; the others are counted.
+    pub(super) fn admit_events<E>(&mut self, mut events: Vec<E>) -> Vec<E> {
+        let room = EVENTS_MAX.min(ITEMS_MAX.saturating_sub(self.items));
+        self.rejected += events.len().saturating_sub(room) as u64;
+        events.truncate(room);
+        self.items += events.len();
+        events
+    }
+
     pub(super) fn reject(&mut self) {
         self.rejected += 1;
     }
@@ -188,7 +197,7 @@ impl OfferedSpan {
     pub(super) fn place(self, worker: &Arc<WorkerIdentity>, anchor: ClockAnchor, placed: &mut Placed) {
         let start_ns = anchor.monotonic_ns(self.start_ns);
         let end_ns = (self.end_ns != 0).then(|| anchor.monotonic_ns(self.end_ns).max(start_ns));
-        for event in self.events.into_iter().take(EVENTS_MAX) {
+        for event in self.events {
             placed.logs.push(Log {
                 time_ns: anchor.monotonic_ns(event.time_ns),
                 level: if event.name == "exception" { Level::Error } else { Level::Info },

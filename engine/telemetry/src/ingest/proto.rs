@@ -12,7 +12,7 @@ use ringway_protocol::{SpanId, TraceId};
 
 use super::model::{Any, Attributes, OfferedEvent, OfferedLog, OfferedPoint, OfferedSpan, Reading};
 use super::model::{STATUS_FAILED, cut, kind, level};
-use super::{EVENTS_MAX, NAME_BYTES_MAX, Signal, VALUE_BYTES_MAX};
+use super::{NAME_BYTES_MAX, Signal, VALUE_BYTES_MAX};
 use crate::store::PointKind;
 
 /// Reads a frame.
@@ -34,7 +34,7 @@ fn traces(data: TracesData, reading: &mut Reading) {
                 if !reading.admit() {
                     continue;
                 }
-                match span(item, &scope) {
+                match span(item, &scope, reading) {
                     Some(span) => reading.program().spans.push(span),
                     None => reading.reject(),
                 }
@@ -118,7 +118,7 @@ fn span_id(bytes: &[u8]) -> Option<SpanId> {
     bytes.try_into().ok().map(SpanId::from_bytes)
 }
 
-fn span(span: Span, scope: &str) -> Option<OfferedSpan> {
+fn span(span: Span, scope: &str, reading: &mut Reading) -> Option<OfferedSpan> {
     let event = |event: Event| OfferedEvent {
         name: short(&event.name, NAME_BYTES_MAX),
         time_ns: event.time_unix_nano,
@@ -137,7 +137,7 @@ fn span(span: Span, scope: &str) -> Option<OfferedSpan> {
         message: short(&status.message, VALUE_BYTES_MAX),
         scope: scope.to_owned(),
         attributes: attributes(span.attributes),
-        events: span.events.into_iter().take(EVENTS_MAX).map(event).collect(),
+        events: reading.admit_events(span.events).into_iter().map(event).collect(),
     })
 }
 

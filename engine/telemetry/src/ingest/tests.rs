@@ -193,19 +193,23 @@ fn a_frame_that_is_none_is_refused() {
 
 #[test]
 fn what_is_too_long_is_cut_and_too_many_are_counted() {
-    let long = "é".repeat(20_000);
+    let long = "é".repeat(9_000);
     let many: Vec<Value> =
         (0..200).map(|n| json!({"key": format!("k{n}"), "value": {"stringValue": &long}})).collect();
     let events: Vec<Value> = (0..200).map(|_| json!({"name": "e"})).collect();
     let frame = spans_of(json!([span(&json!({"name": &long, "attributes": many, "events": events}))]));
     let placed = place(Signal::Traces, &frame);
-    let span = &placed.spans[0];
-    assert!(span.name.len() <= NAME_BYTES_MAX);
-    assert!(span.details.as_ref().unwrap().footprint() <= 2 * ATTRIBUTE_BYTES_MAX);
-    assert_eq!(placed.logs.len(), EVENTS_MAX);
+    let first = &placed.spans[0];
+    assert!(first.name.len() <= NAME_BYTES_MAX);
+    assert!(first.details.as_ref().unwrap().footprint() <= 2 * ATTRIBUTE_BYTES_MAX);
+    assert_eq!((placed.logs.len(), placed.rejected), (EVENTS_MAX, 200 - EVENTS_MAX as u64));
     let small = json!({"traceId": "4bf92f3577b34da6a3ce929d0e0e4736", "spanId": "00f067aa0ba902b7"});
     let placed = place(Signal::Traces, &spans_of(json!(vec![small; ITEMS_MAX + 3])));
     assert_eq!((placed.spans.len(), placed.rejected), (ITEMS_MAX, 3));
+    // Each event becomes a log, so that few bytes could push out all that are kept.
+    let full = span(&json!({"events": vec![json!({}); EVENTS_MAX]}));
+    let placed = place(Signal::Traces, &spans_of(json!(vec![full; ITEMS_MAX / EVENTS_MAX])));
+    assert_eq!((placed.spans.len() + placed.logs.len(), placed.rejected), (ITEMS_MAX, 64));
 }
 
 #[test]
