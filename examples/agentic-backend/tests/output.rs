@@ -86,12 +86,12 @@ fn a_report_is_written_and_its_trace_is_one() {
     let (_, trace) = said.split_once("\ntrace ").unwrap();
     assert!(!trace.contains('✗') && !trace.contains('┄'), "errors, or spans without their parents:\n{trace}");
     // Each hop below the one that caused it: depth and name, in the order of their beginnings.
-    let hops: Vec<(usize, &str)> = trace.lines().filter_map(hop).collect();
+    let hops: Vec<(usize, String)> = trace.lines().filter_map(hop).collect();
     let below = |parent: &str, child: &str| {
-        let at = hops.iter().position(|(_, name)| *name == parent);
+        let at = hops.iter().position(|(_, name)| name == parent);
         let at = at.unwrap_or_else(|| panic!("no `{parent}` in\n{trace}"));
         let inner = hops[at + 1..].iter().take_while(|(depth, _)| *depth > hops[at].0);
-        assert!(inner.clone().any(|(_, name)| *name == child), "no `{child}` below `{parent}` in\n{trace}");
+        assert!(inner.clone().any(|(_, name)| name == child), "no `{child}` below `{parent}` in\n{trace}");
     };
     for (parent, child) in [
         ("POST /agents/research  http", "agents::researcher  agents"),
@@ -112,13 +112,11 @@ fn a_report_is_written_and_its_trace_is_one() {
     assert_eq!(marked("report"), <[String; 0]>::default());
 }
 
-/// Depth and name of a hop in a line of the drawing.
-fn hop(line: &str) -> Option<(usize, &str)> {
+/// Depth of a hop in a line of the drawing, and what was called at whom.
+fn hop(line: &str) -> Option<(usize, String)> {
     let start = line.char_indices().find(|(_, c)| c.is_alphanumeric())?.0;
-    let depth = line[..start].chars().count();
-    // The name ends where columns begin.
-    let (name, _) = line[start..].split_once("   ").unwrap_or((&line[start..], ""));
-    Some((depth, name))
+    let mut columns = line[start..].split("  ").filter(|column| !column.is_empty());
+    Some((line[..start].chars().count(), format!("{}  {}", columns.next()?, columns.next()?)))
 }
 
 #[test]
