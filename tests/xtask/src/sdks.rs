@@ -24,7 +24,7 @@ const LIMIT: Duration = Duration::from_secs(15 * 60);
 pub(crate) fn installed() -> bool {
     let node = npm(&actors().join("node"));
     let python = || PYTHON.iter().try_for_each(|version| python(version));
-    told(node.and_then(|()| python()).and_then(|()| rust()).and_then(|()| example()))
+    told(node.and_then(|()| page()).and_then(|()| python()).and_then(|()| rust()).and_then(|()| example()))
 }
 
 /// Installs what is missing for `examples/agentic-backend`; false if it cannot be had, and says why.
@@ -54,6 +54,12 @@ pub(crate) fn ready() -> bool {
 /// Where the actors and their lock files are.
 fn actors() -> PathBuf {
     tools::root().join("tests/iii")
+}
+
+/// Bundles npm's actor for a browser, which takes less than a second.
+fn page() -> Result<(), String> {
+    let bundled = tools::target().join("tools/iii/page");
+    run(Job::new("node").arg(actors().join("node/page/build.mjs")).arg(bundled))
 }
 
 fn npm(folder: &Path) -> Result<(), String> {

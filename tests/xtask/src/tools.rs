@@ -177,6 +177,15 @@ const NEEDS: &[Need] = &[
         package: "nodejs",
     },
     Need { probe: &["npm", "--version"], what_for: "installing npm's iii-sdk", package: "npm" },
+    Need {
+        probe: &[
+            "sh",
+            "-c",
+            "/usr/lib/chromium/chromium-headless-shell --version || chromium --version || google-chrome --version",
+        ],
+        what_for: "a page that is a worker (64 MB to download, once)",
+        package: "chromium-headless-shell",
+    },
     Need { probe: &["valgrind", "--version"], what_for: "counting instructions", package: "valgrind" },
     Need {
         probe: &["sh", "-c", "ls /usr/lib/*/faketime/libfaketime.so.1"],
