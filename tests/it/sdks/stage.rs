@@ -34,8 +34,7 @@ const FUNCTIONS: [&str; 10] =
 pub(crate) struct Ports {
     iii: u16,
     pub(crate) streams: u16,
-    /// Pages are served here.
-    http: u16,
+    pub(crate) http: u16,
 }
 
 /// An engine, its actors, a native worker, and a client that asks all of them.
