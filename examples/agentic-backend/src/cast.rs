@@ -170,6 +170,9 @@ pub(crate) fn keep(words: &[OsString]) -> anyhow::Result<()> {
     thread::spawn(move || {
         let _end = io::copy(&mut io::stdin().lock(), &mut io::sink());
         let _gone_already = kill_process(pid, Signal::TERM);
+        // It has its time to end in order, less than whoever started this has patience.
+        thread::sleep(GRACE / 2);
+        let _gone_already = kill_process(pid, Signal::KILL);
     });
     let status = child.wait()?;
     if status.success() { Ok(()) } else { bail!("{} ended: {status}", Path::new(program).display()) }
