@@ -160,7 +160,7 @@ fn start_workers(cast: &mut Cast, places: &Places, engine: &Engine, model: &Mode
     Ok(())
 }
 
-/// Who answers for `llm::summarize`, as the variables of OpenAI's package say it.
+/// Who answers for `llm::summarize`, as the variables of the `openai` package say it.
 struct Model {
     variables: Vec<(&'static str, String)>,
     described: &'static str,
