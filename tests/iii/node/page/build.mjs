@@ -4,14 +4,16 @@
 
 import { build } from 'esbuild'
 import { copyFileSync, mkdirSync, readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url))
 const { version } = JSON.parse(readFileSync(here('../node_modules/iii-sdk/package.json'), 'utf8'))
-const folder = process.argv[2]
+const folder = resolve(process.argv[2])
 const node = here('node.mjs')
 
 await build({
+  absWorkingDir: here('..'),
   entryPoints: [here('../actor.mjs')],
   outfile: `${folder}/actor.js`,
   bundle: true,
