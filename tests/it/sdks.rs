@@ -8,6 +8,7 @@
 //! - `channels`: everybody exchanges channels with everybody;
 //! - `triggers`: everybody binds every type, and provides types of their own;
 //! - `observers`: what 0.25 and later are told who ask for them;
+//! - `browser`: the actor in a page, in Chromium;
 //! - `restart`: engines and actors that die;
 //! - `trace`: one trace over all of them.
 
@@ -15,6 +16,7 @@ mod native;
 mod native_channels;
 mod stage;
 
+mod browser;
 mod calls;
 mod channels;
 mod observers;
