@@ -22,7 +22,8 @@ pub(crate) fn sum_of_bytes(bytes: impl Iterator<Item = u8>) -> u32 {
     b << 16 | a
 }
 
-fn sum_of(bytes: usize) -> u32 {
+/// The sum of so many bytes as every actor writes them.
+pub(crate) fn sum_of(bytes: usize) -> u32 {
     sum_of_bytes((0..bytes).map(byte_at))
 }
 
