@@ -7,6 +7,7 @@
 //! - `calls`: everybody calls everybody, in every way and size;
 //! - `channels`: everybody exchanges channels with everybody;
 //! - `triggers`: everybody binds every type, and provides types of their own;
+//! - `http`: everybody answers requests;
 //! - `observers`: what 0.25 and later are told who ask for them;
 //! - `restart`: engines and actors that die;
 //! - `trace`: one trace over all of them.
@@ -17,6 +18,7 @@ mod stage;
 
 mod calls;
 mod channels;
+mod http;
 mod observers;
 mod restart;
 mod trace;

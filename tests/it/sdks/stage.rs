@@ -31,6 +31,7 @@ const FUNCTIONS: [&str; 10] =
 pub(crate) struct Ports {
     iii: u16,
     pub(crate) streams: u16,
+    pub(crate) http: u16,
 }
 
 /// An engine, its actors, a native worker, and a client that asks all of them.
@@ -72,7 +73,7 @@ impl Stage {
     pub(crate) fn with(actors: &[&'static str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let address = local::address();
-        let ports = Ports { iii: free_port(), streams: free_port() };
+        let ports = Ports { iii: free_port(), streams: free_port(), http: free_port() };
         write_settings(folder.path(), ports);
         let engine = start_engine(&address, folder.path());
         let client = attach(&address, "oracle");
@@ -205,8 +206,11 @@ pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Result<T, Value>) ->
 }
 
 fn write_settings(folder: &Path, ports: Ports) {
-    let Ports { iii, streams } = ports;
-    let settings = format!("workers:\n  iii: {{ port: {iii} }}\n  stream-socket: {{ port: {streams} }}\n");
+    let Ports { iii, streams, http } = ports;
+    let settings = format!(
+        "workers:\n  iii: {{ port: {iii} }}\n  stream-socket: {{ port: {streams} }}\n  http: {{ port: {http}, admin: {{ \
+         enabled: false }} }}\n"
+    );
     fs::write(folder.join("ringway.yaml"), settings).expect("settings");
 }
 
