@@ -154,10 +154,10 @@ impl Http {
         config: Config,
         clock: Clock,
     ) -> Result<Self, StartError> {
-        Self::start_mounting(address, store, config, clock, Mounts::default())
+        Self::begin(address, store, config, clock, Mounts::default())
     }
 
-    /// As [`Self::start_with`], with routers of others, which may come and go while it runs.
+    /// As [`Self::start`], with routers of others, which may come and go while it runs.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -165,10 +165,20 @@ impl Http {
         address: &str,
         store: Arc<dyn Store>,
         config: Config,
+        mounts: Mounts,
+    ) -> Result<Self, StartError> {
+        Self::begin(address, store, config, Clock::system(), mounts)
+    }
+
+    fn begin(
+        address: &str,
+        store: Arc<dyn Store>,
+        config: Config,
         clock: Clock,
         mounts: Mounts,
     ) -> Result<Self, StartError> {
         config.check()?;
+        mounts.set_public(config.behind_proxy || !config.host.is_loopback());
         let certificates =
             config.tls.as_ref().map(Certificates::read).transpose().map_err(StartError::Tls)?;
         let certificates = certificates.map(Arc::new);
