@@ -1,6 +1,9 @@
 //! HTTP triggers whose functions are served by iii's SDKs: values, channels of answers, channels of bodies. It must not know
 //! how requests are routed.
 
+use std::io::Write;
+use std::net::TcpStream;
+
 use serde_json::{Value, json};
 
 use super::channels::sum_of;
@@ -70,5 +73,25 @@ fn every_sdk_streams_answers_and_reads_bodies() {
         let expected = json!({ "bytes": 300_000, "sum": sum_of(300_000) });
         let body: Value = serde_json::from_str(answer["body"].as_str().unwrap_or_default()).expect("JSON");
         assert_eq!((&answer["status"], &body), (&json!(200), &expected), "{name}: {answer}");
+    }
+}
+
+/// Those who ask may go at any time; a function that answers nobody must not end its worker.
+#[test]
+fn every_sdk_outlives_those_who_ask_and_go() {
+    let stage = Stage::new();
+    for name in stage.sdks() {
+        bind(&stage, name, "stream_answer", "GET", &format!("/{name}/left"));
+        let pid = stage.ask(name, "identity", &json!({}))["pid"].clone();
+        for _ in 0..20 {
+            let mut asking = TcpStream::connect(("127.0.0.1", stage.ports.http)).expect("a connection");
+            let head = format!("GET /{name}/left HTTP/1.1\r\nhost: a\r\n\r\n");
+            asking.write_all(head.as_bytes()).expect("a request is sent");
+        }
+        for _ in 0..3 {
+            let answer = fetch(&stage, "GET", &format!("/{name}/left"), &json!({}));
+            assert_eq!((&answer["status"], &answer["body"]), (&json!(202), &json!("first,second")), "{name}");
+        }
+        assert_eq!(stage.ask(name, "identity", &json!({}))["pid"], pid, "{name} runs on");
     }
 }
