@@ -152,7 +152,8 @@ impl Door {
         };
         // The port is only known of whoever connected, which may be a proxy.
         let port = if client == peer.address { peer.port } else { 0 };
-        let response = mount::answer(router, SocketAddr::new(client, port), parts, body).await;
+        let answer = mount::answer(router, SocketAddr::new(client, port), parts, body);
+        let response = Box::pin(answer).await;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             // What is mounted counts its WebSockets itself; here they would keep requests out.
             return response;
@@ -198,7 +199,8 @@ impl Door {
                 }
             }
             found => {
-                if let Some(response) = self.own(method, &parts).await {
+                // Boxed, as everything rare is: a request is as large as the largest of what may become of it, and is moved.
+                if let Some(response) = Box::pin(self.own(method, &parts)).await {
                     return finish::finish(self, None, &parts, named, response).await;
                 }
                 let problem = match found {

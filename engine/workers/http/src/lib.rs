@@ -72,7 +72,7 @@ use std::time::Duration;
 use axum::Router;
 use parking_lot::Mutex;
 use ringway::protocol::control::TriggerTypeSpec;
-use ringway::{CallError, Worker};
+use ringway::{CallError, WaitMode, Worker};
 use ringway_store::Store;
 use ringway_worker_kit::Clock;
 use tokio::net::TcpListener;
@@ -200,6 +200,9 @@ impl Http {
             .address(address)
             .description("Calls functions for requests of HTTP")
             .default_timeout(None)
+            // Many requests wait at a time, and what they wait for goes over a socket: a spin would take the time of those who
+            // answer, and a barrier before each sleep would interrupt them.
+            .wait_mode(WaitMode::Efficient)
             .connect()?;
         let ledger = Ledger::new(store, clock.clone());
         let sweeper = ledger.clone();
