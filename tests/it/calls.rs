@@ -5,8 +5,8 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use ringway::{
-    Attachment, CallOptions, DType, Encoding, ErrorCode, Failure, Function, Message, Sampler, Started, View,
-    WaitMode, Worker,
+    Attachment, CallOptions, Context, DType, Encoding, ErrorCode, Failure, Function, Message, Sampler,
+    Started, View, WaitMode, Worker,
 };
 use ringway_engine::Engine;
 use ringway_telemetry::store::TraceFilter;
@@ -375,6 +375,34 @@ fn a_handler_streams_to_an_async_reader() {
         assert_eq!(next, 200);
         call.end_async().await.unwrap();
     });
+}
+
+#[test]
+fn a_function_streams_to_callers_who_ask_for_it_alone() {
+    let pair = pair();
+    let plain = async |_: Context, request: Message| Ok(Message::json(&request.body().len())?);
+    serve(
+        &pair,
+        Function::json_text_or_stream_async("tokens::maybe", plain, |_, _, input, output| async move {
+            while let Some(item) = input.recv_async().await? {
+                output.send_async(item).await?;
+            }
+            Ok(Message::json("streamed")?)
+        }),
+    );
+    let handle = pair.caller.handle("tokens::maybe");
+    assert_eq!(handle.streams(), Some((true, true)));
+    let request = Message::json(&[1, 2]).unwrap();
+    assert_eq!(handle.call(&request).unwrap().body(), b"5");
+    let mut call = handle.stream(&request, &CallOptions::new()).unwrap();
+    call.send(Message::bytes(b"item")).unwrap();
+    call.finish();
+    assert_eq!(call.recv().unwrap().unwrap().body(), b"item");
+    assert_eq!(call.end().unwrap().body(), b"\"streamed\"");
+    let told = pair.caller.trigger_json("engine::functions::info", &json!({"function_id": "tokens::maybe"}));
+    let told = told.unwrap();
+    let streams = ["streams_in", "streams_out", "streams_optional"].map(|field| told[field] == true);
+    assert_eq!(streams, [false, false, true], "{told}");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! - `calls`: everybody calls everybody, in every way and size;
 //! - `channels`: everybody exchanges channels with everybody;
 //! - `triggers`: everybody binds every type, and provides types of their own;
+//! - `http`: everybody answers requests;
 //! - `observers`: what 0.25 and later are told who ask for them;
 //! - `browser`: the actor in a page, in Chromium;
 //! - `restart`: engines and actors that die;
@@ -19,6 +20,7 @@ mod stage;
 mod browser;
 mod calls;
 mod channels;
+mod http;
 mod observers;
 mod restart;
 mod trace;

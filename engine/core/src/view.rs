@@ -76,6 +76,7 @@ fn direct(key: &FunctionKey, replica: &Replica) -> CatalogFunction {
         idempotent: spec.idempotent,
         streams_in: spec.streams_in,
         streams_out: spec.streams_out,
+        streams_optional: spec.streams_optional,
         relay: None,
     }
 }
@@ -101,6 +102,7 @@ fn relayed(
     entry.idempotent = all(|replica| replica.spec.idempotent);
     entry.streams_in = all(|replica| replica.spec.streams_in);
     entry.streams_out = all(|replica| replica.spec.streams_out);
+    entry.streams_optional = false;
     entry.relay = Some(Relay { zone: first.zone.to_string() });
     Some(entry)
 }

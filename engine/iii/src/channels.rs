@@ -4,12 +4,15 @@
 //!
 //! - `pipe`: the queue between the two ends, bounded in messages and bytes;
 //! - `socket`: an end over a WebSocket;
+//! - `lent`: one that belongs to a call, and lasts as long as that;
 //! - `functions`: an end, or a new channel, for native workers.
 //!
 //! A slow reader slows its writer and nobody else: what is queued is bounded for each channel and for all together. A channel
 //! is forgotten when both ends are done with it, and five minutes after it was made unless both ends were taken by then.
 
 mod functions;
+
+mod lent;
 
 mod pipe;
 
@@ -26,6 +29,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 pub use functions::functions;
+pub(crate) use lent::Lent;
 pub use pipe::{Item, Lost, Reader, Writer};
 pub(crate) use socket::connect;
 
@@ -170,8 +174,21 @@ impl Channels {
         maker: Option<WorkerId>,
         messages: Option<usize>,
     ) -> Result<ChannelPair, CreateError> {
+        let messages = messages.unwrap_or(self.shared.limits.messages);
+        self.make(Uuid::new_v4().to_string(), maker, messages, true)
+    }
+
+    /// Makes a channel of an id. One that `expires` is forgotten when its ends are not taken in time; any other is forgotten by
+    /// whoever made it.
+    fn make(
+        &self,
+        id: String,
+        maker: Option<WorkerId>,
+        messages: usize,
+        expires: bool,
+    ) -> Result<ChannelPair, CreateError> {
         let limits = self.shared.limits;
-        let messages = messages.unwrap_or(limits.messages).clamp(1, limits.messages_max);
+        let messages = messages.clamp(1, limits.messages_max);
         let now = Instant::now();
         let mut state = self.shared.state.lock();
         let stale = state.take_stale(now, limits.untaken_max);
@@ -182,14 +199,15 @@ impl Channels {
             expire(&stale);
             return Err(error);
         }
-        // Each is 122 random bits; the key is two of them.
-        let id = Uuid::new_v4().to_string();
+        // Ids have 122 random bits; the key has twice as many.
         let key = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
         let pipe = Arc::new(Pipe::new(messages, limits.bytes_max, Arc::clone(&self.shared.budget)));
         if let Some(maker) = maker {
             *state.of_worker.entry(maker).or_default() += 1;
         }
-        state.by_age.push_back((now, id.clone()));
+        if expires {
+            state.by_age.push_back((now, id.clone()));
+        }
         state.open.insert(id.clone(), Entry { key: key.clone(), pipe, maker });
         state.counters.created += 1;
         drop(state);
@@ -231,6 +249,13 @@ impl Channels {
         let taken = found.and_then(|pipe| if end(&pipe) { Ok(pipe) } else { Err(TakeError::Taken) });
         state.counters.denied += u64::from(taken.is_err());
         taken
+    }
+
+    /// Forgets a channel. Ends that were taken go on with what is there; those that were not can no longer be.
+    fn forget(&self, id: &str) {
+        let forgotten = self.shared.state.lock().remove(id);
+        // Not under the registry's lock, as in `expire`.
+        expire(forgotten.as_slice());
     }
 
     /// What an end does when it is done: the channel goes with the second.

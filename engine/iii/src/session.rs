@@ -5,6 +5,8 @@ mod access;
 
 mod announce;
 
+mod bodies;
+
 mod calls;
 
 mod registrar;

@@ -203,7 +203,7 @@ impl Flags {
     pub const META_IN_BLOCK: Self = Self(1 << 4);
     /// The descriptors lie in a block: the only inline descriptor, of role `table`, says where.
     pub const DESCRIPTORS_IN_BLOCK: Self = Self(1 << 5);
-    /// Stream items belong to this call or reply: more frames follow.
+    /// Stream items belong to this call: more frames follow, and its caller takes some.
     pub const MORE: Self = Self(1 << 6);
 
     const KNOWN: u16 = (1 << 7) - 1;

@@ -200,6 +200,7 @@ impl<'a> Plan<'a> {
         let invocation = caller.open().map_err(not_started)?;
         self.header.invocation = invocation.to_u64();
         if let Some(inbox) = inbox {
+            self.header.flags |= Flags::MORE.bits();
             caller.set_stream(invocation, Arc::clone(inbox));
         }
         self.send(caller, invocation, message).map_err(not_started)?;

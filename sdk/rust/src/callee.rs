@@ -566,8 +566,13 @@ impl CalleeChannel {
     ) {
         let header = received.header;
         let token = CancelToken::default();
-        let streaming = matches!(function.handler, Handler::Stream(_) | Handler::StreamAsync(_));
-        let mut flags = if streaming && function.spec.streams_out { SPAN_FLAG_STREAM } else { 0 };
+        let streaming = match function.handler {
+            Handler::Stream(_) | Handler::StreamAsync(_) => true,
+            Handler::Either(..) => header.flags & Flags::MORE.bits() != 0,
+            Handler::Sync(_) | Handler::Async(_) => false,
+        };
+        let streams_out = function.spec.streams_out || function.spec.streams_optional;
+        let mut flags = if streaming && streams_out { SPAN_FLAG_STREAM } else { 0 };
         if header.function >= RELAY_INDEX_START {
             flags |= SPAN_FLAG_RELAYED;
         }
@@ -599,15 +604,15 @@ impl CalleeChannel {
             context,
             trace,
         };
-        match &function.handler {
-            Handler::Sync(_) | Handler::Stream(_) => job.run_pooled(received, self, inbox),
-            Handler::Async(handler) => {
+        match (&function.handler, inbox) {
+            (Handler::Sync(_) | Handler::Stream(_), inbox) => job.run_pooled(received, self, inbox),
+            (Handler::Async(handler), _) | (Handler::Either(handler, _), None) => {
                 let guard = guard_of(&received);
                 let reply = || handler(job.context.clone(), received);
                 let reply = catch_unwind(AssertUnwindSafe(reply)).map_err(panicked);
                 job.run_async(header, guard, reply, token);
             }
-            Handler::StreamAsync(handler) => {
+            (Handler::StreamAsync(handler) | Handler::Either(_, handler), inbox) => {
                 let guard = guard_of(&received);
                 let (input, output) = job.stream_ends(&header, inbox.unwrap_or_else(Inbox::new));
                 let reply = || handler(job.context.clone(), received, input, output);
@@ -839,7 +844,7 @@ impl Job {
                     }
                     Ok(())
                 }
-                Handler::Async(_) | Handler::StreamAsync(_) => Ok(()),
+                Handler::Async(_) | Handler::StreamAsync(_) | Handler::Either(..) => Ok(()),
             });
             self.function.learn(now_ns() - start);
             self.end(&header, guard, result.map(|()| reply));

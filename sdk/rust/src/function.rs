@@ -112,6 +112,8 @@ pub(crate) enum Handler {
     Async(Box<AsyncHandler>),
     Stream(Box<StreamHandler>),
     StreamAsync(Box<AsyncStreamHandler>),
+    /// The one for callers without streams, the other for those who opened some.
+    Either(Box<AsyncHandler>, Box<AsyncStreamHandler>),
 }
 
 /// A function to register: id, handler, and what the catalog tells of it.
@@ -279,6 +281,32 @@ impl Function {
             Box::pin(handler(context, request.into_message(), input, output))
         };
         Self::new(id, Handler::StreamAsync(Box::new(call)), &[Encoding::Json, Encoding::Bytes]).streaming()
+    }
+
+    /// As [`Function::json_text_async`], and with streams in both directions for callers who open some: those are served by
+    /// `streamed`.
+    #[must_use]
+    pub fn json_text_or_stream_async<Fut, Streamed>(
+        id: &str,
+        handler: impl Fn(Context, Message) -> Fut + Send + Sync + 'static,
+        streamed: impl Fn(Context, Message, StreamReader, StreamWriter) -> Streamed + Send + Sync + 'static,
+    ) -> Self
+    where
+        Fut: Future<Output = HandlerResult<Message>> + Send + 'static,
+        Streamed: Future<Output = HandlerResult<Message>> + Send + 'static,
+    {
+        let call = move |context: Context, request: Received, input, output| -> BoxReply {
+            if let Err(failure) = expect_json(&request) {
+                return Box::pin(std::future::ready(Err(failure)));
+            }
+            Box::pin(streamed(context, request.into_message(), input, output))
+        };
+        let mut function = Self::json_text_async(id, handler);
+        if let Handler::Async(plain) = function.handler {
+            function.handler = Handler::Either(plain, Box::new(call));
+        }
+        function.spec.streams_optional = true;
+        function
     }
 
     fn streaming(mut self) -> Self {

@@ -61,12 +61,14 @@ impl Handle {
         }
     }
 
-    /// Whether its callers stream items to it, and whether it streams items to them, as the catalog says now; none while no
-    /// replica is there.
+    /// Whether its callers may stream items to it, and whether it streams items to callers who read them, as the catalog says
+    /// now; none while no replica is there.
     #[must_use]
     pub fn streams(&self) -> Option<(bool, bool)> {
         let targets = self.route.targets.load();
-        targets.first().map(|target| (target.function.streams_in, target.function.streams_out))
+        let function = &targets.first()?.function;
+        let optional = function.streams_optional;
+        Some((optional || function.streams_in, optional || function.streams_out))
     }
 
     /// Opens channels to every replica now, so that no call has to wait for one.

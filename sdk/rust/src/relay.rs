@@ -92,6 +92,7 @@ pub fn relayed_function(id: &FunctionId, worker: WorkerId, index: u32, generatio
         idempotent: false,
         streams_in: false,
         streams_out: false,
+        streams_optional: false,
         relay: None,
     }
 }

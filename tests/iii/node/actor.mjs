@@ -183,6 +183,11 @@ serve('body', async ({ request_body: reader }) => {
   return { status_code: 200, body: { bytes, sum } }
 })
 
+serve('fetch', async ({ url, method, headers, body, pattern: length }) => {
+  const response = await fetch(url, { method, headers, body: length === undefined ? body : pattern(length) })
+  return { status: response.status, headers: Object.fromEntries(response.headers), body: await response.text() }
+})
+
 // A browser's part, which no SDK for workers has: joins a group of a stream, hears what is in it, leaves.
 serve('follow', async ({ port, stream_name: streamName, group_id: groupId }) => {
   const socket = new WebSocket(`ws://127.0.0.1:${port}/`)

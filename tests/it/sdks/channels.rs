@@ -22,6 +22,11 @@ pub(crate) fn sum_of_bytes(bytes: impl Iterator<Item = u8>) -> u32 {
     (b << 16) | a
 }
 
+/// The sum of so many bytes as every actor writes them.
+pub(crate) fn sum_of(bytes: usize) -> u32 {
+    sum_of_bytes((0..bytes).map(byte_at))
+}
+
 /// Each pair in both ways: one pushes what the other receives, and pulls what the other pours.
 #[test]
 fn everybody_exchanges_channels_with_everybody() {

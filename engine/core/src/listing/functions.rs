@@ -110,6 +110,7 @@ impl<'a> Listing<'a> {
         detail.insert("idempotent".into(), callable.iter().all(|replica| replica.spec.idempotent).into());
         detail.insert("streams_in".into(), first.spec.streams_in.into());
         detail.insert("streams_out".into(), first.spec.streams_out.into());
+        detail.insert("streams_optional".into(), first.spec.streams_optional.into());
         let replicas: Vec<_> = callable.iter().map(|replica| self.replica(replica)).collect();
         detail.insert("replicas".into(), replicas.into());
         Value::Object(detail)

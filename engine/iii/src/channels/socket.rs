@@ -1,6 +1,9 @@
 //! An end of a channel over a WebSocket: `/ws/channels/{id}?key=…&dir=read|write`, as iii's SDKs ask for it. It must not know
 //! who may make channels: whoever has the key may take an end.
 //!
+//! An end of a channel that belonged to a call which is over is refused only once it is connected: an SDK that cannot connect
+//! takes it for a fault, and Node's ends its process with it.
+//!
 //! How it closes. The writer's Close without a code, or with 1000, is the end; the reader is given all that was written and
 //! then a Close with 1000. Any other end of the writer is a Close with 1011 to the reader, after what was written. A writer
 //! whose reader has gone is told with 1001.
@@ -18,6 +21,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use super::lent;
 use super::pipe::{Item, Reader, Writer};
 use super::{Channels, TakeError};
 use crate::socket::{Socket, upgrade};
@@ -69,6 +73,16 @@ pub(crate) fn connect(
         Err(text) => return (StatusCode::BAD_REQUEST, text).into_response(),
     };
     if !channels.contains(&id, &asked.key) {
+        if lent::is_lent(&id) {
+            return upgrade(request, move |socket| async move {
+                let code = match asked.direction {
+                    Direction::Write => CloseCode::Away,
+                    Direction::Read => CloseCode::Error,
+                };
+                close(socket, code, "the call to which the channel belonged is over").await;
+                drop(held);
+            });
+        }
         return (StatusCode::NOT_FOUND, TakeError::NotFound.to_string()).into_response();
     }
     // The end is taken when the socket is there, so that a request that is none takes nothing.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringway::protocol::naming::is_reserved;
-use ringway::{CallError, ErrorCode, Function};
+use ringway::{CallError, Context, ErrorCode, Function, HandlerResult, Message};
 use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::announce::Announcement;
-use super::{Serving, Session, outbound, requests};
+use super::{Serving, Session, bodies, outbound, requests};
 use crate::config::Replicas;
 use crate::protocol::{Frame, NewFunction, Registration, code, uuid_of};
 
@@ -114,18 +114,24 @@ impl Session {
         let description = text("description").or(description);
         let metadata = changed.get("metadata").filter(|value| !value.is_null()).cloned().or(metadata);
         let (session, name) = (Arc::downgrade(self), Arc::<str>::from(id));
-        let handler = move |context: ringway::Context, message: ringway::Message| {
-            // At once, so that calls reach the client in the order in which they came.
-            requests::answered(match session.upgrade() {
-                Some(session) => session.serve(&name, &context, &message),
-                None => Err(CallError::new(ErrorCode::WorkerGone, "the worker has left").into()),
-            })
+        // Both ask at once, so that calls reach the client in the order in which they came.
+        let there = move || -> HandlerResult<Arc<Self>> {
+            let gone = || CallError::new(ErrorCode::WorkerGone, "the worker has left").into();
+            session.upgrade().ok_or_else(gone)
+        };
+        let (whether, own) = (there.clone(), Arc::clone(&name));
+        let handler = move |context: Context, message: Message| {
+            requests::answered(there().and_then(|session| session.serve(&name, &context, &message, None)))
+        };
+        let streamed = move |context: Context, message: Message, input, output| {
+            let begun = whether().and_then(|session| session.serve_streams(&own, &context, &message));
+            bodies::answered(begun, input, output)
         };
         self.keep(&registered, Serving { own: id.into(), elsewhere: invocation.is_some() });
         let mut function = match invocation {
             // The client does not serve it: somebody else does, over HTTP.
             Some(invocation) => outbound::function(&registered, invocation),
-            None => Function::json_text_async(&registered, handler),
+            None => Function::json_text_or_stream_async(&registered, handler, streamed),
         };
         if let Some(description) = description {
             function = function.description(description);

@@ -6,6 +6,7 @@ use ringway::{CallError, Context, Encoding, ErrorCode, Failure, HandlerResult, M
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
+use super::bodies::with_fields;
 use super::calls::ReplyTo;
 use super::{Serving, Session};
 use crate::limits::MESSAGE_BYTES_MAX;
@@ -181,14 +182,17 @@ impl Session {
         }
     }
 
-    /// Passes a call that came by the SDK on to the client.
+    /// Passes a call that came by the SDK on to the client, with more fields in its payload.
     pub(crate) fn serve(
         self: &Arc<Self>,
         function: &str,
         context: &Context,
         message: &Message,
+        more: Option<&str>,
     ) -> HandlerResult<Asking> {
         let data = payload(message)?;
+        let with_more = more.map(|fields| with_fields(data, fields)).transpose()?;
+        let data = with_more.as_deref().unwrap_or(data);
         let caller = self.place.shared.session(context.caller()).map(|caller| caller.uuid.clone());
         // What a queue says of its delivery is no metadata to iii's clients; what the trigger said is.
         let metadata = match context.delivery() {

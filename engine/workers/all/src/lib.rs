@@ -4,11 +4,13 @@
 //!
 //! - [`Workers`]: what runs;
 //! - `rows`: one row for each worker, the only place that names them;
+//! - `browsers`: the one that is mounted in another;
 //! - `kept`: which store it is, the only place that knows;
 //! - `keeper`: the functions of the store itself.
 
 #![forbid(unsafe_code)]
 
+mod browsers;
 mod keeper;
 mod kept;
 mod rows;

@@ -21,6 +21,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::browsers::Browsers;
 use crate::workers::StartError;
 
 /// iii's key for the choice of a store, which is the same for all workers here.
@@ -91,8 +92,13 @@ fn silent() -> Vec<Row> {
 /// Those that listen where others than workers reach them. The last to start and the first to end: whoever connects finds
 /// everything there.
 fn listening() -> Vec<Row> {
+    let mounts = http::Mounts::default();
+    let mounted = mounts.clone();
+    let start_http = move |address: &str, store, config| {
+        http::Http::start_mounting(address, store, config, mounts.clone())
+    };
     vec![
-        Row::of::<http::Config, http::Http, _>("http", http::Http::start)
+        Row::of::<http::Config, http::Http, _>("http", start_http)
             .iii(
                 "iii-http",
                 &[
@@ -104,10 +110,10 @@ fn listening() -> Vec<Row> {
             )
             .checked(http::Config::check)
             .fixed(),
-        Row::of::<stream_socket::Config, stream_socket::StreamSocket, _>(
-            "stream-socket",
-            |address, _, config| stream_socket::StreamSocket::start(address, config),
-        )
+        // After `http`, where it is mounted.
+        Row::of::<stream_socket::Config, Browsers, _>("stream-socket", move |address, _, config| {
+            Browsers::start(address, config, mounted.clone())
+        })
         .checked(|config: &stream_socket::Config| config.check().map(drop))
         .fixed(),
         Row::of::<iii::Config, iii::Face, _>("iii", |address, _, config| iii::Face::start(address, config))

@@ -1,6 +1,6 @@
 //! Everything that requests share, and the way of one request from its head to the answer's. It must not know connections.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -59,6 +59,7 @@ pub(crate) struct Door {
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) address: IpAddr,
+    pub(crate) port: u16,
     /// The SHA-256 of the certificate that was shown, in hex.
     pub(crate) certificate: Option<String>,
 }
@@ -145,11 +146,18 @@ impl Door {
         {
             return self.refuse(&parts, None, &named, &problem);
         }
-        let mount = self.mounts.find(parts.uri.path());
-        let response = match mount {
-            Some(router) => mount::answer(router, parts, body).await,
-            None => self.routed(parts, body, peer, client, &mut named).await,
+        let Some(router) = self.mounts.find(parts.uri.path()) else {
+            let response = self.routed(parts, body, peer, client, &mut named).await;
+            return holding(response, pass);
         };
+        // The port is only known of whoever connected, which may be a proxy.
+        let port = if client == peer.address { peer.port } else { 0 };
+        let answer = mount::answer(router, SocketAddr::new(client, port), parts, body);
+        let response = Box::pin(answer).await;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            // What is mounted counts its WebSockets itself; here they would keep requests out.
+            return response;
+        }
         holding(response, pass)
     }
 
@@ -191,7 +199,8 @@ impl Door {
                 }
             }
             found => {
-                if let Some(response) = self.own(method, &parts).await {
+                // Boxed, as everything rare is: a request is as large as the largest of what may become of it, and is moved.
+                if let Some(response) = Box::pin(self.own(method, &parts)).await {
                     return finish::finish(self, None, &parts, named, response).await;
                 }
                 let problem = match found {

@@ -170,7 +170,7 @@ impl Exchange<'_> {
             request::read(route.config.body, kind, &whole).await?
         };
         if !matches!(route.condition, Condition::Always) {
-            self.ask_condition(asked, &content, identity, &context).await?;
+            Box::pin(self.ask_condition(asked, &content, identity, &context)).await?;
         }
         if !route.before.is_empty()
             && let Some(answer) =

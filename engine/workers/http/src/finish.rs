@@ -44,7 +44,7 @@ pub(crate) async fn finish(
     }
     let compressed = route.map_or(door.config.compression, |route| route.compression);
     if compressed && parts.headers.contains_key(ACCEPT_ENCODING) && may_be_compressed(&response) {
-        return compress(parts, response).await;
+        return Box::pin(compress(parts, response)).await;
     }
     response
 }

@@ -72,7 +72,7 @@ use std::time::Duration;
 use axum::Router;
 use parking_lot::Mutex;
 use ringway::protocol::control::TriggerTypeSpec;
-use ringway::{CallError, Worker};
+use ringway::{CallError, WaitMode, Worker};
 use ringway_store::Store;
 use ringway_worker_kit::Clock;
 use tokio::net::TcpListener;
@@ -154,10 +154,10 @@ impl Http {
         config: Config,
         clock: Clock,
     ) -> Result<Self, StartError> {
-        Self::start_mounting(address, store, config, clock, Mounts::default())
+        Self::begin(address, store, config, clock, Mounts::default())
     }
 
-    /// As [`Self::start_with`], with routers of others, which may come and go while it runs.
+    /// As [`Self::start`], with routers of others, which may come and go while it runs.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -165,10 +165,20 @@ impl Http {
         address: &str,
         store: Arc<dyn Store>,
         config: Config,
+        mounts: Mounts,
+    ) -> Result<Self, StartError> {
+        Self::begin(address, store, config, Clock::system(), mounts)
+    }
+
+    fn begin(
+        address: &str,
+        store: Arc<dyn Store>,
+        config: Config,
         clock: Clock,
         mounts: Mounts,
     ) -> Result<Self, StartError> {
         config.check()?;
+        mounts.set_public(config.behind_proxy || !config.host.is_loopback());
         let certificates =
             config.tls.as_ref().map(Certificates::read).transpose().map_err(StartError::Tls)?;
         let certificates = certificates.map(Arc::new);
@@ -190,6 +200,9 @@ impl Http {
             .address(address)
             .description("Calls functions for requests of HTTP")
             .default_timeout(None)
+            // Many requests wait at a time, and what they wait for goes over a socket: a spin would take the time of those who
+            // answer, and a barrier before each sleep would interrupt them.
+            .wait_mode(WaitMode::Efficient)
             .connect()?;
         let ledger = Ledger::new(store, clock.clone());
         let sweeper = ledger.clone();

@@ -57,7 +57,7 @@ async fn document(door: &Door) -> Value {
     let routes = door.routes.all();
     for route in routes.iter().filter(|route| !route.config.openapi.hidden) {
         if !functions.contains_key(&route.function_id) {
-            let asked = json!({"id": route.function_id});
+            let asked = json!({"function_id": route.function_id});
             let options = CallOptions::new().timeout(ASK_MAX);
             let known = door.worker.trigger_json_async(naming::FUNCTIONS_INFO, &asked, &options).await;
             functions.insert(route.function_id.clone(), known.unwrap_or(Value::Null));

@@ -90,14 +90,14 @@ async fn connection(
     let _unsupported = stream.set_nodelay(true);
     let patience = Duration::from_millis(door.config.header_timeout_ms);
     let Some(tls) = tls else {
-        let peer = Peer { address: address.ip(), certificate: None };
+        let peer = Peer { address: address.ip(), port: address.port(), certificate: None };
         return serve(stream, peer, door, builder, ending, place).await;
     };
     let shaken = tokio::time::timeout(patience, tls.acceptor().accept(stream)).await;
     match shaken {
         Ok(Ok(stream)) => {
             let certificate = crate::tls::fingerprint(stream.get_ref().1);
-            let peer = Peer { address: address.ip(), certificate };
+            let peer = Peer { address: address.ip(), port: address.port(), certificate };
             serve(stream, peer, door, builder, ending, place).await;
         }
         Ok(Err(error)) => tracing::debug!(target: "ringway", %address, %error, "a connection was no TLS"),

@@ -252,7 +252,11 @@ async fn receive(
                 Message::new(Encoding::Json, text.as_bytes())
             }
             Ok(Sent::Binary(bytes)) => Message::bytes(&bytes),
-            Ok(Sent::Close(_)) => return Left::Closed,
+            Ok(Sent::Close(_)) => {
+                // The answer to it goes out when more is read.
+                while let Some(Ok(_)) = stream.next().await {}
+                return Left::Closed;
+            }
             Ok(Sent::Ping(_) | Sent::Pong(_) | Sent::Frame(_)) => continue,
             Err(tungstenite::Error::Capacity(_)) => {
                 return Left::Refused(CloseCode::Size, "the message is too long");

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// The port where iii's clients look for streams.
 pub const PORT: u16 = 3112;
 
+/// Where the worker `http` takes the same clients, unless the settings say otherwise.
+pub const HTTP_PATH: &str = "/_streams";
+
 /// Settings of the stream socket. Every field may be left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -18,6 +21,9 @@ pub struct Config {
     pub port: Option<u16>,
     /// The address to listen on. Any but this host's own needs `auth_function`. Default: 127.0.0.1.
     pub host: String,
+    /// The path below which the worker `http` takes the same clients; empty for nowhere. Default: `/_streams`, unless others than
+    /// this host's own reach that worker and there is no `auth_function`.
+    pub http_path: Option<String>,
     /// The function that is asked whether a client may connect, with `{headers, path, query_params, addr}`; what it answers as
     /// `context` is told to functions of `stream:join`. Nobody gets in whom it does not let in. Default: none.
     pub auth_function: Option<String>,
@@ -44,6 +50,7 @@ impl Default for Config {
         Self {
             port: None,
             host: "127.0.0.1".to_owned(),
+            http_path: None,
             auth_function: None,
             origins: Vec::new(),
             connections_max: 10_000,
@@ -63,6 +70,11 @@ pub enum ConfigError {
     /// It is no address to listen on.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// It is no path below which something can be.
+    #[error(
+        "`http_path` is `{0}`: a path was wanted that begins with `/`, goes on, and has no parameters, such as `{HTTP_PATH}`"
+    )]
+    Path(String),
     /// A number that must not be 0.
     #[error("`{0}` is 0, at least 1 was wanted")]
     Zero(&'static str),
@@ -79,6 +91,12 @@ impl Config {
             if value == 0 {
                 return Err(ConfigError::Zero(name));
             }
+        }
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte);
+        if let Some(path) = self.http_path.as_deref().filter(|path| !path.is_empty())
+            && (!path.starts_with('/') || path.trim_matches('/').is_empty() || !path.bytes().all(plain))
+        {
+            return Err(ConfigError::Path(path.to_owned()));
         }
         Ok(SocketAddr::new(host, self.port.unwrap_or(PORT)))
     }
@@ -107,6 +125,19 @@ mod tests {
         check("192.168.1.1", None, false);
         check("0.0.0.0", Some("a::b"), true);
         check("example.com", Some("a::b"), false);
+        for (path, expected) in [
+            ("/streams", true),
+            ("/a/b_c/", true),
+            ("", true),
+            ("/", false),
+            ("//", false),
+            ("streams", false),
+            ("/:a", false),
+            ("/{a}", false),
+        ] {
+            let config = Config { http_path: Some(path.to_owned()), ..Config::default() };
+            assert_eq!(config.check().is_ok(), expected, "{path}");
+        }
         assert_eq!(Config { queue_max: 0, ..Config::default() }.check(), Err(ConfigError::Zero("queue_max")));
     }
 }

@@ -34,7 +34,7 @@ use ringway::{CallError, Worker};
 use ringway_worker_listen::{self as listen, BindError};
 use tokio::runtime::Runtime;
 
-pub use config::{Config, ConfigError, PORT};
+pub use config::{Config, ConfigError, HTTP_PATH, PORT};
 pub use counters::Counters;
 
 use door::Place;

@@ -79,6 +79,9 @@ pub struct CatalogFunction {
     /// It streams items to the caller.
     #[serde(default, skip_serializing_if = "is_false")]
     pub streams_out: bool,
+    /// Items go both ways where a caller wants that. Not where it is relayed.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub streams_optional: bool,
     /// Where it really lives, if the engine relays it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<Relay>,

@@ -53,6 +53,9 @@ pub struct FunctionSpec {
     /// It streams items to the caller.
     #[serde(default, skip_serializing_if = "is_false")]
     pub streams_out: bool,
+    /// Items go both ways where a caller wants that, who says so by [`crate::header::Flags::MORE`]; it is called without, too.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub streams_optional: bool,
     /// Hidden from listings unless they ask for it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub internal: bool,
@@ -76,6 +79,7 @@ impl FunctionSpec {
             exclusive: false,
             streams_in: false,
             streams_out: false,
+            streams_optional: false,
             internal: false,
         }
     }

@@ -108,6 +108,7 @@ fn function(name: &str, worker: u64, index: u32) -> CatalogFunction {
         idempotent: false,
         streams_in: false,
         streams_out: false,
+        streams_optional: false,
         relay: None,
     }
 }

@@ -13,6 +13,7 @@ use ringway_engine::{Engine, Otlp};
 use ringway_store_nats::testing::Server;
 use ringway_workers::{StartError, Workers, sections};
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::{self, Message as Frame};
 
 fn engine() -> Engine {
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -237,4 +238,75 @@ fn workers_end_while_nats_is_away() {
     };
     assert!((0..20).any(|_| is_refused()));
     workers.shut_down();
+}
+
+/// Opens a WebSocket at the address of the worker `http`; the status if it is refused.
+fn follow(client: &Worker, path: &str, origin: &str) -> Result<Value, u16> {
+    use tungstenite::client::IntoClientRequest as _;
+    let there = call(client, "http::routes", &json!({}))["address"].as_str().unwrap().to_owned();
+    let mut request = format!("ws://{there}{path}").into_client_request().unwrap();
+    request.headers_mut().insert("origin", origin.replace("HERE", &there).parse().unwrap());
+    let mut socket = match tungstenite::connect(request) {
+        Ok((socket, _)) => socket,
+        Err(tungstenite::Error::Http(response)) => return Err(response.status().as_u16()),
+        Err(error) => panic!("{error}"),
+    };
+    let join = json!({"type": "join", "data": {"subscriptionId": "s", "streamName": "chat", "groupId": "g"}});
+    socket.send(Frame::text(join.to_string())).unwrap();
+    Ok(serde_json::from_str(socket.read().unwrap().to_text().unwrap()).unwrap())
+}
+
+const PORTS: &str = "http: {port: 0, admin: {enabled: false}}, iii: false";
+
+#[test]
+fn browsers_follow_streams_by_the_port_of_http_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (engine, workers) = run(folder.path(), &format!("workers: {{{PORTS}, stream-socket: {{port: 0}}}}"));
+    let client = client(&engine);
+    let item = json!({"stream_name": "chat", "group_id": "g", "item_id": "i", "data": {"n": 1}});
+    call(&client, "stream::set", &item);
+    for path in ["/_streams", "/_streams/"] {
+        let told = follow(&client, path, "http://HERE").unwrap();
+        assert_eq!(
+            (&told["event"]["type"], &told["event"]["data"]),
+            (&json!("sync"), &json!([{"n": 1}])),
+            "{told}"
+        );
+    }
+    assert_eq!(follow(&client, "/_streams", "https://elsewhere.example"), Err(403));
+    assert_eq!(follow(&client, "/_streamsx", "http://HERE"), Err(404));
+    workers.shut_down();
+}
+
+#[test]
+fn browsers_are_asked_who_they_are_at_the_port_of_http_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let section = "stream-socket: {port: 0, http_path: /live, auth_function: 'gate::who'}";
+    let (engine, _workers) = run(folder.path(), &format!("workers: {{{PORTS}, {section}}}"));
+    let client = client(&engine);
+    let who = |_: &ringway::Context, asked: Value| {
+        let is_known = asked["query_params"]["token"] == json!(["secret"]);
+        let here = asked["addr"].as_str().is_some_and(|there| there.starts_with("127.0.0.1:"));
+        Ok(json!({"unauthorized": !(is_known && here)}))
+    };
+    client.register(ringway::Function::json("gate::who", who)).unwrap();
+    assert!(follow(&client, "/live?token=secret", "http://HERE").is_ok());
+    assert_eq!(follow(&client, "/live?token=no", "http://HERE"), Err(401));
+    assert_eq!(follow(&client, "/_streams", "http://HERE"), Err(404));
+}
+
+#[test]
+fn browsers_of_others_get_in_only_where_somebody_asks_who_they_are() {
+    let section = "http: {port: 0, behind_proxy: true, admin: {enabled: false}}, iii: false";
+    let start = |folder: &Path, more: &str| {
+        let engine = engine();
+        let text = format!("workers: {{{section}, stream-socket: {{port: 0{more}}}}}");
+        let workers = Workers::start(engine.address(), folder, &settings(&text))?;
+        Ok::<_, StartError>((engine, workers))
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let error = start(folder.path(), ", http_path: /live").err().unwrap();
+    assert!(error.to_string().contains("auth_function"), "{error}");
+    let (engine, _workers) = start(folder.path(), "").unwrap();
+    assert_eq!(follow(&client(&engine), "/_streams", "http://HERE"), Err(404));
 }

@@ -91,7 +91,9 @@ pub(crate) async fn read(
             Fields::read(body)?.write_form(&mut text);
             Ok(Content::Made(text.into_bytes()))
         }
-        (BodyMode::Auto, "multipart/form-data") => parts(content_type.unwrap_or_default(), body).await,
+        (BodyMode::Auto, "multipart/form-data") => {
+            Box::pin(parts(content_type.unwrap_or_default(), body)).await
+        }
         (BodyMode::Auto, kind) if kind.starts_with("text/") => text(body),
         (BodyMode::Auto, _) => Ok(Content::Bytes(body.clone())),
     }

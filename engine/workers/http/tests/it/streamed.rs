@@ -7,6 +7,7 @@ use ringway::{Context, Failure, Function, HandlerResult, Message, StreamReader, 
 use ringway_worker_http::routes::Pattern;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message as Sent};
 
@@ -185,6 +186,11 @@ fn a_websocket_is_items_in_both_directions() {
         socket.next().await.unwrap().unwrap();
         socket.send(Sent::text("no json")).await.unwrap();
         assert_eq!(socket.next().await.unwrap().unwrap(), Sent::text("no json"));
+        // RFC 6455, section 5.5.1: who is sent a close sends one back.
+        let close = CloseFrame { code: CloseCode::Library(4001), reason: "done".into() };
+        socket.send(Sent::Close(Some(close.clone()))).await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap(), Sent::Close(Some(close)));
+        assert!(socket.next().await.is_none());
 
         let same = format!("http://{address}");
         assert!(open("/ws", &[("origin", &same)]).await.is_ok());
