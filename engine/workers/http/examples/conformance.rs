@@ -99,7 +99,7 @@ type Notes = Arc<Mutex<BTreeMap<u64, Note>>>;
 
 fn missing(id: u64) -> Failure {
     let error = CallError::new(ErrorCode::HandlerError, format!("there is no note {id}"));
-    error.with_user_code("NOTE_NOT_FOUND").with_details(json!({"status_code": 404})).into()
+    error.with_user_code("no_such_note").with_details(json!({"status_code": 404})).into()
 }
 
 fn main() {
