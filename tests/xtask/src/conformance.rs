@@ -48,7 +48,7 @@ impl Served {
         let (address, key) = line
             .trim()
             .split_once(' ')
-            .ok_or(format!("wanted its address and a key, found `{}`", line.trim()))?;
+            .ok_or_else(|| format!("wanted its address and a key, found `{}`", line.trim()))?;
         (served.address, served.key) = (address.to_owned(), key.to_owned());
         Ok(served)
     }
