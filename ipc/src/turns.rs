@@ -16,11 +16,13 @@
 //!   ([`Turns::hand_over`], [`Turns::wake_follower`]). A follower counts itself, fences, and sleeps only if the ring is led.
 //!   At least one of them sees the other's store (Dekker, the light side paid for by the heavy one; [`crate::fence`]). So
 //!   while a follower sleeps somebody leads, or a follower is on its way to lead, or to hand over because its call is over.
-//! - **T2** A leader that leaves and sees a task has the dispatcher rung for what comes. A task counts itself and asks for
-//!   that bell itself; where it cannot, because the ring is led, it fences and tries again. Again one of them sees the
-//!   other. Of several tasks only the one that raised the count from zero fences: a leader that saw zero has let go before
-//!   that fence, so that this task finds the ring free, or led by a thread that came after and sees the count; and it does
-//!   not leave before it has asked, on behalf of all.
+//! - **T2** A leader that leaves and sees a task has the dispatcher rung for what comes. The task that raises the count from
+//!   zero asks for that bell itself; where it cannot, because the ring is led, it fences and tries again. Again one of them
+//!   sees the other: a leader that saw zero has let go before that fence, so that this task finds the ring free, or led by a
+//!   thread that came after and sees the count; and it does not leave before it has asked. That is for all tasks that come
+//!   until the count is zero again. From then on a request stands, or the dispatcher has woken of it, sees the count and posts
+//!   another before it sleeps (T3), or a thread leads that asks when it leaves. A frame that comes before the first task has
+//!   asked is found by its second look, for whichever task it is.
 //! - **T3** A request for a bell is posted anew before each sleep, because it may have been answered ([`crate::ring`]). A
 //!   leader takes it back while it leads, and asks when it leaves. The dispatcher sleeps only after one of two looks. At the
 //!   first it led, and a request stood that was posted since it last woke: by itself before its fence, or else at that look.
@@ -166,11 +168,14 @@ impl<K: Copy + PartialEq> Turns<K> {
         led
     }
 
-    /// Counts a task that begins to wait.
+    /// Counts a task that begins to wait. The first asks for the dispatcher's bell, a few microseconds; the others find that
+    /// seen to (T2), and need not ask again when they look again.
     pub fn task_came(&self, ring: &impl Turn<Key = K>) {
-        let only = self.tasks.fetch_add(1, Ordering::SeqCst) == 0;
+        if self.tasks.fetch_add(1, Ordering::SeqCst) > 0 {
+            return;
+        }
         let mut led = self.ask_dispatcher(ring);
-        if !led && only {
+        if !led {
             // T2, pairs with the fence in `wake_follower`. Not needed where we have led: whoever leads next takes the lead
             // from us, and sees the count.
             fence::heavy();
@@ -179,11 +184,6 @@ impl<K: Copy + PartialEq> Turns<K> {
         if led {
             self.wake_follower(ring);
         }
-    }
-
-    /// A task that was counted looks again: the dispatcher must be rung for what comes from now on.
-    pub fn task_waits_on(&self, ring: &impl Turn<Key = K>) {
-        self.hand_over_to_dispatcher(ring);
     }
 
     /// A task no longer waits.

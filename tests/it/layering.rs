@@ -117,6 +117,7 @@ const LEAVES: &[&str] = &[
     "ringway-example-tensors",
     "ringway-example-replicas",
     "ringway-example-embedded",
+    "ringway-example-agentic-backend",
 ];
 
 /// Outside crates that only some of ours may name, outside their tests.

@@ -9,6 +9,7 @@
 //! - `triggers`: everybody binds every type, and provides types of their own;
 //! - `http`: everybody answers requests;
 //! - `observers`: what 0.25 and later are told who ask for them;
+//! - `browser`: the actor in a page, in Chromium;
 //! - `restart`: engines and actors that die;
 //! - `trace`: one trace over all of them.
 
@@ -16,6 +17,7 @@ mod native;
 mod native_channels;
 mod stage;
 
+mod browser;
 mod calls;
 mod channels;
 mod http;

@@ -23,6 +23,7 @@ pub struct Section {
     name: &'static str,
     iii_name: Option<&'static str>,
     iii_keys: &'static [(&'static str, Option<&'static str>)],
+    iii_further: Option<&'static str>,
     live: &'static [&'static str],
     check: Arc<Check>,
     schema: fn(&mut SchemaGenerator) -> Schema,
@@ -51,7 +52,15 @@ impl Section {
             Ok((value, Arc::new(parsed) as Arc<dyn Any + Send + Sync>))
         };
         let schema = |generator: &mut SchemaGenerator| generator.subschema_for::<C>();
-        Self { name, iii_name: None, iii_keys: &[], live: &[], check: Arc::new(check), schema }
+        Self {
+            name,
+            iii_name: None,
+            iii_keys: &[],
+            iii_further: None,
+            live: &[],
+            check: Arc::new(check),
+            schema,
+        }
     }
 
     /// Holds the settings against what their types and schema cannot say, as the worker itself does when it starts.
@@ -81,6 +90,13 @@ impl Section {
         self
     }
 
+    /// The key of a list here whose items are what iii writes as further workers of that name.
+    #[must_use]
+    pub fn iii_further(mut self, key: &'static str) -> Self {
+        self.iii_further = Some(key);
+        self
+    }
+
     /// Keys that the worker applies while it runs. Every other change needs a restart.
     #[must_use]
     pub fn live(mut self, keys: &'static [&'static str]) -> Self {
@@ -92,6 +108,10 @@ impl Section {
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    pub(crate) fn further(&self) -> Option<&'static str> {
+        self.iii_further
     }
 
     pub(crate) fn is_live(&self, key: &str) -> bool {

@@ -23,16 +23,18 @@ pub const FILE_NAME: &str = "ringway.yaml";
 /// The folder of everything durable beside a file that names none.
 const DATA_FOLDER: &str = ".ringway";
 
-/// Parts of iii that a file written for it may name, and that are no workers here.
-const NOT_OURS: &[&str] = &[
-    "iii-worker-manager",
-    "iii-engine-functions",
-    "iii-observability",
-    "iii-telemetry",
-    "iii-bridge",
-    "iii-exec",
-    "iii-worker-ops",
-    "iii-sandbox",
+/// Parts of iii that a file written for it may name, that are no workers here, and what is in their place.
+const NOT_OURS: &[(&str, &str)] = &[
+    ("iii-engine-functions", "these functions are always there"),
+    (
+        "iii-observability",
+        "traces and logs are always kept, and sent on where OTEL_EXPORTER_OTLP_ENDPOINT says",
+    ),
+    ("iii-telemetry", "nothing is told to anybody"),
+    ("iii-bridge", "there is no bridge to another engine"),
+    ("iii-exec", "start programs beside the engine"),
+    ("iii-worker-ops", "start workers beside the engine"),
+    ("iii-sandbox", "start workers beside the engine"),
 ];
 
 /// What a file says, checked.
@@ -197,7 +199,7 @@ impl Settings {
         let mut generator = SchemaSettings::draft2020_12().into_generator();
         let engine = generator.subschema_for::<EngineSettings>();
         let mut workers = Map::new();
-        let mut names: Vec<&str> = NOT_OURS.to_vec();
+        let mut names: Vec<&str> = NOT_OURS.iter().map(|(name, _)| *name).collect();
         for section in sections {
             let own = section.schema(&mut generator);
             let whether =
@@ -351,8 +353,9 @@ impl Reading<'_> {
 
     fn take_worker(&mut self, name: &str, at: Position, node: Node, from_iii: bool) {
         let Some(section) = self.sections.iter().find(|section| section.is_called(name)) else {
-            if from_iii && NOT_OURS.contains(&name) {
-                let text = format!("`{name}` is no worker of Ringway's and is left out");
+            let theirs = NOT_OURS.iter().find(|(known, _)| from_iii && *known == name);
+            if let Some((_, instead)) = theirs {
+                let text = format!("`{name}` is no worker of Ringway's and is left out: {instead}");
                 return self.warnings.push(Fault::new(at, text));
             }
             let names = self.sections.iter().flat_map(Section::names);
@@ -370,6 +373,11 @@ impl Reading<'_> {
             if let Kind::Map(entries) = &mut theirs.kind {
                 entries.push(entry);
             }
+        }
+        if from_iii && let Some((key, first)) = section.further().zip(self.found.get_mut(section.name())) {
+            // One without a config is one as by default, as far as there is such.
+            let node = if node.is_null() { Node { at, kind: Kind::Map(Vec::new()) } } else { node };
+            return first.push_below(key, node);
         }
         if self.found.insert(section.name(), node).is_some() {
             self.faults.push(

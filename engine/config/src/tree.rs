@@ -43,6 +43,22 @@ impl Node {
         Self { at, kind: Kind::Scalar(Scalar::Null) }
     }
 
+    /// Adds an item to the list below a key of a map; there will be both.
+    pub(crate) fn push_below(&mut self, key: &str, item: Self) {
+        let at = item.at;
+        if !matches!(self.kind, Kind::Map(_)) {
+            self.kind = Kind::Map(Vec::new());
+        }
+        let Kind::Map(entries) = &mut self.kind else { return };
+        match entries.iter_mut().find(|entry| entry.key == key).map(|entry| &mut entry.value.kind) {
+            Some(Kind::List(items)) => items.push(item),
+            _ => {
+                let value = Self { at, kind: Kind::List(vec![item]) };
+                entries.push(Entry { key: key.to_owned(), key_at: at, value });
+            }
+        }
+    }
+
     pub(crate) fn is_null(&self) -> bool {
         matches!(self.kind, Kind::Scalar(Scalar::Null) | Kind::Variable { means: Scalar::Null, .. })
     }

@@ -295,3 +295,20 @@ fn loom_one_task_pays_for_all() {
         caller.worker_bell.wait();
     });
 }
+
+/// The task that asked for all leaves while another comes and waits on, and a thread leads for a moment meanwhile.
+#[test]
+fn loom_who_comes_later_need_not_ask() {
+    loom::model(|| {
+        let (caller, producer) = Caller::new(1);
+        caller.turns.task_came(&*caller);
+        let (first, leader) = (Arc::clone(&caller), Arc::clone(&caller));
+        let first = thread::spawn(move || first.turns.task_left());
+        let leader = thread::spawn(move || leader.lead_for_a_moment());
+        caller.turns.task_came(&*caller);
+        first.join().unwrap();
+        leader.join().unwrap();
+        answer(&caller, producer, [0]);
+        caller.worker_bell.wait();
+    });
+}

@@ -388,8 +388,6 @@ impl CallerChannel {
         }
         if first {
             self.turns.task_came(self);
-        } else {
-            self.turns.task_waits_on(self);
         }
         if self.channel.close_reason().is_some() {
             self.fail_all();

@@ -16,7 +16,7 @@ fn everything() -> Value {
 }
 
 /// Calls every ordered pair.
-fn pairs(stage: &Stage) -> Vec<(&'static str, &'static str)> {
+pub(crate) fn pairs(stage: &Stage) -> Vec<(&'static str, &'static str)> {
     let all = stage.everybody();
     all.iter().flat_map(|&caller| all.iter().map(move |&callee| (caller, callee))).collect()
 }
@@ -44,7 +44,7 @@ fn everybody_calls_everybody() {
     }
 }
 
-fn answers(stage: &Stage, caller: &str, callee: &str) {
+pub(crate) fn answers(stage: &Stage, caller: &str, callee: &str) {
     let pair = format!("{caller} calls {callee}");
     let call = |function: &str, data: Value| stage.call(caller, &format!("{callee}::{function}"), &data);
     assert_eq!(call("add", json!({ "a": 20, "b": 22.5 })), json!({ "ok": { "sum": 42.5 } }), "{pair}");
@@ -66,7 +66,7 @@ fn answers(stage: &Stage, caller: &str, callee: &str) {
     }
 }
 
-fn errors(stage: &Stage, caller: &str, callee: &str) {
+pub(crate) fn errors(stage: &Stage, caller: &str, callee: &str) {
     let pair = format!("{caller} calls {callee}");
     let failed = stage.call(
         caller,
@@ -85,7 +85,7 @@ fn errors(stage: &Stage, caller: &str, callee: &str) {
 }
 
 /// Calls whose answer nobody waits for, and calls that a queue makes.
-fn sends(stage: &Stage, caller: &str, callee: &str) {
+pub(crate) fn sends(stage: &Stage, caller: &str, callee: &str) {
     let request = |action: Value| {
         let kind = action["type"].clone();
         let data = json!({ "from": caller, "by": kind });
@@ -97,7 +97,7 @@ fn sends(stage: &Stage, caller: &str, callee: &str) {
     assert!(queued["ok"]["messageReceiptId"].is_string(), "{caller} enqueues for {callee}: {queued}");
 }
 
-fn arrived(stage: &Stage, caller: &str, callee: &str) {
+pub(crate) fn arrived(stage: &Stage, caller: &str, callee: &str) {
     for kind in ["void", "enqueue"] {
         let wanted = json!({ "from": caller, "by": kind });
         let notes = until(&format!("a note at {callee} of {wanted}"), || {
@@ -134,7 +134,7 @@ fn large_payloads_pass() {
     }
 }
 
-fn passes(stage: &Stage, caller: &str, callee: &str, text: &str) {
+pub(crate) fn passes(stage: &Stage, caller: &str, callee: &str, text: &str) {
     // Sent by a call within the caller, so that only what is tested carries it.
     let echo = stage.call(caller, &format!("{callee}::echo"), &json!({ "text": text }));
     assert!(echo["ok"]["data"]["text"] == text, "{caller} sends {} bytes to {callee}", text.len());

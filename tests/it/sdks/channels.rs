@@ -6,7 +6,7 @@ use serde_json::json;
 use super::stage::{NATIVE, Stage};
 
 /// More than the SDKs put in one message and more than a channel keeps by default, 64 messages of 64 KiB.
-const BYTES: usize = 5 << 20;
+pub(crate) const BYTES: usize = 5 << 20;
 
 /// The byte at a place, as every actor writes it.
 pub(crate) fn byte_at(i: usize) -> u8 {
@@ -45,13 +45,13 @@ fn everybody_exchanges_channels_with_everybody() {
     }
 }
 
-fn both_ways(stage: &Stage, maker: &str, other: &str, texts: &[&str]) {
+pub(crate) fn both_ways(stage: &Stage, maker: &str, other: &str, texts: &[&str]) {
     for way in ["push", "pull"] {
         exchange(stage, way, (maker, other), 100_001, texts);
     }
 }
 
-fn exchange(stage: &Stage, way: &str, (maker, other): (&str, &str), bytes: usize, texts: &[&str]) {
+pub(crate) fn exchange(stage: &Stage, way: &str, (maker, other): (&str, &str), bytes: usize, texts: &[&str]) {
     let (end, function) = if way == "push" { ("to", "receive") } else { ("from", "pour") };
     let request = json!({ end: format!("{other}::{function}"), "bytes": bytes, "texts": texts });
     let came = stage.ask(maker, way, &request);

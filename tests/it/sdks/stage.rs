@@ -2,7 +2,7 @@
 //! files, which are shown when a test fails. It must not know what is tested.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -18,6 +18,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The actors on published SDKs, by the names that they are given.
 pub(crate) const ACTORS: [&str; 7] = ["npm022", "pypi022", "pypi025", "rs023", "rs024", "rs025", "rs026"];
+
+/// The actor in a page, in a browser.
+pub(crate) const PAGE: &str = "page022";
 
 /// The native worker's name.
 pub(crate) const NATIVE: &str = "native";
@@ -97,8 +100,10 @@ impl Stage {
     }
 
     pub(crate) fn start_actor(&mut self, name: &'static str) {
-        let log = open_log(self.folder.path(), name);
-        let url = format!("ws://127.0.0.1:{}", self.ports.iii);
+        if name == PAGE {
+            return self.open_page("127.0.0.1", name);
+        }
+        let url = self.iii();
         let mut command = program(name);
         command.args([&url, name]).env("OTEL_SERVICE_NAME", name).env_remove("OTEL_ENABLED");
         for variable in ["III_NAMESPACE", "III_WORKER_NAME", "III_TOKEN"] {
@@ -106,9 +111,41 @@ impl Stage {
         }
         // Python 0.22 sends its spans there, whatever address it is given.
         command.env("III_URL", &url);
+        self.start(name, command);
+    }
+
+    /// Where iii's SDKs connect.
+    fn iii(&self) -> String {
+        format!("ws://127.0.0.1:{}", self.ports.iii)
+    }
+
+    fn start(&mut self, name: &'static str, mut command: Command) {
+        let log = open_log(self.folder.path(), name);
         command.stdin(Stdio::piped()).stdout(log.try_clone().expect("a second handle")).stderr(log);
         let child = command.spawn().unwrap_or_else(|error| panic!("wanted to start {name}, found: {error}"));
         self.actors.push((name, child));
+    }
+
+    /// Opens the page of the actor in a browser of its own, from a host, all of which are this one.
+    pub(crate) fn open_page(&mut self, host: &str, name: &'static str) {
+        // A browser asks once.
+        until("the server of pages", || {
+            TcpStream::connect(("127.0.0.1", self.ports.http)).map_err(|error| json!(error.to_string()))
+        });
+        let origin = format!("http://{host}:{}", self.ports.http);
+        let mut command = browser();
+        command.arg(format!("--user-data-dir={}", self.folder.path().join(name).display()));
+        command.args(["--host-resolver-rules=MAP *.example 127.0.0.1", "--remote-debugging-port=0"]);
+        // A page has random numbers and the like only where it came safely, or from this host.
+        command.arg(format!("--unsafely-treat-insecure-origin-as-secure={origin}"));
+        command.arg(format!("{origin}/page/index.html?url={}&name={name}", self.iii()));
+        self.start(name, command);
+    }
+
+    /// What an actor has said so far.
+    pub(crate) fn said_by(&self, name: &str) -> String {
+        let said = fs::read(self.folder.path().join(format!("{name}.log"))).unwrap_or_default();
+        String::from_utf8_lossy(&said).into_owned()
     }
 
     /// Kills an actor with SIGKILL.
@@ -207,9 +244,14 @@ pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Result<T, Value>) ->
 
 fn write_settings(folder: &Path, ports: Ports) {
     let Ports { iii, streams, http } = ports;
+    let page = installed("tools/iii/page/index.html");
+    let page = page.parent().unwrap_or(&page).display();
     let settings = format!(
-        "workers:\n  iii: {{ port: {iii} }}\n  stream-socket: {{ port: {streams} }}\n  http: {{ port: {http}, admin: {{ \
-         enabled: false }} }}\n"
+        "workers:
+  iii: {{ port: {iii}, origins: ['http://known.example:{http}'] }}
+  stream-socket: {{ port: {streams} }}
+  http: {{ port: {http}, admin: {{ enabled: false }}, static_files: [{{ path: /page, folder: '{page}' }}] }}
+"
     );
     fs::write(folder.join("ringway.yaml"), settings).expect("settings");
 }
@@ -243,6 +285,29 @@ fn show_logs(folder: &Path) {
         eprintln!("--- {}", path.file_name().unwrap_or_default().to_string_lossy());
         lines[lines.len().saturating_sub(40)..].iter().for_each(|line| eprintln!("{line}"));
     }
+}
+
+/// A browser without windows. It may run as root here, since it opens no page but ours. What Debian has in the path is a
+/// script, and killing that would leave the browser.
+fn browser() -> Command {
+    let names = ["/usr/lib/chromium/chromium-headless-shell", "chromium", "google-chrome"];
+    let runs = |name: &&str| {
+        let probe = Command::new(name).arg("--version").stdin(Stdio::null()).output();
+        probe.is_ok_and(|output| output.status.success())
+    };
+    let name = names.into_iter().find(runs).unwrap_or_else(|| {
+        panic!("wanted one of {names:?}, found none: install the Debian package chromium-headless-shell")
+    });
+    let mut command = Command::new(name);
+    command.args([
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+    ]);
+    command.args(["--disable-background-networking", "--enable-logging=stderr"]);
+    command
 }
 
 /// The program of an actor, where `cargo sdks` puts it.

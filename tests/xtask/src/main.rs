@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         ("verify", []) => code(verify::run(Extent::All)),
         ("verify", [extent]) if extent == "quick" => code(verify::run(Extent::Quick)),
         ("demo", _) => demo(rest),
+        ("agents", _) => agents(rest),
         ("fuzz", _) => fuzz(rest),
         ("perf-iii", _) => perf_iii(rest),
         ("autobahn", _) => judged(verb, conformance::autobahn(rest)),
@@ -76,6 +77,9 @@ fn judged(verb: &str, judgement: Result<(), String>) -> ExitCode {
 
 fn help() -> ExitCode {
     say!("cargo demo [--input FOLDER]   build the `ringway` program and run its two demonstration jobs");
+    say!(
+        "cargo agents [--stay]         agents in TypeScript, Python and Rust, and the trace of what they do"
+    );
     say!("cargo verify [quick]          every check; or format, lints, layering and unit tests");
     for check in CHECKS {
         let rounds = if check.rounds.is_some() { " [ROUNDS]" } else { " [OPTION…]" };
@@ -126,23 +130,41 @@ fn slow(check: &Check, rest: &[String]) -> ExitCode {
 
 /// Builds the `ringway` program as users get it and becomes it.
 fn demo(rest: &[String]) -> ExitCode {
-    match optimised() {
-        Some(program) => become_program(&Job::new(program).arg("demo").args(rest)),
+    match optimised(&["ringway"]) {
+        Some(folder) => become_program(&Job::new(folder.join("ringway")).arg("demo").args(rest)),
+        None => ExitCode::FAILURE,
+    }
+}
+
+/// Installs what `examples/agentic-backend` needs, builds it, and becomes it.
+fn agents(rest: &[String]) -> ExitCode {
+    if !(tools::languages() && sdks::example_installed()) {
+        return ExitCode::FAILURE;
+    }
+    let example = "ringway-example-agentic-backend";
+    match optimised(&["ringway", example]) {
+        Some(folder) => become_program(&Job::new(folder.join(example)).args(rest)),
         None => ExitCode::FAILURE,
     }
 }
 
 /// Measures npm's iii-sdk over the `ringway` program as users get it.
 fn perf_iii(rest: &[String]) -> ExitCode {
-    let Some(program) = optimised().filter(|_| sdks::installed()) else { return ExitCode::FAILURE };
+    let Some(folder) = optimised(&["ringway"]).filter(|_| sdks::installed()) else {
+        return ExitCode::FAILURE;
+    };
     let bench = tools::root().join("benches/iii/bench.mjs");
-    become_program(&Job::new("node").arg(bench).arg(program).args(rest))
+    become_program(&Job::new("node").arg(bench).arg(folder.join("ringway")).args(rest))
 }
 
-/// Builds the `ringway` program as users get it; where it is.
-fn optimised() -> Option<PathBuf> {
+/// Builds the `ringway` program, and others, as users get them; the folder in which they are.
+fn optimised(programs: &[&str]) -> Option<PathBuf> {
     say!("building the ringway program, optimised (the first time takes some minutes; later, seconds)");
-    let build = Job::cargo().args(["build", "--release", "--package", "ringway-cli", "--bin", "ringway"]);
+    let mut build = Job::cargo().args(["build", "--release"]);
+    for &program in programs {
+        let package = if program == "ringway" { "ringway-cli" } else { program };
+        build = build.args(["--package", package, "--bin", program]);
+    }
     let mut build = build.dir(tools::root()).command();
     if !build.status().is_ok_and(|status| status.success()) {
         say!(
@@ -150,7 +172,7 @@ fn optimised() -> Option<PathBuf> {
         );
         return None;
     }
-    Some(tools::target().join("release").join("ringway"))
+    Some(tools::target().join("release"))
 }
 
 /// Replaces this process, so that signals and the exit status are the program's own.

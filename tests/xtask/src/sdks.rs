@@ -1,7 +1,7 @@
-//! Installs iii's published SDKs for the tests that use them, each where its language looks for packages: npm's beside the
-//! actor, `PyPI`'s in environments below `target/tools/iii`, crates.io's built into `target/iii`. Versions and hashes stand in
-//! the lock files of `tests/iii`; what is installed already from the same file is left alone. It must not know what is
-//! tested.
+//! Installs iii's published SDKs for the tests and the example that use them, each where its language looks for packages:
+//! npm's beside whoever uses it, `PyPI`'s in environments below `target/tools/iii`, crates.io's built into `target/iii`. Versions
+//! and hashes stand in lock files beside the sources; what is installed already from the same file is left alone. It must not
+//! know what is tested.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,19 +12,36 @@ use crate::say;
 use crate::tools;
 
 /// The versions of `PyPI`'s package, an environment each.
-const PYTHON: &[&str] = &["0.22.1", "0.25.0"];
+const PYTHON: &[&str] = &["0.22.1", EXAMPLE_PYTHON];
+
+/// The version that the example's worker in Python uses.
+const EXAMPLE_PYTHON: &str = "0.25.0";
 
 /// Building the four Rust actors from nothing takes about a minute and a half on two cores.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// Installs what is missing; false if it cannot be had, and says why.
 pub(crate) fn installed() -> bool {
-    let done =
-        npm().and_then(|()| PYTHON.iter().try_for_each(|version| python(version))).and_then(|()| rust());
+    let node = npm(&actors().join("node"));
+    let python = || PYTHON.iter().try_for_each(|version| python(version));
+    told(node.and_then(|()| page()).and_then(|()| python()).and_then(|()| rust()).and_then(|()| example()))
+}
+
+/// Installs what is missing for `examples/agentic-backend`; false if it cannot be had, and says why.
+pub(crate) fn example_installed() -> bool {
+    told(example())
+}
+
+fn told(done: Result<(), String>) -> bool {
     if let Err(reason) = &done {
         say!("installing iii's SDKs failed: {reason}");
     }
     done.is_ok()
+}
+
+fn example() -> Result<(), String> {
+    npm(&tools::root().join("examples/agentic-backend/typescript"))?;
+    python(EXAMPLE_PYTHON)
 }
 
 /// Installs what is missing and builds the engine that is tested, which `verify` has built before; false if one of them
@@ -39,12 +56,17 @@ fn actors() -> PathBuf {
     tools::root().join("tests/iii")
 }
 
-fn npm() -> Result<(), String> {
-    let folder = actors().join("node");
+/// Bundles npm's actor for a browser, which takes less than a second.
+fn page() -> Result<(), String> {
+    let bundled = tools::target().join("tools/iii/page");
+    run(Job::new("node").arg(actors().join("node/page/build.mjs")).arg(bundled))
+}
+
+fn npm(folder: &Path) -> Result<(), String> {
     let modules = folder.join("node_modules");
     once(&folder.join("package-lock.json"), &modules, || {
-        say!("installing npm's iii-sdk into {}", modules.display());
-        run(Job::new("npm").args(["ci", "--loglevel=error"]).dir(&folder))
+        say!("installing npm's iii-sdk and what is used with it into {}", modules.display());
+        run(Job::new("npm").args(["ci", "--loglevel=error"]).dir(folder))
     })
 }
 
@@ -128,7 +150,8 @@ mod tests {
 
     fn lock_files() -> Vec<(String, String)> {
         let python = PYTHON.iter().map(|version| format!("python/requirements-{version}.txt"));
-        let all = python.chain(["node/package-lock.json".to_owned()]);
+        let example = "../../examples/agentic-backend/typescript/package-lock.json".to_owned();
+        let all = python.chain(["node/package-lock.json".to_owned(), example]);
         all.map(|path| (path.clone(), fs::read_to_string(actors().join(path)).unwrap())).collect()
     }
 }

@@ -171,8 +171,21 @@ const NEEDS: &[Need] = &[
         what_for: "the receiver's own environment",
         package: "python3-venv",
     },
-    Need { probe: &["node", "--version"], what_for: "the actors on npm's iii-sdk", package: "nodejs" },
+    Need {
+        probe: &["node", "-e", "if (parseInt(process.versions.node) < 20) process.exit(1)"],
+        what_for: "workers on npm's iii-sdk; 20 or later",
+        package: "nodejs",
+    },
     Need { probe: &["npm", "--version"], what_for: "installing npm's iii-sdk", package: "npm" },
+    Need {
+        probe: &[
+            "sh",
+            "-c",
+            "/usr/lib/chromium/chromium-headless-shell --version || chromium --version || google-chrome --version",
+        ],
+        what_for: "a page that is a worker (64 MB to download, once)",
+        package: "chromium-headless-shell",
+    },
     Need { probe: &["valgrind", "--version"], what_for: "counting instructions", package: "valgrind" },
     Need {
         probe: &["sh", "-c", "ls /usr/lib/*/faketime/libfaketime.so.1"],
@@ -181,6 +194,20 @@ const NEEDS: &[Need] = &[
     },
     Need { probe: &["kill", "-L"], what_for: "ending checks that hang", package: "procps" },
 ];
+
+/// The packages that workers in other languages need.
+const LANGUAGES: &[&str] = &["python3", "python3-venv", "nodejs", "npm"];
+
+/// Looks for what workers in other languages need; false if something is missing, and says what. Installs nothing: it is asked
+/// for a command that is no check.
+pub(crate) fn languages() -> bool {
+    let wanted = NEEDS.iter().filter(|need| LANGUAGES.contains(&need.package));
+    let missing: Vec<&Need> = wanted.filter(|need| !present(need)).collect();
+    for need in &missing {
+        say!("missing: {} ({}), in the Debian package {}", need.probe.join(" "), need.what_for, need.package);
+    }
+    missing.is_empty()
+}
 
 /// Looks for everything the checks start, and installs what is missing.
 pub(crate) fn prerequisites() -> End {

@@ -5,12 +5,11 @@
 use std::collections::VecDeque;
 
 use anyhow::{Context, ensure};
-use ringway::{CallOptions, Handle, Message, Sampler, Worker};
+use ringway::{CallOptions, Handle, Message};
 use serde_json::{Value, json};
 
 use super::{Bench, Own, SIGHT_TIME_MAX};
-use crate::callee::wait_mode;
-use crate::report::{CaseResult, Cost, Load, Wait};
+use crate::report::{CaseResult, Cost, Load};
 use crate::stats::{Run, Runs, closed_loop};
 
 /// The number of keys that every run has.

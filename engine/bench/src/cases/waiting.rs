@@ -8,13 +8,12 @@ use std::time::Instant;
 
 use anyhow::ensure;
 use parking_lot::Mutex;
-use ringway::{CallOptions, Function, Handle, Message, Sampler, Worker};
+use ringway::{CallOptions, Function, Handle, Message};
 use serde_json::{Value, json};
 
 use super::keys::{json_message, resident_bytes};
 use super::{Bench, Own, SIGHT_TIME_MAX};
-use crate::callee::wait_mode;
-use crate::report::{CaseResult, Cost, Load, Wait};
+use crate::report::{CaseResult, Cost, Load};
 use crate::stats::{Recorder, Run, Runs};
 
 /// The number of messages that every run has waiting.

@@ -22,6 +22,23 @@ struct Post {
     stamp: Option<String>,
 }
 
+/// A worker of which iii has several.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct Doors {
+    /// Its number. Default: 0.
+    number: u16,
+    /// Further ones. Default: none.
+    more: Vec<Door>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Door {
+    /// Its number.
+    number: u16,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Speed {
@@ -45,6 +62,7 @@ fn sections() -> Vec<Section> {
             })
             .live(&["letters_max"]),
         Section::of::<EngineSettings>("other"),
+        Section::of::<Doors>("doors").iii("iii-door", &[("width", None)]).iii_further("more"),
     ]
 }
 
@@ -112,7 +130,7 @@ fn what_is_wrong_is_said_with_place_and_suggestion() {
         &[":3:19: this is out of bounds: 0 is less than the minimum of 1"],
     );
     check("workers:\n  pots:\n", &[":2:3: there is no built-in worker `pots`; did you mean `post`?"]);
-    check("workers:\n  nothing_like_it:\n", &["known are `other`, `post`"]);
+    check("workers:\n  nothing_like_it:\n", &["known are `doors`, `other`, `post`"]);
     check("workers:\n  post:\n    letters_max: 101\n", &[":3:18: this is out of bounds"]);
     check("workers:\n  post:\n    letters_max: ${BAD}\n", &[":3:18: wanted u32, found string \"many\""]);
     check("workers:\n  post:\n    boxes: {a: 1, b: 70000}\n", &[":3:22: wanted u16, found integer `70000`"]);
@@ -218,6 +236,28 @@ fn the_shape_of_iii_is_read() {
     assert!(settings.warnings[0].to_string().contains("`boxes.old` of `post`"), "{:?}", settings.warnings);
     // Only there: elsewhere our own names hold.
     assert!(wrong("workers: {iii-bridge: {}}").contains("no built-in worker"));
+}
+
+#[test]
+fn what_iii_names_several_times_is_a_list_here() {
+    let item = |config: &str| format!("  - name: iii-door\n    config: {config}\n");
+    let doors = |items: &[&str]| {
+        let list: String = items.iter().map(|config| item(config)).collect();
+        let settings = read(&format!("workers:\n{list}")).unwrap();
+        (settings.worker::<Doors>("doors").unwrap(), settings.warnings.len())
+    };
+    let door = |number| Door { number };
+    assert_eq!(doors(&["{number: 1}"]), (Doors { number: 1, more: vec![] }, 0));
+    assert_eq!(
+        doors(&["{number: 1, width: 7}", "{number: 2, width: 7}", "{number: 3}"]),
+        (Doors { number: 1, more: vec![door(2), door(3)] }, 2)
+    );
+    assert_eq!(doors(&["null", "{number: 2}"]), (Doors { number: 0, more: vec![door(2)] }, 0));
+    assert_eq!(doors(&["{more: [{number: 5}]}", "{number: 2}"]).0.more, [door(5), door(2)]);
+    let wrong = |text: &str| read(text).unwrap_err().to_string();
+    let told = wrong("workers: [{name: iii-door}, {name: iii-door}]");
+    assert!(told.contains("`number`"), "{told}");
+    assert!(wrong("workers: [{name: iii-post}, {name: iii-post}]").contains("second time"));
 }
 
 #[test]

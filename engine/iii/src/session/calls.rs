@@ -1,6 +1,6 @@
 //! What this client calls: any function of the catalog, by the engine as any worker does. It must not know who serves it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use ringway::protocol::naming::{NAMESPACE_DEFAULT, WORKERS_INFO, WORKERS_LIST, W
 use ringway::{Baggage, CallError, CallOptions, Encoding, Handle, Message, Pending, TraceContext, protocol};
 use serde_json::value::RawValue;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::Session;
 use super::requests::{Asked, Near, Waiting};
@@ -38,6 +38,18 @@ pub(crate) struct Route {
     near: RwLock<Option<Arc<Neighbour>>>,
     /// Calls under way.
     in_flight: AtomicUsize,
+    /// Calls that wait, in their order, until the engine has said whether it knows the function; none while nobody asks.
+    unknown: Mutex<Option<VecDeque<Begun>>>,
+}
+
+/// A call that is to be started.
+#[derive(Debug)]
+struct Begun {
+    under_way: UnderWay,
+    message: Message,
+    options: CallOptions,
+    reply: ReplyTo,
+    shape: Shape,
 }
 
 /// A client here that serves a function alone.
@@ -48,6 +60,7 @@ struct Neighbour {
 }
 
 /// A call that is under way.
+#[derive(Debug)]
 struct UnderWay(Arc<Route>);
 
 impl Drop for UnderWay {
@@ -216,22 +229,48 @@ impl Session {
         let message = Message::new(Encoding::Json, data);
         let options = options(invoke);
         let busy = route.in_flight.fetch_add(1, Ordering::AcqRel);
-        let under_way = UnderWay(route);
-        let route = &under_way.0;
-        if route.handle.replicas() == 0 {
-            // The engine is asked whether it knows the function, which may take a while.
-            let session = Arc::clone(self);
-            tokio::spawn(async move {
-                let started = tokio::task::block_in_place(|| under_way.0.handle.start(&message, &options));
-                session.finish(under_way, started, &reply, shape).await;
-            });
-            return;
-        }
+        let call = Begun { under_way: UnderWay(Arc::clone(&route)), message, options, reply, shape };
+        let Some(call) = self.ask_first(&route, call) else { return };
+        let Begun { under_way, message, options, reply, shape } = call;
         let begin = || route.handle.start(&message, &options);
         // Where many calls are under way, one more may have to wait for room, and others are to go on meanwhile.
         let started = if busy > QUICK_CALLS_MAX { tokio::task::block_in_place(begin) } else { begin() };
         let session = Arc::clone(self);
         tokio::spawn(async move { session.finish(under_way, started, &reply, shape).await });
+    }
+
+    /// Has the engine asked first whether it knows the function, where nobody is known to serve it. That may take a while, so
+    /// others go on, and calls of this function line up behind the first. A call that need not wait is given back.
+    fn ask_first(self: &Arc<Self>, route: &Arc<Route>, call: Begun) -> Option<Begun> {
+        {
+            let mut unknown = route.unknown.lock();
+            match &mut *unknown {
+                Some(line) => {
+                    line.push_back(call);
+                    return None;
+                }
+                None if route.handle.replicas() > 0 => return Some(call),
+                None => *unknown = Some(VecDeque::from([call])),
+            }
+        }
+        let (session, route) = (Arc::clone(self), Arc::clone(route));
+        tokio::spawn(async move {
+            loop {
+                let next = {
+                    let mut unknown = route.unknown.lock();
+                    let next = unknown.as_mut().and_then(VecDeque::pop_front);
+                    if next.is_none() {
+                        *unknown = None;
+                    }
+                    next
+                };
+                let Some(Begun { under_way, message, options, reply, shape }) = next else { break };
+                let started = tokio::task::block_in_place(|| route.handle.start(&message, &options));
+                let session = Arc::clone(&session);
+                tokio::spawn(async move { session.finish(under_way, started, &reply, shape).await });
+            }
+        });
+        None
     }
 
     async fn finish(
@@ -304,6 +343,7 @@ impl Session {
             handle: self.caller().handle_in(namespace, function),
             near: RwLock::new(None),
             in_flight: AtomicUsize::new(0),
+            unknown: Mutex::new(None),
         });
         // Only a worker's own calls are remembered; the listener makes them until it has one.
         if self.peer.get().is_some() {

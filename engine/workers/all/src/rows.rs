@@ -117,6 +117,8 @@ fn listening() -> Vec<Row> {
         .checked(|config: &stream_socket::Config| config.check().map(drop))
         .fixed(),
         Row::of::<iii::Config, iii::Face, _>("iii", |address, _, config| iii::Face::start(address, config))
+            .iii("iii-worker-manager", &[])
+            .iii_further("listeners")
             .checked(iii::Config::check)
             .fixed(),
     ]
@@ -194,6 +196,12 @@ impl<C: Clone + Send + Sync + 'static, W: Send + Sync + 'static> Typed<C, W> {
     /// What iii calls it, and its keys that are called otherwise or mean nothing here.
     fn iii(mut self, name: &'static str, keys: &'static [(&'static str, Option<&'static str>)]) -> Self {
         self.section = self.section.iii(name, keys);
+        self
+    }
+
+    /// Where further ones of that name are put, of which iii may have several.
+    fn iii_further(mut self, key: &'static str) -> Self {
+        self.section = self.section.iii_further(key);
         self
     }
 

@@ -3,13 +3,18 @@
 
 use std::sync::Arc;
 
+use ringway::{SpanId, TraceContext, TraceId};
 use serde_json::{Value, json};
 
 use crate::keys;
 use crate::record::{Record, Unreadable};
 
-/// The format of an entry of the outbox.
-const VERSION: u8 = 1;
+/// The format in which entries of the outbox are written. The one before it, without a trace, is read too.
+const VERSION: u8 = 2;
+const VERSION_WITHOUT_TRACE: u8 = 1;
+
+/// Trace id, span id, flags.
+const TRACE_BYTES: usize = 25;
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,17 +80,20 @@ impl Change {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Event {
     pub(crate) created_ms: u64,
+    /// Where whoever changed it stands in its trace, so that what is told belongs there too; all zeros if nowhere.
+    pub(crate) trace: TraceContext,
     /// Which triggers want it, by what outlives a restart: see `trigger`.
     pub(crate) targets: Vec<Arc<str>>,
     pub(crate) change: Change,
 }
 
 impl Event {
-    /// Version, time, then each part behind its length in four bytes: key, old and new record (empty for none), targets.
+    /// Version, time, trace, then each part behind its length in four bytes: key, old and new record (empty for none), targets.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.change.bytes() + 64);
         out.push(VERSION);
         out.extend_from_slice(&self.created_ms.to_le_bytes());
+        out.extend_from_slice(&trace_bytes(self.trace));
         let mut part = |bytes: &[u8]| {
             out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
             out.extend_from_slice(bytes);
@@ -102,20 +110,25 @@ impl Event {
         Ok(Self::head(bytes)?.0)
     }
 
-    /// The time, and what follows it.
-    fn head(bytes: &[u8]) -> Result<(u64, &[u8]), Unreadable> {
+    /// The time, the trace, and what follows them.
+    fn head(bytes: &[u8]) -> Result<(u64, TraceContext, &[u8]), Unreadable> {
         let damaged = || Unreadable::Damaged(bytes.len());
         let (version, rest) = bytes.split_first().ok_or_else(damaged)?;
-        if *version != VERSION {
+        if ![VERSION, VERSION_WITHOUT_TRACE].contains(version) {
             return Err(Unreadable::Format { found: *version });
         }
         let (time, rest) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
-        Ok((u64::from_le_bytes(*time), rest))
+        let time = u64::from_le_bytes(*time);
+        if *version == VERSION_WITHOUT_TRACE {
+            return Ok((time, TraceContext::default(), rest));
+        }
+        let (trace, rest) = rest.split_first_chunk().ok_or_else(damaged)?;
+        Ok((time, trace_of(trace), rest))
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
         let damaged = || Unreadable::Damaged(bytes.len());
-        let (created_ms, mut rest) = Self::head(bytes)?;
+        let (created_ms, trace, mut rest) = Self::head(bytes)?;
         let mut part = || {
             let (length, after) = rest.split_first_chunk::<4>()?;
             let (bytes, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
@@ -136,7 +149,26 @@ impl Event {
         if !rest.is_empty() {
             return Err(damaged());
         }
-        Ok(Self { created_ms, targets, change: Change { key, old, new } })
+        Ok(Self { created_ms, trace, targets, change: Change { key, old, new } })
+    }
+}
+
+fn trace_bytes(trace: TraceContext) -> [u8; TRACE_BYTES] {
+    let mut bytes = [0; TRACE_BYTES];
+    bytes[..16].copy_from_slice(&trace.trace_id.to_bytes());
+    bytes[16..24].copy_from_slice(&trace.span_id.to_bytes());
+    bytes[24] = trace.flags;
+    bytes
+}
+
+fn trace_of(bytes: &[u8; TRACE_BYTES]) -> TraceContext {
+    let (mut trace_id, mut span_id) = ([0; 16], [0; 8]);
+    trace_id.copy_from_slice(&bytes[..16]);
+    span_id.copy_from_slice(&bytes[16..24]);
+    TraceContext {
+        trace_id: TraceId::from_bytes(trace_id),
+        span_id: SpanId::from_bytes(span_id),
+        flags: bytes[24],
     }
 }
 
@@ -151,7 +183,12 @@ mod tests {
             old: Some(Record::new(Form::Json, b"{\"n\":1}", None)),
             new: Some(Record::new(Form::Bytes, b"\x01", Some(5))),
         };
-        Event { created_ms: 9, targets: vec!["a::b {}".into(), "".into()], change }
+        let trace = TraceContext {
+            trace_id: TraceId::from_bytes([7; 16]),
+            span_id: SpanId::from_bytes([8; 8]),
+            flags: 1,
+        };
+        Event { created_ms: 9, trace, targets: vec!["a::b {}".into(), "".into()], change }
     }
 
     #[test]
@@ -173,8 +210,18 @@ mod tests {
             assert_eq!(Event::decode(&bytes[..length]).is_err(), !whole.contains(&length), "{length}");
         }
         let mut newer = bytes;
-        newer[0] = 2;
-        assert_eq!(Event::decode(&newer), Err(Unreadable::Format { found: 2 }));
+        newer[0] = 3;
+        assert_eq!(Event::decode(&newer), Err(Unreadable::Format { found: 3 }));
+    }
+
+    #[test]
+    fn an_event_of_the_version_before_is_read() {
+        let mut event = event();
+        let mut bytes = event.encode();
+        bytes[0] = VERSION_WITHOUT_TRACE;
+        bytes.drain(9..9 + TRACE_BYTES);
+        event.trace = TraceContext::default();
+        assert_eq!(Event::decode(&bytes), Ok(event));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use ringway::Worker;
+use ringway::{TraceContext, Worker};
 use ringway_store::{Batch, Commit, Durability, Scan, Store, StoreError};
 use ringway_worker_kit::{Bindings, Clock};
 
@@ -122,6 +122,7 @@ impl Core {
         worker: &Worker,
         operations: &[Operation],
         durability: Durability,
+        trace: TraceContext,
     ) -> Result<Attempt, WriteError> {
         let now_ms = self.clock.now_ms();
         let limits = self.limits(now_ms);
@@ -131,7 +132,7 @@ impl Core {
         let Some(batch) = plan.batch else {
             return Ok(Attempt::Settled(Answer { revision: snapshot.revision(), done: plan.done }));
         };
-        let (batch, notices) = self.post(worker, batch, &plan.changes, now_ms)?;
+        let (batch, notices) = self.post(worker, batch, &plan.changes, (now_ms, trace))?;
         let mut links = Vec::with_capacity(plan.written.len());
         let mut expires_ms = None;
         for written in plan.written {
@@ -158,7 +159,7 @@ impl Core {
         worker: &Worker,
         mut batch: Batch,
         changes: &[Change],
-        now_ms: u64,
+        (created_ms, trace): (u64, TraceContext),
     ) -> Result<(Batch, Vec<Notice>), WriteError> {
         let mut notices = Vec::new();
         if !self.config.triggers_enabled {
@@ -171,7 +172,7 @@ impl Core {
                 continue;
             }
             let number = self.next.fetch_add(1, Ordering::Relaxed);
-            let event = Event { created_ms: now_ms, targets, change: change.clone() };
+            let event = Event { created_ms, trace, targets, change: change.clone() };
             batch = batch.put(tables::OUTBOX, &number.to_be_bytes(), event.encode());
             let targets_in_all = u32::try_from(event.targets.len()).unwrap_or(u32::MAX);
             let (key, targets) = (Arc::clone(&change.key), (0..).zip(event.targets).collect());
@@ -188,12 +189,14 @@ impl Core {
     }
 }
 
-/// Does what is asked, all of it or nothing. Ready when it is as durable as `durability` says.
+/// Does what is asked, all of it or nothing. Ready when it is as durable as `durability` says. What functions are told of it
+/// belongs to `trace`.
 pub(crate) async fn write(
     core: &Weak<Core>,
     worker: &Worker,
     operations: &[Operation],
     durability: Durability,
+    trace: TraceContext,
 ) -> Result<Answer, WriteError> {
     {
         // Looked at without a shard, and once, however often it is tried.
@@ -201,7 +204,8 @@ pub(crate) async fn write(
         plan::check_values(operations, core.limits(core.clock.now_ms()))?;
     }
     for _ in 0..TRIES_MAX {
-        let attempt = core.upgrade().ok_or(WriteError::Leaving)?.attempt(worker, operations, durability)?;
+        let attempt =
+            core.upgrade().ok_or(WriteError::Leaving)?.attempt(worker, operations, durability, trace)?;
         match attempt {
             Attempt::Settled(answer) => return Ok(answer),
             Attempt::Submitted(commit, done) => match commit.await {

@@ -176,12 +176,15 @@ fn tell(core: &Core, worker: &Worker, taken: &Taken) -> Ended {
     let Some(binding) = core.triggers.load().labelled(&taken.lane.label) else {
         return if overdue { set_aside(core, taken, &stored) } else { Ended::Unbound { until_ms } };
     };
-    let payload = Event::decode(&stored).and_then(|event| event.change.payload());
-    let payload = match payload {
-        Ok(payload) => payload,
+    let told = Event::decode(&stored).and_then(|event| Ok((event.change.payload()?, event.trace)));
+    let (payload, trace) = match told {
+        Ok(told) => told,
         Err(error) => return unreadable(core, taken, &error),
     };
-    let options = CallOptions::new().timeout(Duration::from_millis(core.config.delivery_timeout_ms));
+    let mut options = CallOptions::new().timeout(Duration::from_millis(core.config.delivery_timeout_ms));
+    if trace.is_valid() {
+        options = options.parent(trace);
+    }
     match deliver(worker, &binding, &payload, options) {
         // Its condition did not hold, so that nobody was told.
         Ok(Delivered::Skipped) => Ended::Told,

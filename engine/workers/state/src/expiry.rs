@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use futures_lite::future::block_on;
 use parking_lot::{Condvar, Mutex};
-use ringway::Worker;
+use ringway::{TraceContext, Worker};
 use ringway_store::{Durability, Entry, Scan, StoreError};
 
 use crate::core::{self, Core};
@@ -207,7 +207,9 @@ impl Sweeper<'_> {
             let action = Action::Expire { at_ms };
             operations.push(Operation { key: key.into(), action, if_revision: None });
         }
-        block_on(core::write(&Arc::downgrade(self.core), self.worker, &operations, durability))?;
+        // Whoever set the time to live has long gone on.
+        let nobody = TraceContext::default();
+        block_on(core::write(&Arc::downgrade(self.core), self.worker, &operations, durability, nobody))?;
         self.core.counters.expired.fetch_add(entries.len() as u64, Ordering::Relaxed);
         Ok(())
     }

@@ -99,6 +99,29 @@ fn what_is_one_worker_of_iii_may_be_two_here() {
     assert!(error.to_string().contains("auth_function"), "{error}");
 }
 
+/// The listeners of iii's own file for its tests of access: an open one, and one that asks.
+#[test]
+fn listeners_of_iii_are_listeners_here() {
+    let read = settings(
+        "workers:\n  - name: iii-worker-manager\n    config:\n      port: ${PORT:49999}\n      host: 127.0.0.1\n      \
+         handshake_timeout_ms: 2000\n  - name: iii-worker-manager\n    config:\n      port: 49998\n      host: 0.0.0.0\n      \
+         middleware_function_id: gate::check\n      rbac:\n        auth_function_id: gate::who\n        \
+         expose_functions:\n          - match(\"api::*\")\n          - {match: 'svc::*', namespace: orders}\n          - \
+         {metadata: {public: true}}\n        on_trigger_registration_function_id: gate::trigger\n",
+    );
+    let iii: ringway_iii::Config = read.worker("iii").unwrap();
+    assert_eq!((iii.port, iii.handshake_timeout_ms, iii.listeners.len()), (Some(49999), 2000, 1));
+    let second = &iii.listeners[0];
+    assert_eq!((second.host.as_str(), second.port), ("0.0.0.0", 49998));
+    assert_eq!(second.middleware_function_id.as_deref(), Some("gate::check"));
+    assert_eq!(second.rbac.as_ref().map(|rbac| rbac.expose_functions.len()), Some(3));
+    assert!(read.warnings.is_empty(), "{:?}", read.warnings);
+    // iii lets everybody in by default; here somebody must be asked.
+    let open = "workers:\n  - name: iii-worker-manager\n    config: {host: 0.0.0.0}\n";
+    let error = Settings::parse("ringway.yaml", open, &sections(), &Variables::default()).unwrap_err();
+    assert!(error.to_string().contains("rbac.auth_function_id"), "{error}");
+}
+
 #[test]
 fn a_setting_that_a_worker_cannot_obey_is_found_before_it_starts() {
     let check = |section: &str, words: &str| {

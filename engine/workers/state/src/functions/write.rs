@@ -65,7 +65,8 @@ impl Wanted {
     }
 
     async fn done(self, core: &Weak<Core>, context: &Context) -> HandlerResult<Answer> {
-        let answer = core::write(core, context.worker(), &self.operations, self.durability).await;
+        let answer =
+            core::write(core, context.worker(), &self.operations, self.durability, context.trace()).await;
         answer.map_err(|error| error.into_failure(self.code))
     }
 }

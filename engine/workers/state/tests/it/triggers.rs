@@ -6,7 +6,7 @@ use std::sync::{Arc, mpsc};
 
 use ringway::protocol::FunctionId;
 use ringway::protocol::control::TriggerSpec;
-use ringway::{Failure, Function, Worker};
+use ringway::{CallOptions, Failure, Function, SpanId, TraceContext, TraceId, Worker};
 use ringway_worker_state::Config;
 use serde_json::{Value, json};
 
@@ -444,4 +444,39 @@ fn a_slow_function_holds_up_no_other() {
     assert!(outbox(&bed) >= 20, "the slow function was not slow: {} events wait", outbox(&bed));
     drop(release);
     wait_for_quiet(&bed);
+}
+
+#[test]
+fn what_is_told_belongs_to_the_trace_of_who_changed_it() {
+    let mut bed = Bed::new();
+    let listener = bed.another("listener");
+    let works = Arc::new(AtomicBool::new(true));
+    let (tell, told) = mpsc::channel();
+    let does_it = Arc::clone(&works);
+    let hear = move |context: &ringway::Context, event: Value| {
+        if !does_it.load(Ordering::SeqCst) {
+            return Err(Failure::new("not before the restart"));
+        }
+        tell.send((event["new_value"].clone(), context.trace().trace_id))
+            .map_err(|_| Failure::new("nobody listens"))
+    };
+    listener.register(Function::json("listener::hear", hear)).unwrap();
+    bind(&listener, "t", "listener::hear", json!({"scope": "s"})).unwrap();
+    let caller = bed.another("caller");
+    let set = |value: u8| {
+        let trace_id = TraceId::from_bytes([value; 16]);
+        let parent = TraceContext { trace_id, span_id: SpanId::from_bytes([value; 8]), flags: 1 };
+        let request = json!({"scope": "s", "key": "k", "value": value});
+        caller.trigger_json_with("state::set", &request, &CallOptions::new().parent(parent)).unwrap();
+        (json!(value), trace_id)
+    };
+    let first = set(1);
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), first);
+    // What waits over a restart belongs there just as well.
+    works.store(false, Ordering::SeqCst);
+    let second = set(2);
+    bed.stop();
+    works.store(true, Ordering::SeqCst);
+    bed.start();
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), second);
 }
