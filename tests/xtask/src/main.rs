@@ -7,6 +7,8 @@ mod process;
 mod sdks;
 mod tools;
 
+mod conformance;
+
 mod checks;
 mod verify;
 
@@ -44,6 +46,8 @@ fn main() -> ExitCode {
         ("agents", _) => agents(rest),
         ("fuzz", _) => fuzz(rest),
         ("perf-iii", _) => perf_iii(rest),
+        ("autobahn", _) => judged(verb, conformance::autobahn(rest)),
+        ("schemathesis", _) => judged(verb, conformance::schemathesis(rest)),
         ("deny", []) => deny(),
         ("" | "help" | "--help" | "-h", _) => help(),
         _ => match Check::find(verb) {
@@ -55,6 +59,20 @@ fn main() -> ExitCode {
 
 fn code(passed: bool) -> ExitCode {
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Says how a judgement of others went.
+fn judged(verb: &str, judgement: Result<(), String>) -> ExitCode {
+    match judgement {
+        Ok(()) => {
+            say!("{verb}: passed");
+            ExitCode::SUCCESS
+        }
+        Err(reason) => {
+            say!("FAILED: {verb}: {reason}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn help() -> ExitCode {
@@ -69,6 +87,12 @@ fn help() -> ExitCode {
     }
     say!(
         "cargo perf-iii [OPTION…]      npm's iii-sdk over the engine beside bare WebSockets; --quick, --json"
+    );
+    say!(
+        "cargo autobahn [CASE…]        Autobahn's fuzzing client at a WebSocket of the HTTP worker (installs it)"
+    );
+    say!(
+        "cargo schemathesis [EXAMPLES] schemathesis at every route that /openapi.json describes (installs it)"
     );
     say!("cargo fuzz [NAME [SECONDS]]   run a fuzz target; without a name, list them");
     say!("cargo xtask deny              licences, advisories and sources of all dependencies (cargo-deny)");

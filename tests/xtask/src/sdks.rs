@@ -91,7 +91,11 @@ fn rust() -> Result<(), String> {
 }
 
 /// Does something unless it was done with the same lock file, of which a copy is kept where it was done to.
-fn once(lock: &Path, place: &Path, work: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+pub(crate) fn once(
+    lock: &Path,
+    place: &Path,
+    work: impl FnOnce() -> Result<(), String>,
+) -> Result<(), String> {
     let kept = place.join("installed-from");
     let wanted = fs::read(lock).map_err(|error| format!("{}: {error}", lock.display()))?;
     if fs::read(&kept).is_ok_and(|found| found == wanted) {

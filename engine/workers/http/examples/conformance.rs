@@ -175,13 +175,17 @@ fn notes(worker: &Worker) {
         Function::json("notes::delete", delete).description("Deletes a note"),
     ];
     worker.register_all(functions).unwrap();
+    let number = json!({"path": {"id": {"type": "integer", "minimum": 1, "maximum": 1_000_000_000}}});
     let limit = json!({"limit": {"type": "integer", "minimum": 1, "maximum": 100}});
     for (function, config) in [
         ("notes::make", json!({"api_path": "/notes", "http_method": "POST", "idempotency": {}})),
         ("notes::list", json!({"api_path": "/notes", "http_method": "GET", "openapi": {"query": limit}})),
-        ("notes::read", json!({"api_path": "/notes/:id", "http_method": "GET"})),
-        ("notes::change", json!({"api_path": "/notes/:id", "http_method": "PUT"})),
-        ("notes::delete", json!({"api_path": "/notes/:id", "http_method": "DELETE", "auth": "key"})),
+        ("notes::read", json!({"api_path": "/notes/:id", "http_method": "GET", "openapi": number})),
+        ("notes::change", json!({"api_path": "/notes/:id", "http_method": "PUT", "openapi": number})),
+        (
+            "notes::delete",
+            json!({"api_path": "/notes/:id", "http_method": "DELETE", "auth": "key", "openapi": number}),
+        ),
     ] {
         route(worker, function, &config);
     }

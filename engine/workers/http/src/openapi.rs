@@ -63,20 +63,22 @@ async fn document(door: &Door) -> Value {
             functions.insert(route.function_id.clone(), known.unwrap_or(Value::Null));
         }
     }
-    let mut paths: Map<String, Value> = Map::new();
+    let (mut paths, mut schemas): (Map<String, Value>, Schemas) = Default::default();
     for route in routes.iter().filter(|route| !route.config.openapi.hidden) {
         let function = functions.get(&route.function_id).unwrap_or(&Value::Null);
         for method in operations(&route.methods) {
             let path = paths.entry(route.pattern.template()).or_insert_with(|| json!({}));
-            path[method.as_str().to_ascii_lowercase()] = operation(door, route, method, function);
+            path[method.as_str().to_ascii_lowercase()] =
+                operation(door, route, method, function, &mut schemas);
         }
     }
+    schemas.0.insert("Problem".to_owned(), problem_schema());
     let mut document = json!({
         "openapi": "3.1.0",
         "info": {"title": door.config.openapi.title, "version": door.config.openapi.version},
         "paths": paths,
         "components": {
-            "schemas": {"Problem": problem_schema()},
+            "schemas": schemas.0,
             "responses": {"Problem": {
                 "description": "The request ended badly",
                 "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
@@ -103,12 +105,18 @@ fn operations(methods: &[Method]) -> Vec<Method> {
     Method::ALL.into_iter().filter(nameable).filter(|method| every || methods.contains(method)).collect()
 }
 
-fn operation(door: &Door, route: &Arc<Route>, method: Method, function: &Value) -> Value {
+fn operation(
+    door: &Door,
+    route: &Arc<Route>,
+    method: Method,
+    function: &Value,
+    schemas: &mut Schemas,
+) -> Value {
     let described = &route.config.openapi;
     let mut operation = json!({
         "operationId": format!("{}:{}", method.as_str().to_ascii_lowercase(), route.pattern),
         "parameters": parameters(route),
-        "responses": responses(route, method, function),
+        "responses": responses(route, method, function, schemas),
     });
     let summary = described.summary.clone().or_else(|| function["description"].as_str().map(str::to_owned));
     if let Some(summary) = summary {
@@ -124,9 +132,11 @@ fn operation(door: &Door, route: &Arc<Route>, method: Method, function: &Value) 
         operation["deprecated"] = true.into();
     }
     if matches!(method, Method::Post | Method::Put | Method::Patch)
-        && let Some(schema) = request_schema(route, function)
+        && let Some(schema) = request_schema(route, function, schemas)
     {
-        operation["requestBody"] = json!({"content": {"application/json": {"schema": schema}}});
+        // Who sends nothing sends null, to the function.
+        operation["requestBody"] =
+            json!({"required": !takes_null(&schema), "content": {"application/json": {"schema": schema}}});
     }
     if !route.auth.is_empty() {
         let wanted =
@@ -140,7 +150,9 @@ fn parameters(route: &Route) -> Vec<Value> {
     let of_path = route.pattern.segments().iter().filter_map(|segment| match segment {
         Segment::Fixed(_) => None,
         Segment::One(name) | Segment::Rest(name) => {
-            Some(json!({"name": name, "in": "path", "required": true, "schema": {"type": "string", "minLength": 1}}))
+            let text = || json!({"type": "string", "minLength": 1});
+            let schema = route.config.openapi.path.get(name).cloned().unwrap_or_else(text);
+            Some(json!({"name": name, "in": "path", "required": true, "schema": schema}))
         }
     });
     let of_query = route
@@ -156,8 +168,8 @@ fn parameters(route: &Route) -> Vec<Value> {
     of_path.chain(of_query).chain(key).collect()
 }
 
-fn responses(route: &Route, method: Method, function: &Value) -> Value {
-    let schema = route.config.openapi.response_schema.clone().or_else(|| response_schema(function));
+fn responses(route: &Route, method: Method, function: &Value, schemas: &mut Schemas) -> Value {
+    let schema = response_schema(route, function, schemas);
     let kind = match route.config.respond {
         Respond::Sse => "text/event-stream",
         Respond::Ndjson => "application/x-ndjson",
@@ -170,48 +182,125 @@ fn responses(route: &Route, method: Method, function: &Value) -> Value {
     let mut responses = if route.config.respond == Respond::Websocket {
         json!({"101": {"description": "The WebSocket is open"}})
     } else {
-        json!({"200": answered, "204": {"description": "There is nothing to answer"}})
+        // A function may say 201 as well as 200.
+        json!({"2XX": answered, "204": {"description": "There is nothing to answer"}})
     };
     responses["default"] = json!({"$ref": "#/components/responses/Problem"});
     responses
 }
 
 /// What the body is to be: what the trigger says, or what the function takes under `body`.
-fn request_schema(route: &Route, function: &Value) -> Option<Value> {
+fn request_schema(route: &Route, function: &Value, schemas: &mut Schemas) -> Option<Value> {
     if let Some(schema) = &route.config.openapi.request_schema {
-        return Some(schema.clone());
+        return Some(schemas.part(&format!("{}.request", route.id), schema, schema));
     }
     let whole = function.get("request_schema").filter(|schema| schema.is_object())?;
     let body = whole.pointer("/properties/body")?;
-    Some(with_definitions(whole, body))
+    Some(schemas.part(&format!("{}.request", route.function_id), whole, body))
 }
 
-/// What the body of an answer is: what the function answers under `body`, or all that it answers.
-fn response_schema(function: &Value) -> Option<Value> {
+/// What the body of an answer is: what the trigger says, what the function answers under `body`, or all that it answers.
+fn response_schema(route: &Route, function: &Value, schemas: &mut Schemas) -> Option<Value> {
+    if let Some(schema) = &route.config.openapi.response_schema {
+        return Some(schemas.part(&format!("{}.response", route.id), schema, schema));
+    }
     let whole = function.get("response_schema").filter(|schema| schema.is_object())?;
     let shaped = whole.pointer("/properties/status_code").is_some();
     let body = if shaped { whole.pointer("/properties/body")? } else { whole };
-    Some(with_definitions(whole, body))
+    Some(schemas.part(&format!("{}.response", route.function_id), whole, body))
 }
 
-/// A part of a schema, with what it may refer to, under its own name in it.
-fn with_definitions(whole: &Value, part: &Value) -> Value {
-    let mut part = part.clone();
-    if let (Some(definitions), Some(fields)) = (whole.get("$defs"), part.as_object_mut()) {
-        fields.entry("$defs").or_insert_with(|| definitions.clone());
-        // References are to the document's root unless the schema is a resource of its own.
-        let _own = fields.entry("$id").or_insert_with(|| format!("urn:uuid:{}", unique()).into());
+/// Whether null fits, as far as the schema says so at once.
+fn takes_null(schema: &Value) -> bool {
+    let is_null = |kind: &Value| kind == "null";
+    match schema.get("type") {
+        Some(Value::Array(kinds)) => kinds.iter().any(is_null),
+        Some(kind) => is_null(kind),
+        None => schema.get("$ref").is_none(),
     }
-    if let Some(fields) = part.as_object_mut() {
-        fields.remove("$schema");
-    }
-    part
 }
 
-fn unique() -> String {
-    let hex = format!("{:032x}", fastrand::u128(..));
-    let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
-    format!("{}-{}-{}-{}-{}", part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32))
+/// Schemas to which others refer. Definitions within a schema would be right as well, but few who read descriptions find them.
+#[derive(Debug, Default)]
+struct Schemas(Map<String, Value>);
+
+impl Schemas {
+    /// A part of a schema. What it refers to in the whole is kept here, under names that begin with this one.
+    fn part(&mut self, name: &str, whole: &Value, part: &Value) -> Value {
+        let name = plain(name);
+        let definitions = ["$defs", "definitions"].iter().filter_map(|field| whole.get(field)?.as_object());
+        for (key, definition) in definitions.flatten() {
+            let mut definition = definition.clone();
+            refer(&mut definition, &name);
+            self.0.entry(format!("{name}.{}", plain(key))).or_insert(definition);
+        }
+        if refers_to_itself(whole) && !self.0.contains_key(&name) {
+            let mut whole = without_definitions(whole);
+            refer(&mut whole, &name);
+            self.0.insert(name.clone(), whole);
+        }
+        let mut part = without_definitions(part);
+        refer(&mut part, &name);
+        part
+    }
+}
+
+fn without_definitions(schema: &Value) -> Value {
+    let mut schema = schema.clone();
+    if let Some(fields) = schema.as_object_mut() {
+        for field in ["$schema", "$id", "$defs", "definitions"] {
+            fields.remove(field);
+        }
+    }
+    schema
+}
+
+/// Letters that names of components may have.
+fn plain(name: &str) -> String {
+    let letter =
+        |letter: char| if letter.is_ascii_alphanumeric() || ".-_".contains(letter) { letter } else { '_' };
+    name.replace("::", ".").chars().map(letter).collect()
+}
+
+fn refers_to_itself(schema: &Value) -> bool {
+    match schema {
+        Value::Object(fields) => {
+            fields.get("$ref").is_some_and(|place| place == "#") || fields.values().any(refers_to_itself)
+        }
+        Value::Array(items) => items.iter().any(refers_to_itself),
+        _ => false,
+    }
+}
+
+/// Makes references to definitions references to components.
+fn refer(schema: &mut Value, name: &str) {
+    match schema {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                match value {
+                    Value::String(place) if key == "$ref" => {
+                        if let Some(known) = component(place, name) {
+                            *place = known;
+                        }
+                    }
+                    other => refer(other, name),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| refer(item, name)),
+        _ => {}
+    }
+}
+
+fn component(place: &str, name: &str) -> Option<String> {
+    if place == "#" {
+        return Some(format!("#/components/schemas/{name}"));
+    }
+    let within = place.strip_prefix("#/$defs/").or_else(|| place.strip_prefix("#/definitions/"))?;
+    let (key, rest) = within.find('/').map_or((within, ""), |at| within.split_at(at));
+    let key =
+        percent_encoding::percent_decode_str(key).decode_utf8_lossy().replace("~1", "/").replace("~0", "~");
+    Some(format!("#/components/schemas/{name}.{}{rest}", plain(&key)))
 }
 
 fn security(scheme: &Scheme) -> Option<Value> {
@@ -239,4 +328,45 @@ fn problem_schema() -> Value {
             "trace_id": {"type": "string"},
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definitions_become_components() {
+        let whole = json!({
+            "type": "object",
+            "properties": {"body": {"$ref": "#/$defs/Draft"}, "again": {"$ref": "#"}},
+            "$defs": {
+                "Draft": {"type": "object", "properties": {"tag": {"anyOf": [{"$ref": "#/$defs/a~1b"}]}}},
+                "a/b": {"type": "string"},
+            },
+        });
+        let mut schemas = Schemas::default();
+        let part = schemas.part("notes::make.request", &whole, &whole["properties"]["body"]);
+        assert_eq!(part, json!({"$ref": "#/components/schemas/notes.make.request.Draft"}));
+        let draft = &schemas.0["notes.make.request.Draft"];
+        let tag = &draft["properties"]["tag"]["anyOf"][0]["$ref"];
+        assert_eq!(tag, "#/components/schemas/notes.make.request.a_b");
+        assert_eq!(schemas.0["notes.make.request.a_b"], json!({"type": "string"}));
+        let again = &schemas.0["notes.make.request"]["properties"]["again"]["$ref"];
+        assert_eq!(again, "#/components/schemas/notes.make.request");
+        assert_eq!(schemas.0.len(), 3);
+    }
+
+    #[test]
+    fn a_body_may_be_missing_where_null_fits() {
+        for (schema, expected) in [
+            (json!({"type": "object"}), false),
+            (json!({"$ref": "#/components/schemas/a"}), false),
+            (json!({"type": ["string", "null"]}), true),
+            (json!({"type": "null"}), true),
+            (json!({}), true),
+            (json!(true), true),
+        ] {
+            assert_eq!(takes_null(&schema), expected, "{schema}");
+        }
+    }
 }

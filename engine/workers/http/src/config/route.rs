@@ -192,6 +192,8 @@ pub struct Described {
     pub response_schema: Option<Value>,
     /// JSON Schemas of query parameters by their names.
     pub query: BTreeMap<String, Value>,
+    /// JSON Schemas of parameters of the path by their names. Default: a text that is not empty.
+    pub path: BTreeMap<String, Value>,
 }
 
 /// A trigger that was found right.

@@ -1,7 +1,9 @@
 //! Requests become calls, and what functions return becomes answers.
 
 use ringway::protocol::trace::TraceContext;
-use ringway::{Attachment, CallError, ErrorCode, Failure, Function, Message};
+use ringway::{Attachment, CallError, ErrorCode, Failure, Function, HandlerResult, Message};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::stage::Stage;
@@ -188,6 +190,47 @@ fn the_description_names_every_route() {
     assert_eq!(operation["requestBody"]["content"]["application/json"]["schema"], json!({"type": "object"}));
     assert_eq!(document["components"]["securitySchemes"]["key"]["name"], "x-api-key");
     assert!(document["paths"].get("/hidden").is_none());
+    assert_eq!(operation["requestBody"]["required"], true);
+}
+
+#[test]
+fn the_description_has_the_schemas_of_functions() {
+    #[derive(Deserialize, JsonSchema)]
+    struct Asked {
+        #[expect(dead_code, reason = "its schema counts")]
+        body: Draft,
+    }
+    #[derive(Serialize, Deserialize, JsonSchema)]
+    struct Draft {
+        title: String,
+    }
+    #[derive(Serialize, JsonSchema)]
+    struct Answered {
+        status_code: u16,
+        body: Draft,
+    }
+    let stage = Stage::new();
+    let make = |_: &ringway::Context, _: Asked| -> HandlerResult<Answered> { Err(Failure::new("unused")) };
+    stage.client.register(Function::json("notes::make", make).description("Makes a note")).unwrap();
+    let numbers = json!({"path": {"id": {"type": "integer"}}});
+    stage.bind("notes::make", json!({"api_path": "/notes/:id", "http_method": "PUT", "openapi": numbers}));
+    let document = stage.get("/openapi.json").json();
+    let operation = &document["paths"]["/notes/{id}"]["put"];
+    assert_eq!(
+        (&operation["summary"], &operation["parameters"][0]["schema"]["type"]),
+        (&json!("Makes a note"), &json!("integer"))
+    );
+    for (place, name) in [
+        ("/requestBody/content/application~1json/schema/$ref", "notes.make.request.Draft"),
+        ("/responses/2XX/content/application~1json/schema/$ref", "notes.make.response.Draft"),
+    ] {
+        assert_eq!(
+            operation.pointer(place),
+            Some(&json!(format!("#/components/schemas/{name}"))),
+            "{operation}"
+        );
+        assert_eq!(document["components"]["schemas"][name]["properties"]["title"]["type"], "string");
+    }
 }
 
 #[test]
