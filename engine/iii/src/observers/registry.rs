@@ -190,13 +190,13 @@ impl<T: Weighed> Registry<T> {
         if let Some(observer) = self.observers.get_mut(&id) {
             (observer.state, observer.reason) = (state, reason);
             observer.was_active = state == State::Active;
-            if observer.was_active {
-                effects.push(Effect::Watch(observer.number, Arc::clone(&spec)));
-            }
         }
         let told = Told::Result { id, state, error: None, warnings };
-        // Whoever asked hears of it first.
+        // Whoever asked hears of it first, and of calls after that it is told.
         effects.insert(0, Effect::Tell(client, told));
+        if state == State::Active {
+            effects.insert(0, Effect::Watch(self.next, Arc::clone(&spec)));
+        }
         effects.push(Effect::Event { spec, state, reason: None });
         effects
     }
@@ -279,15 +279,16 @@ impl<T: Weighed> Registry<T> {
         }
         let before = self.observers.get(id).map(|observer| observer.state);
         let (state, reason) = self.judge(id);
+        let told = Told::Result { id: id.to_owned(), state, error: None, warnings: Vec::new() };
+        effects.insert(0, Effect::Tell(client, told));
         if let Some(observer) = self.observers.get_mut(id) {
             (observer.state, observer.reason) = (state, reason);
             if before != Some(State::Active) && state == State::Active {
                 observer.was_active = true;
-                effects.push(Effect::Watch(observer.number, Arc::clone(&observer.spec)));
+                // Before its client hears of it, so that it is told of every call after that.
+                effects.insert(0, Effect::Watch(observer.number, Arc::clone(&observer.spec)));
             }
         }
-        let told = Told::Result { id: id.to_owned(), state, error: None, warnings: Vec::new() };
-        effects.insert(0, Effect::Tell(client, told));
     }
 
     /// A connection wants an observer of its own no longer. Others, and those that were refused, are nobody's business.

@@ -133,6 +133,16 @@ fn an_observer_is_active_once_its_target_exists_and_its_host_accepts_it() {
 }
 
 #[test]
+fn calls_are_watched_before_anybody_believes_so() {
+    let mut registry = registry();
+    registry.catalog(known(&[("a::t", true)]));
+    registry.host(&name("a::f"), hosting(HOST, false), 0);
+    says(&registry.observe(OWNER, spec("o"), 0), &["watch o", "owner result o active"]);
+    registry.gone(OWNER, 0);
+    says(&registry.observe(OTHER, spec("o"), 0), &["watch o", "other result o active"]);
+}
+
+#[test]
 fn an_id_is_of_one_connection_until_it_gives_it_back() {
     let mut registry = active();
     says(&registry.observe(OTHER, spec("o"), 0), &["other result o error OBSERVER_ID_CONFLICT"]);
