@@ -7,7 +7,7 @@
 //! - `calls`: everybody calls everybody, in every way and size;
 //! - `channels`: everybody exchanges channels with everybody;
 //! - `triggers`: everybody binds every type, and provides types of their own;
-//! - `observers`: what 0.25 and later are told who ask for them;
+//! - `observers`: those of 0.25 and later observe everybody;
 //! - `restart`: engines and actors that die;
 //! - `trace`: one trace over all of them.
 
