@@ -8,7 +8,7 @@
 //! - `channels`: everybody exchanges channels with everybody;
 //! - `triggers`: everybody binds every type, and provides types of their own;
 //! - `http`: everybody answers requests;
-//! - `observers`: what 0.25 and later are told who ask for them;
+//! - `observers`: those of 0.25 and later observe everybody;
 //! - `browser`: the actor in a page, in Chromium;
 //! - `restart`: engines and actors that die;
 //! - `trace`: one trace over all of them.

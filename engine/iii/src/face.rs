@@ -15,6 +15,7 @@ use crate::channels::{self, ChannelCounters, Channels};
 use crate::config::{Config, ConfigError};
 use crate::functions;
 use crate::listener::{self, Place};
+use crate::observers;
 use crate::shared::Shared;
 
 /// How long connections have to end when the listener ends.
@@ -89,6 +90,7 @@ impl Face {
         let shared = Shared::new(address, config, worker, runtime.handle().clone());
         shared.worker.register_all(channels::functions(&shared.channels))?;
         shared.worker.register_all(functions::all())?;
+        shared.worker.register_all(observers::functions(&shared))?;
         runtime.spawn(expire(shared.channels.clone()));
         let addresses = bound.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect();
         for (bound, rules) in bound {

@@ -5,6 +5,7 @@
 //! - `listener`: sockets, routes, who may connect; `socket`: the WebSocket of a request;
 //! - `connection` and `outbox`: one socket, read and written without anybody waiting for it;
 //! - [`protocol`]: the messages, as text; `session`: one worker, what it says and is asked.
+//! - `observers`: functions that are called after each call of another one;
 //! - [`channels`]: streams beside calls; `otel`: what SDKs report.
 
 #![forbid(unsafe_code)]
@@ -26,6 +27,8 @@ mod connection;
 mod rbac;
 
 mod functions;
+
+mod observers;
 
 mod shared;
 

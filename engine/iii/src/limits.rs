@@ -35,4 +35,26 @@ pub(crate) const NAME_CHARS_MAX: usize = 280;
 /// Bytes that may wait to be written to one connection. Past that its peer does not read, and it is closed.
 pub(crate) const OUTBOUND_BYTES_MAX: usize = 128 << 20;
 
+/// Observers of one connection.
+pub(crate) const OBSERVERS_MAX: usize = 10_000;
+
+/// Calls of one observer at once, where it says nothing.
+pub(crate) const OBSERVER_IN_FLIGHT: u32 = 64;
+
+/// Calls that wait their turn at one observer, and the memory that they hold in bytes: what SDKs keep of theirs.
+pub(crate) const LANE_ITEMS_MAX: usize = 10_000;
+pub(crate) const LANE_BYTES_MAX: usize = 8 << 20;
+
+/// How many observers a call may have behind it before nobody is told of the next one.
+pub(crate) const OBSERVE_DEPTH_MAX: u32 = 8;
+
+/// Workers without a connection here whose names are remembered.
+pub(crate) const STRANGERS_MAX: usize = 4096;
+
+/// How long observers wait for their client to come back, in milliseconds: twice the longest pause of an SDK.
+pub(crate) const OBSERVER_AWAY_MS: u64 = 80_000;
+
+/// How long a host has to accept an observer, in milliseconds. SDKs give their hooks 30 s.
+pub(crate) const ACK_MS: u64 = 35_000;
+
 const _: () = assert!(FRAME_BYTES_MAX <= MESSAGE_BYTES_MAX && MESSAGE_BYTES_MAX <= OUTBOUND_BYTES_MAX);

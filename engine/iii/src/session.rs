@@ -9,6 +9,10 @@ mod bodies;
 
 mod calls;
 
+mod legacy;
+
+mod observe;
+
 mod registrar;
 
 mod outbound;
@@ -37,12 +41,15 @@ use crate::limits::{PARTING, REATTACH_MAX, REGISTERING_BYTES_MAX};
 use crate::listener::Place;
 use crate::otel;
 use crate::outbox::{Outbox, outbox};
-use crate::protocol::{ErrorBody, Frame, Incoming, Invocations, Registration, decode, uuid_of, uuid_random};
+use crate::protocol::{
+    ErrorBody, Features, Frame, Incoming, Invocations, OURS, Registration, decode, uuid_of, uuid_random,
+};
 use crate::rbac::Granted;
 use crate::session::announce::Announcement;
 use crate::session::calls::Route;
 use crate::session::registrar::Registering;
-use crate::session::requests::Waiting;
+use crate::session::requests::Open;
+use crate::session::triggers::Refused;
 use crate::shared::Shared;
 use crate::socket::Socket;
 
@@ -53,6 +60,8 @@ struct Serving {
     own: Arc<str>,
     /// Somebody else serves it over HTTP: the client is never asked itself.
     elsewhere: bool,
+    /// Nobody but the client calls it.
+    private: bool,
 }
 
 /// How a connection began: what its authentication is told.
@@ -79,6 +88,10 @@ pub(crate) struct Peer {
     pub(crate) namespace: String,
     /// The longest message that it takes, in bytes.
     pub(crate) bytes_max: usize,
+    /// What it calls itself.
+    pub(crate) name: Option<String>,
+    /// What it can do beyond the oldest clients.
+    pub(crate) features: Features,
 }
 
 /// One connection.
@@ -100,11 +113,13 @@ pub(crate) struct Session {
     /// The ids of its own invocations.
     invocations: Invocations,
     /// What it was asked and has not answered; none once it is over.
-    waiting: Mutex<Option<HashMap<u64, Waiting>>>,
+    waiting: Mutex<Option<HashMap<u64, Open>>>,
     /// What it calls.
     routes: RwLock<HashMap<String, HashMap<String, Arc<Route>>>>,
     /// Triggers that it was asked to watch for and has not answered.
     bindings: Mutex<HashMap<String, BindAnswer>>,
+    /// Its triggers that are observers.
+    bridged: Mutex<HashMap<String, Refused>>,
     registrations: mpsc::UnboundedSender<Registering>,
     /// Bytes of registrations that may yet wait.
     registering: Arc<Semaphore>,
@@ -132,7 +147,8 @@ pub(crate) async fn serve(place: Arc<Place>, opening: Opening, socket: Socket) {
     session.send(
         Frame::new("workerregistered")
             .plain("worker_id", &session.uuid)
-            .plain("reattach_token", &session.token),
+            .plain("reattach_token", &session.token)
+            .json("features", OURS),
     );
     let registrar = tokio::spawn(registrar::run(Arc::clone(&session), announced, to_register));
     let mut stopping = session.stopping.subscribe();
@@ -192,6 +208,7 @@ impl Session {
             waiting: Mutex::new(Some(HashMap::new())),
             routes: RwLock::default(),
             bindings: Mutex::default(),
+            bridged: Mutex::default(),
             registrations,
             registering: Arc::new(Semaphore::new(REGISTERING_BYTES_MAX)),
             announcements,
@@ -238,7 +255,12 @@ impl Session {
         };
         match incoming {
             Incoming::Invoke(invoke) => self.call(&invoke),
-            Incoming::Result { invocation_id, outcome } => self.answered(&invocation_id, outcome),
+            Incoming::Result { invocation_id, outcome, delivered } => {
+                self.answered(&invocation_id, outcome, &delivered);
+            }
+            Incoming::ObserverAck(ack) => self.acked(&ack),
+            Incoming::Observed(items) => self.observed(&items),
+            Incoming::LocalStats(stats) => self.local_stats(&stats),
             Incoming::TriggerResult { id, error } => self.trigger_answered(&id, error),
             Incoming::Reattach { previous, token } => self.replace(&previous, token.as_deref()).await,
             Incoming::Ping => self.send(Frame::new("pong")),
@@ -289,6 +311,7 @@ impl Session {
             }
         }
         self.stop_waiting();
+        shared.observers.gone(self.worker_id);
         self.bindings.lock().clear();
         self.routes.write().clear();
         self.ended.store(true, Ordering::Release);

@@ -11,7 +11,10 @@ use tokio::runtime::Handle;
 
 use crate::channels::Channels;
 use crate::config::Config;
+use crate::limits::STRANGERS_MAX;
+use crate::observers::Observers;
 use crate::otel::Telemetry;
+use crate::protocol::NewTrigger;
 use crate::session::Session;
 
 /// A worker's name in its namespace.
@@ -34,15 +37,22 @@ pub(crate) struct Shared {
     pub(crate) runtime: Handle,
     /// For how many connections there is room.
     pub(crate) places: Arc<Places>,
+    /// Functions that are called after calls of others.
+    pub(crate) observers: Observers,
     sessions: RwLock<HashMap<WorkerId, Weak<Session>>>,
     /// By their UUIDs, which are what clients know.
     by_uuid: Mutex<HashMap<String, Weak<Session>>>,
     names: Mutex<HashMap<Name, WorkerId>>,
+    /// Triggers of clients, some of which may be observers yet.
+    triggers: Mutex<HashMap<String, (Weak<Session>, NewTrigger)>>,
+    /// What workers are called that are no clients here; a number is never given twice.
+    strangers: RwLock<HashMap<WorkerId, Arc<str>>>,
 }
 
 impl Shared {
     pub(crate) fn new(address: &str, config: Config, worker: Worker, runtime: Handle) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new_cyclic(|shared| Self {
+            observers: Observers::new(Weak::clone(shared)),
             address: address.to_owned(),
             places: Places::new(config.connections_max),
             config,
@@ -53,6 +63,8 @@ impl Shared {
             sessions: RwLock::default(),
             by_uuid: Mutex::default(),
             names: Mutex::default(),
+            triggers: Mutex::default(),
+            strangers: RwLock::default(),
         })
     }
 
@@ -65,6 +77,8 @@ impl Shared {
         self.sessions.write().remove(&session.worker_id);
         self.by_uuid.lock().remove(&session.uuid);
         self.names.lock().retain(|_, holder| *holder != session.worker_id);
+        let is_own = |of: &Weak<Session>| of.upgrade().is_none_or(|of| of.worker_id == session.worker_id);
+        self.triggers.lock().retain(|_, (of, _)| !is_own(of));
     }
 
     /// The connection of a worker, if it has one here.
@@ -75,6 +89,40 @@ impl Shared {
     /// The connection whose worker has a UUID.
     pub(crate) fn session_of(&self, uuid: &str) -> Option<Arc<Session>> {
         self.by_uuid.lock().get(uuid)?.upgrade()
+    }
+
+    /// Remembers a trigger of a client.
+    pub(crate) fn keep_trigger(&self, session: &Arc<Session>, trigger: &NewTrigger) {
+        let kept = (Arc::downgrade(session), trigger.clone());
+        self.triggers.lock().insert(trigger.id.clone(), kept);
+    }
+
+    /// A trigger has ended.
+    pub(crate) fn forget_trigger(&self, id: &str) {
+        drop(self.triggers.lock().remove(id));
+    }
+
+    /// Triggers of a type.
+    pub(crate) fn triggers_of(&self, trigger_type: &str) -> Vec<(Arc<Session>, NewTrigger)> {
+        let triggers = self.triggers.lock();
+        let of_type = triggers.values().filter(|(_, trigger)| trigger.trigger_type == trigger_type);
+        of_type.filter_map(|(of, trigger)| Some((of.upgrade()?, trigger.clone()))).collect()
+    }
+
+    /// What a worker is called that is no client here.
+    pub(crate) fn stranger(&self, worker: WorkerId) -> Option<Arc<str>> {
+        if let Some(name) = self.strangers.read().get(&worker) {
+            return Some(Arc::clone(name));
+        }
+        let catalog = self.worker.catalog();
+        let found = catalog.workers.iter().find(|found| found.id == worker)?;
+        let name = Arc::<str>::from(found.name.as_str());
+        let mut strangers = self.strangers.write();
+        if strangers.len() >= STRANGERS_MAX {
+            strangers.clear();
+        }
+        strangers.insert(worker, Arc::clone(&name));
+        Some(name)
     }
 
     /// Takes a name for a worker; if another one has it, its UUID.

@@ -191,6 +191,12 @@ impl Baggage {
         Ok(())
     }
 
+    /// Takes a key out; its value, if it was there.
+    pub fn remove(&mut self, key: &str) -> Option<String> {
+        let at = self.members.iter().position(|member| member.key == key)?;
+        Some(self.members.remove(at).value)
+    }
+
     /// Returns the value of a key.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {
@@ -248,6 +254,13 @@ mod tests {
         check("k=%ff", None);
         check("k=\"v\"", None);
         check("ключ=v", None);
+    }
+
+    #[test]
+    fn what_is_taken_out_is_gone_and_nothing_else() {
+        let mut baggage = Baggage::parse("a=1,b=2;p=1,c=3").unwrap();
+        assert_eq!((baggage.remove("b").as_deref(), baggage.remove("b")), (Some("2"), None));
+        assert_eq!(baggage.format(), "a=1,c=3");
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub const MEMORY_LIST: &str = "engine::memory::list";
 pub const LOG_PREFIX: &str = "engine::log::";
 /// What ids of the engine's functions start with that tell of baggage, for iii's SDKs.
 pub const BAGGAGE_PREFIX: &str = "engine::baggage::";
+/// What ids of the engine's functions start with that tell of observers, for iii's SDKs.
+pub const OBSERVERS_PREFIX: &str = "engine::observers::";
 /// Makes a channel and tells its two ends.
 pub const CHANNELS_CREATE: &str = "engine::channels::create";
 /// Streams what is written to a channel.
@@ -91,7 +93,9 @@ pub fn is_reserved(id: &str) -> bool {
 /// Says whether a built-in worker may register this reserved id, which it may only in the engine's own process.
 #[must_use]
 pub fn is_built_in(id: &str) -> bool {
-    [QUEUE_PREFIX, CHANNELS_PREFIX, LOG_PREFIX, BAGGAGE_PREFIX].iter().any(|prefix| id.starts_with(prefix))
+    [QUEUE_PREFIX, CHANNELS_PREFIX, LOG_PREFIX, BAGGAGE_PREFIX, OBSERVERS_PREFIX]
+        .iter()
+        .any(|prefix| id.starts_with(prefix))
 }
 
 /// Returns the part of an id before its first `::`, or the whole id.
@@ -117,6 +121,7 @@ mod tests {
     #[test]
     fn of_the_engines_ids_few_are_built_in() {
         assert!(is_built_in("engine::log::info") && is_built_in("engine::baggage::get"));
+        assert!(is_built_in("engine::observers::get") && is_reserved("engine::observers::get"));
         assert!(is_built_in(CHANNELS_CREATE) && is_built_in(CHANNELS_READ) && is_built_in(CHANNELS_WRITE));
         assert!(is_built_in("engine::queue::enqueue") && is_reserved("engine::queue::enqueue"));
         assert!(!is_built_in(FUNCTIONS_LIST) && !is_built_in("queue::enqueue"));

@@ -191,14 +191,23 @@ async def fire(data):
 @serve
 async def observe(data):
     source = {"function_id": data["source"]}
-    if data.get("args") is not None:
-        source["args"] = data["args"]
-    handle = observers[data["key"]] = iii.observe(source, data["target"])
+    for part in ("args", "filters"):
+        if data.get(part) is not None:
+            source[part] = data[part]
+    options = {"metadata": data["metadata"]} if data.get("metadata") is not None else None
+    handle = observers[data["key"]] = iii.observe(source, data["target"], options)
     try:
         await asyncio.wait_for(handle.ready_async(), 10)
     except Exception:  # the state and its reason tell
         pass
     return {"state": handle.state, "reason": handle.reason}
+
+
+@serve
+async def unobserve(data):
+    handle = observers.pop(data["key"], None)
+    if handle is not None:
+        await handle.dispose_async()
 
 
 @serve

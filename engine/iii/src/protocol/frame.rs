@@ -7,7 +7,7 @@ use super::body::ErrorBody;
 use super::values::is_object;
 
 /// What stands for who called, in a payload that is an object.
-const CALLER: &str = "_caller_worker_id";
+pub(crate) const CALLER: &str = "_caller_worker_id";
 
 /// A message on its way to be text.
 #[derive(Debug)]

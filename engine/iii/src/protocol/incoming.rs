@@ -8,8 +8,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::body::ErrorBody;
+use super::observing::{Ack, Delivered, LocalStats, NewObserver, ObservedItem, activation_of, ids};
 use super::registration::{NewFunction, NewTrigger, NewTriggerType, Registration};
-use super::values::{text, value};
+use super::values::{text, value, value_as};
 
 /// A message that cannot be used. It is dropped; its connection stays.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,7 +63,15 @@ pub enum Incoming<'a> {
         invocation_id: Cow<'a, str>,
         /// How it ended.
         outcome: Outcome<'a>,
+        /// What became of its observers.
+        delivered: Delivered,
     },
+    /// Accepts an observer of one of its functions, or does not.
+    ObserverAck(Ack),
+    /// Calls within the client that observers want to know of.
+    Observed(Vec<ObservedItem<'a>>),
+    /// How often it called itself.
+    LocalStats(LocalStats),
     /// Wants a pong.
     Ping,
     /// Needs nothing: a pong, a service, or what only this side says.
@@ -88,6 +97,12 @@ pub struct Invoke<'a> {
     pub baggage: Option<Cow<'a, str>>,
     /// Where the function is; none: in `default`.
     pub namespace: Option<Cow<'a, str>>,
+    /// The handler that calls, as JSON, where the client says so.
+    pub caller: Option<&'a str>,
+    /// How many observers there are between the first call and this one.
+    pub observe_depth: u32,
+    /// The observer whose target is called.
+    pub observer: Option<String>,
 }
 
 /// How something is called.
@@ -104,7 +119,7 @@ pub enum Action<'a> {
 }
 
 /// How a call ended.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome<'a> {
     /// With a value, as JSON; none for null.
     Value(Option<&'a str>),
@@ -161,6 +176,44 @@ struct Fields<'a> {
     previous_worker_id: Option<&'a RawValue>,
     #[serde(borrow, default)]
     reattach_token: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    caller: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    observe_depth: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    activation: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    matched: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    delivered: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    observe: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    args_format: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    private: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    observable: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    source: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    target: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    max_fires: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    expires_in_ms: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    max_in_flight: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    revision: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    items: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    functions: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    window_ms: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    dropped_reports: Option<&'a RawValue>,
 }
 
 /// Reads a message.
@@ -188,6 +241,15 @@ pub fn decode(message: &str) -> Result<Incoming<'_>, DecodeError> {
         "unregistertrigger" => register(Registration::NoTrigger(fields.own_id("unregistertrigger")?)),
         "triggerregistrationresult" => fields.trigger_result(),
         "reattach" => fields.reattach(),
+        "observe" => register(fields.observe()?),
+        "unobserve" => register(Registration::NoObserver(fields.own_id("unobserve")?)),
+        "observerack" => fields.observer_ack(),
+        "invocationsobserved" => Ok(Incoming::Observed(ObservedItem::all(fields.items))),
+        "localinvocationstats" => Ok(Incoming::LocalStats(LocalStats {
+            window_ms: value_as(fields.window_ms).unwrap_or_default(),
+            functions: value_as(fields.functions).unwrap_or_default(),
+            dropped: value_as(fields.dropped_reports).unwrap_or_default(),
+        })),
         "ping" => Ok(Incoming::Ping),
         "pong" | "registerservice" | "workerregistered" | "registrationrejected" => Ok(Incoming::Nothing),
         other => Err(DecodeError::Unknown(other.to_owned())),
@@ -221,6 +283,9 @@ impl<'a> Fields<'a> {
             traceparent: text(self.traceparent),
             baggage: text(self.baggage),
             namespace: text(self.namespace),
+            caller: self.caller.map(RawValue::get),
+            observe_depth: value_as(self.observe_depth).unwrap_or_default(),
+            observer: self.activation.and_then(activation_of),
         }))
     }
 
@@ -230,17 +295,47 @@ impl<'a> Fields<'a> {
             None => Outcome::Value(self.result.map(RawValue::get)),
         };
         let invocation_id = wanted(self.invocation_id, "invocationresult", "invocation_id")?;
-        Ok(Incoming::Result { invocation_id, outcome })
+        let delivered = Delivered {
+            matched: self.matched.and_then(ids),
+            by_host: value_as(self.delivered).unwrap_or_default(),
+        };
+        Ok(Incoming::Result { invocation_id, outcome, delivered })
     }
 
     fn register_function(&self) -> Result<Registration, DecodeError> {
-        Ok(Registration::Function(NewFunction {
+        Ok(Registration::Function(Box::new(NewFunction {
             id: self.own_id("registerfunction")?,
             description: owned(self.description),
             request_format: value(self.request_format),
             response_format: value(self.response_format),
             metadata: value(self.metadata),
             invocation: value(self.invocation),
+            observe: value(self.observe),
+            args_format: value(self.args_format),
+            private: value_as(self.private).unwrap_or_default(),
+            observable: value_as(self.observable).unwrap_or(true),
+        })))
+    }
+
+    fn observe(&self) -> Result<Registration, DecodeError> {
+        Ok(Registration::Observer(Box::new(NewObserver {
+            id: self.own_id("observe")?,
+            source: value(self.source).unwrap_or_default(),
+            target: value(self.target).unwrap_or_default(),
+            metadata: value(self.metadata),
+            max_fires: value(self.max_fires),
+            expires_in_ms: value(self.expires_in_ms),
+            max_in_flight: value(self.max_in_flight),
+        })))
+    }
+
+    fn observer_ack(&self) -> Result<Incoming<'a>, DecodeError> {
+        const KIND: &str = "observerack";
+        Ok(Incoming::ObserverAck(Ack {
+            function: wanted(self.function_id, KIND, "function_id")?.into_owned(),
+            id: self.own_id(KIND)?,
+            revision: value_as(self.revision).unwrap_or_default(),
+            error: self.error.map(error_body),
         }))
     }
 
@@ -366,7 +461,7 @@ mod tests {
     #[test]
     fn results_are_read_however_they_are_written() {
         let check = |message: &str, expected: Outcome<'_>| match decode(message).unwrap() {
-            Incoming::Result { invocation_id, outcome } => {
+            Incoming::Result { invocation_id, outcome, .. } => {
                 assert_eq!((&*invocation_id, outcome), ("i", expected));
             }
             other => panic!("{other:?}"),

@@ -2,11 +2,13 @@
 
 use serde_json::Value;
 
+use super::observing::NewObserver;
+
 /// Something to register, or to take back by its id.
 #[derive(Debug)]
 pub enum Registration {
     /// Serves a function from now on.
-    Function(NewFunction),
+    Function(Box<NewFunction>),
     /// Serves it no longer.
     NoFunction(String),
     /// Provides a trigger type from now on.
@@ -17,6 +19,10 @@ pub enum Registration {
     Trigger(NewTrigger),
     /// Takes a binding back.
     NoTrigger(String),
+    /// Wants a function called after each call of another one.
+    Observer(Box<NewObserver>),
+    /// Wants that no longer.
+    NoObserver(String),
 }
 
 /// A function.
@@ -34,6 +40,14 @@ pub struct NewFunction {
     pub metadata: Option<Value>,
     /// How to call it by HTTP, if this side is to.
     pub invocation: Option<Value>,
+    /// How it is observed, as 0.25 says it.
+    pub observe: Option<Value>,
+    /// JSON Schema of the arguments that its observers give, as 0.26 says it.
+    pub args_format: Option<Value>,
+    /// Nobody else may call it.
+    pub private: bool,
+    /// It may be observed.
+    pub observable: bool,
 }
 
 /// A kind of event.
@@ -52,7 +66,7 @@ pub struct NewTriggerType {
 }
 
 /// A binding of a function to a kind of event.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct NewTrigger {
     /// The binding's id.
     pub id: String,

@@ -1,4 +1,4 @@
-//! What differs between the versions of iii's SDKs: how long a message they take, and which rules they know. It must not
+//! What differs between the versions of iii's SDKs: how long a message they take, which rules and messages they know. It must not
 //! know connections.
 
 use crate::limits::MESSAGE_BYTES_MAX;
@@ -9,6 +9,27 @@ const PYTHON_BYTES_MAX: usize = 1 << 20;
 
 /// A client says with it that it takes the longest messages, whatever its version.
 const LARGE_MESSAGES: &str = "large-messages.v1";
+
+/// What this side can do that clients may not expect, as it tells every one of them.
+pub(crate) const OURS: &str = r#"["observe.v1","observe.v2","local-dispatch.v1","large-messages.v1"]"#;
+
+/// What a client can do beyond the oldest of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Features {
+    /// It knows the messages of observers.
+    pub(crate) observes: bool,
+    /// It calls its own functions itself, where it is told that it may.
+    pub(crate) calls_itself: bool,
+}
+
+impl Features {
+    /// Of what a client says that it knows.
+    pub(crate) fn of(said: &[String]) -> Self {
+        let has = |wanted: &str| said.iter().any(|feature| feature == wanted);
+        let observes = has("observe.v1") || has("observe.v2");
+        Self { observes, calls_itself: observes && has("local-dispatch.v1") }
+    }
+}
 
 /// The first two numbers of a version, such as `0.26.0-rc.4`.
 fn release(version: &str) -> Option<(u32, u32)> {
@@ -47,5 +68,18 @@ mod tests {
         check("node", "0.22.1", &[], 64 << 20, false);
         check("rust", "0.26.0-rc.4", &[], 64 << 20, true);
         check("rust", "1.0.0", &[], 64 << 20, true);
+    }
+
+    #[test]
+    fn a_client_can_do_what_it_says() {
+        let check = |said: &[&str], observes: bool, calls_itself: bool| {
+            let said: Vec<String> = said.iter().map(ToString::to_string).collect();
+            assert_eq!(Features::of(&said), Features { observes, calls_itself }, "{said:?}");
+        };
+        check(&[], false, false);
+        check(&["observe.v1"], true, false);
+        check(&["observe.v2", "local-dispatch.v1"], true, true);
+        // Nobody can be told of the calls of such a one.
+        check(&["local-dispatch.v1", "large-messages.v1"], false, false);
     }
 }

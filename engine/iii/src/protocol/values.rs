@@ -31,3 +31,8 @@ pub(super) fn value(value: Option<&RawValue>) -> Option<serde_json::Value> {
     // It was checked to be JSON when its message was read.
     value.and_then(|value| serde_json::from_str(value.get()).ok())
 }
+
+/// A value of a type; none where there is none, or one of another type.
+pub(super) fn value_as<T: serde::de::DeserializeOwned>(value: Option<&RawValue>) -> Option<T> {
+    value.and_then(|value| serde_json::from_str(value.get()).ok())
+}

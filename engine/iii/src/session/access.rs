@@ -191,6 +191,8 @@ struct Kept {
     metadata: Option<String>,
     traceparent: Option<String>,
     baggage: Option<String>,
+    caller: Option<String>,
+    observe_depth: u32,
 }
 
 impl Kept {
@@ -208,6 +210,8 @@ impl Kept {
             metadata: invoke.metadata.map(str::to_owned),
             traceparent: owned(&invoke.traceparent),
             baggage: owned(&invoke.baggage),
+            caller: invoke.caller.map(str::to_owned),
+            observe_depth: invoke.observe_depth,
         }
     }
 
@@ -222,6 +226,9 @@ impl Kept {
             traceparent: self.traceparent.as_deref().map(Into::into),
             baggage: self.baggage.as_deref().map(Into::into),
             namespace: None,
+            caller: self.caller.as_deref(),
+            observe_depth: self.observe_depth,
+            observer: None,
         });
     }
 }

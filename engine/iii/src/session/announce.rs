@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::calls::ReplyTo;
 use super::{Peer, Session};
 use crate::limits::NAME_CHARS_MAX;
-use crate::protocol::{ErrorBody, Frame, bytes_max, code, enforces_names};
+use crate::protocol::{ErrorBody, Features, Frame, bytes_max, code, enforces_names};
 
 /// What a client says of itself. What is of another type than expected counts as not said.
 #[derive(Debug, Default, Clone)]
@@ -124,7 +124,9 @@ impl Session {
             }
         };
         let bytes_max = bytes_max(&said.runtime, &said.version, &said.features);
-        let peer = Peer { worker, namespace: namespace.to_owned(), bytes_max };
+        let features = Features::of(&said.features);
+        let name = said.name.clone();
+        let peer = Peer { worker, namespace: namespace.to_owned(), bytes_max, name, features };
         if self.peer.set(peer).is_err() {
             tracing::error!(worker = %self.uuid, "a client became a worker twice");
         }

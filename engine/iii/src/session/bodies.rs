@@ -55,12 +55,12 @@ impl Session {
     /// Passes a call with streams on to the client.
     pub(super) fn serve_streams(
         self: &Arc<Self>,
-        function: &str,
+        names: (&str, &str),
         context: &Context,
         message: &Message,
     ) -> HandlerResult<Begun> {
         let bodies = Bodies::new(self)?;
-        let asking = self.serve(function, context, message, Some(&bodies.fields()?))?;
+        let asking = self.serve(names, context, message, Some(&bodies.fields()?))?;
         Ok((asking, bodies))
     }
 }

@@ -12,10 +12,11 @@ use serde_json::value::RawValue;
 use parking_lot::{Mutex, RwLock};
 
 use super::Session;
-use super::requests::{Asked, Near, Waiting};
+use super::requests::{Asked, From, Near, Waiting};
 use crate::limits::{QUICK_CALLS_MAX, ROUTES_MAX};
+use crate::observers::{ENTRY, Hop, stamped};
 use crate::protocol::{
-    Action, ErrorBody, Frame, Invoke, Outcome, code, is_null, of_call, uuid_random, with_uuids,
+    Action, ErrorBody, Frame, Invoke, Outcome, code, is_null, of_call, uuid_of, uuid_random, with_uuids,
 };
 
 /// The baggage entry that names the function which is called.
@@ -103,6 +104,9 @@ impl Session {
         if &*invoke.function_id == WORKERS_REGISTER {
             return self.announced(invoke.data, reply);
         }
+        if let Some(observer) = &invoke.observer {
+            return self.call_through(observer, invoke, reply);
+        }
         if self.admits(namespace, invoke, &reply) {
             self.call_admitted(namespace, invoke, reply);
         }
@@ -141,6 +145,10 @@ impl Session {
         if serving.as_ref().is_some_and(|serving| serving.elsewhere) {
             return Some(reply);
         }
+        if serving.as_ref().is_some_and(|serving| serving.private) && callee.worker_id != self.worker_id {
+            self.reply(&reply, Err(private(&route.function)));
+            return None;
+        }
         let parent =
             invoke.traceparent.as_deref().and_then(|text| TraceContext::parse_traceparent(text).ok());
         let Some(call) = neighbour.right.begin(&route.handle, parent, invoke.data.len() as u64) else {
@@ -152,10 +160,13 @@ impl Session {
         let traceparent = trace.is_valid().then(|| trace.to_string());
         let baggage = invoke.baggage.as_deref().and_then(|text| Baggage::parse(text).ok());
         let baggage = baggage.map(|baggage| baggage_for(&baggage, &route.function));
+        let name = self.peer.get().and_then(|peer| peer.name.as_deref());
         let asked = Asked {
             function: serving.as_ref().map_or(&route.function, |serving| &serving.own),
+            registered: &route.function,
             data: invoke.data,
             caller: Some(&self.uuid),
+            from: From::worker(&self.uuid, name, invoke.caller, invoke.observe_depth),
             metadata: invoke.metadata,
             traceparent: traceparent.as_deref(),
             baggage: baggage.as_deref(),
@@ -202,8 +213,7 @@ impl Session {
 
     fn enqueue(self: &Arc<Self>, namespace: &str, queue: &str, invoke: &Invoke<'_>, reply: ReplyTo) {
         let receipt = uuid_random();
-        let baggage = invoke.baggage.as_deref().and_then(|text| Baggage::parse(text).ok());
-        let baggage = baggage.map(|baggage| baggage_for(&baggage, &invoke.function_id));
+        let baggage = queued_baggage(invoke, &self.uuid);
         let request = Frame::object(invoke.data.len() + 256)
             .text("queue", queue)
             .text("function_id", &invoke.function_id)
@@ -227,7 +237,7 @@ impl Session {
         shape: Shape,
     ) {
         let message = Message::new(Encoding::Json, data);
-        let options = options(invoke);
+        let options = self.options(invoke);
         let busy = route.in_flight.fetch_add(1, Ordering::AcqRel);
         let call = Begun { under_way: UnderWay(Arc::clone(&route)), message, options, reply, shape };
         let Some(call) = self.ask_first(&route, call) else { return };
@@ -413,8 +423,14 @@ fn not_enqueued(body: &ErrorBody) -> ErrorBody {
     ErrorBody::new(code::ENQUEUE_ERROR, text)
 }
 
+/// What somebody is told who calls what only its own client may call.
+pub(super) fn private(function: &str) -> ErrorBody {
+    let text = format!("function '{function}' is private: only the worker that serves it may call it");
+    ErrorBody::new(code::FORBIDDEN, text)
+}
+
 /// A reply as JSON.
-fn value_of(message: &Message) -> Result<Option<&str>, ErrorBody> {
+pub(super) fn value_of(message: &Message) -> Result<Option<&str>, ErrorBody> {
     let body = message.body();
     if body.is_empty() {
         return Ok(None);
@@ -429,29 +445,65 @@ fn value_of(message: &Message) -> Result<Option<&str>, ErrorBody> {
     checked.map(|value| Some(value.get())).map_err(|error| refused(error.to_string()))
 }
 
-fn options(invoke: &Invoke<'_>) -> CallOptions {
-    let mut options = CallOptions::new();
-    let trace = invoke.traceparent.as_deref().and_then(|text| TraceContext::parse_traceparent(text).ok());
-    if let Some(trace) = trace {
-        options = options.parent(trace);
+impl Session {
+    /// Who calls and how deep, for a call that goes by a ring. Until the client has a worker of its own, the listener calls
+    /// for it, and says so.
+    fn hop(&self, invoke: &Invoke<'_>) -> Option<Hop> {
+        if self.peer.get().is_some() {
+            return Hop::new(&self.uuid, invoke.caller, invoke.observe_depth, None);
+        }
+        let caller = stamped(invoke.caller, &self.uuid, None);
+        let listener = uuid_of(self.place.shared.worker.id());
+        Hop::new(&listener, Some(&caller), invoke.observe_depth, None)
     }
-    if let Some(baggage) = invoke.baggage.as_deref().and_then(|text| Baggage::parse(text).ok()) {
-        options = options.baggage(baggage);
+
+    fn options(&self, invoke: &Invoke<'_>) -> CallOptions {
+        let mut options = CallOptions::new();
+        let trace = invoke.traceparent.as_deref().and_then(|text| TraceContext::parse_traceparent(text).ok());
+        if let Some(trace) = trace {
+            options = options.parent(trace);
+        }
+        let baggage = invoke.baggage.as_deref().and_then(|text| Baggage::parse(text).ok());
+        let hop = self.hop(invoke);
+        if baggage.is_some() || hop.is_some() {
+            let mut baggage = baggage.unwrap_or_default();
+            baggage.remove(ENTRY);
+            if let Some(hop) = hop {
+                hop.put(&mut baggage);
+            }
+            options = options.baggage(baggage);
+        }
+        if let Some(metadata) = invoke.metadata.and_then(|json| serde_json::from_str(json).ok()) {
+            options = options.metadata(metadata);
+        }
+        options
     }
-    if let Some(metadata) = invoke.metadata.and_then(|json| serde_json::from_str(json).ok()) {
-        options = options.metadata(metadata);
-    }
-    options
+}
+
+/// Baggage of a call that a queue makes later: how many observers are behind it outlives the queue.
+fn queued_baggage(invoke: &Invoke<'_>, uuid: &str) -> Option<String> {
+    let said = invoke.baggage.as_deref().and_then(|text| Baggage::parse(text).ok());
+    let told = said.map(|baggage| baggage_for(&baggage, &invoke.function_id));
+    let Some(hop) = Hop::new(uuid, None, invoke.observe_depth, None) else { return told };
+    let mut baggage = told.and_then(|told| Baggage::parse(&told).ok()).unwrap_or_default();
+    hop.put(&mut baggage);
+    Some(baggage.format())
 }
 
 /// Baggage on its way to a function: what it says of the called function is true again.
 pub(super) fn baggage_for(baggage: &protocol::baggage::Baggage, function: &str) -> String {
-    if baggage.get(FUNCTION_ENTRY).is_none_or(|named| named == function) {
+    let is_true = baggage.get(FUNCTION_ENTRY).is_none_or(|named| named == function);
+    if is_true && baggage.get(ENTRY).is_none() {
         return baggage.format();
     }
     let mut changed = baggage.clone();
+    // Clients are told in fields of the message.
+    changed.remove(ENTRY);
+    if is_true {
+        return changed.format();
+    }
     match changed.set(FUNCTION_ENTRY, function) {
         Ok(()) => changed.format(),
-        Err(_) => baggage.format(),
+        Err(_) => changed.format(),
     }
 }

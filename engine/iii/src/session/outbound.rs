@@ -4,18 +4,33 @@
 //! What is wrong with such a function is told to whoever calls it, with iii's codes: a registration is never answered, and a
 //! rejection with a code that an SDK does not know may end its connection.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use ringway::{CallError, CallOptions, Context, ErrorCode, Function, HandlerResult, Message};
 use serde_json::{Value, json};
+
+use super::Session;
 
 /// What makes the requests.
 const CALL: &str = "http-functions::call";
 
 /// A function that is called as its `invocation` says.
-pub(super) fn function(id: &str, invocation: Value) -> Function {
+pub(super) fn function(id: &str, invocation: Value, client: Weak<Session>) -> Function {
     let about = Arc::new(json!({"function_id": id, "invocation": invocation}));
-    Function::json_text_async(id, move |context, message| call(Arc::clone(&about), context, message))
+    let id = Arc::<str>::from(id);
+    Function::json_text_async(&Arc::clone(&id), move |context, message| {
+        // Whoever observes it sees its calls as those of any other function of the client.
+        let client = client.upgrade();
+        let begun = client.as_ref().and_then(|client| client.begun(&id, &context, &message));
+        let called = call(Arc::clone(&about), context, message);
+        async move {
+            let result = called.await.map_err(ringway::Failure::into_error);
+            if let (Some(client), Some(begun)) = (client, begun) {
+                client.ended(&begun, result.as_ref());
+            }
+            Ok(result?)
+        }
+    })
 }
 
 async fn call(about: Arc<Value>, context: Context, message: Message) -> HandlerResult<Message> {

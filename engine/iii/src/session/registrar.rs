@@ -13,7 +13,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::announce::Announcement;
 use super::{Serving, Session, bodies, outbound, requests};
 use crate::config::Replicas;
-use crate::protocol::{Frame, NewFunction, Registration, code, uuid_of};
+use crate::observers::Declared;
+use crate::protocol::{ErrorBody, Frame, NewFunction, Registration, code, uuid_of};
 
 /// The variable that overrides how long registrations wait for a namespace.
 const GRACE: &str = "III_NAMESPACE_GRACE_MS";
@@ -26,6 +27,14 @@ const BATCH_MAX: usize = 1024;
 pub(super) struct Registering {
     pub(super) registration: Registration,
     pub(super) _held: OwnedSemaphorePermit,
+}
+
+/// A function to register, and what is said of it beyond that.
+struct Wanted {
+    function: Function,
+    own: Arc<str>,
+    declared: Declared,
+    elsewhere: bool,
 }
 
 /// Waits until the client has said who it is, or has not for too long; then takes what it registers, in order.
@@ -75,7 +84,7 @@ impl Session {
         let mut functions = Vec::new();
         for Registering { registration, _held } in batch {
             match registration {
-                Registration::Function(function) => functions.extend(self.function(function)),
+                Registration::Function(function) => functions.extend(self.function(*function)),
                 other => {
                     self.register_functions(std::mem::take(&mut functions));
                     self.register_other(other);
@@ -93,11 +102,29 @@ impl Session {
             Registration::NoTriggerType(id) => self.unregister_trigger_type(&id),
             Registration::Trigger(asked) => self.register_trigger(asked),
             Registration::NoTrigger(id) => self.unregister_trigger(&id),
+            Registration::Observer(asked) => self.observe(&asked),
+            Registration::NoObserver(id) => self.unobserve(&id),
         }
     }
 
-    fn function(self: &Arc<Self>, said: NewFunction) -> Option<Function> {
-        let NewFunction { id, description, request_format, response_format, metadata, invocation } = said;
+    fn function(self: &Arc<Self>, said: NewFunction) -> Option<Wanted> {
+        let declared = match self.declared(&said) {
+            Ok(declared) => declared,
+            Err(error) => {
+                self.refused(&said.id, &error);
+                return None;
+            }
+        };
+        let NewFunction {
+            id,
+            description,
+            request_format,
+            response_format,
+            metadata,
+            invocation,
+            private,
+            ..
+        } = said;
         let id = id.as_str();
         if !self.granted.may_register_functions() {
             tracing::warn!(worker = %self.uuid, function = id, "the client may not register functions");
@@ -114,23 +141,29 @@ impl Session {
         let description = text("description").or(description);
         let metadata = changed.get("metadata").filter(|value| !value.is_null()).cloned().or(metadata);
         let (session, name) = (Arc::downgrade(self), Arc::<str>::from(id));
+        let known = Arc::<str>::from(registered.as_str());
         // Both ask at once, so that calls reach the client in the order in which they came.
         let there = move || -> HandlerResult<Arc<Self>> {
             let gone = || CallError::new(ErrorCode::WorkerGone, "the worker has left").into();
             session.upgrade().ok_or_else(gone)
         };
-        let (whether, own) = (there.clone(), Arc::clone(&name));
+        let own = Arc::clone(&name);
+        let (whether, its, same) = (there.clone(), Arc::clone(&name), Arc::clone(&known));
         let handler = move |context: Context, message: Message| {
-            requests::answered(there().and_then(|session| session.serve(&name, &context, &message, None)))
+            requests::answered(
+                there().and_then(|session| session.serve((&name, &known), &context, &message, None)),
+            )
         };
         let streamed = move |context: Context, message: Message, input, output| {
-            let begun = whether().and_then(|session| session.serve_streams(&own, &context, &message));
+            let begun =
+                whether().and_then(|session| session.serve_streams((&its, &same), &context, &message));
             bodies::answered(begun, input, output)
         };
-        self.keep(&registered, Serving { own: id.into(), elsewhere: invocation.is_some() });
+        let elsewhere = invocation.is_some();
+        self.keep(&registered, Serving { own: id.into(), elsewhere, private });
         let mut function = match invocation {
             // The client does not serve it: somebody else does, over HTTP.
-            Some(invocation) => outbound::function(&registered, invocation),
+            Some(invocation) => outbound::function(&registered, invocation, Arc::downgrade(self)),
             None => Function::json_text_or_stream_async(&registered, handler, streamed),
         };
         if let Some(description) = description {
@@ -140,30 +173,36 @@ impl Session {
             function = function.metadata(metadata);
         }
         let function = function.schema(request_format, response_format);
-        Some(match self.place.shared.config.replicas {
+        let function = match self.place.shared.config.replicas {
             Replicas::Reject => function.exclusive(),
             Replicas::Share => function,
-        })
+        };
+        Some(Wanted { function, own, declared, elsewhere })
     }
 
-    fn register_functions(&self, functions: Vec<Function>) {
+    fn register_functions(&self, functions: Vec<Wanted>) {
         let Some(peer) = self.peer.get() else { return };
         // An id that is none is refused alone; the engine would refuse all.
         let (valid, wrong): (Vec<_>, Vec<_>) = functions
             .into_iter()
-            .partition(|function| ringway::protocol::FunctionId::new(function.id()).is_ok());
-        for function in &wrong {
-            tracing::warn!(worker = %self.uuid, function = function.id(), "the id of a function is not valid");
+            .partition(|wanted| ringway::protocol::FunctionId::new(wanted.function.id()).is_ok());
+        for wanted in &wrong {
+            tracing::warn!(worker = %self.uuid, function = wanted.function.id(), "the id of a function is not valid");
         }
         if valid.is_empty() {
             return;
         }
-        let ids: Vec<String> = valid.iter().map(|function| function.id().to_owned()).collect();
-        match peer.worker.register_each(valid) {
+        let split = |wanted: Wanted| {
+            let id = wanted.function.id().to_owned();
+            (wanted.function, (id, wanted.own, wanted.declared, wanted.elsewhere))
+        };
+        let (functions, said): (Vec<_>, Vec<_>) = valid.into_iter().map(split).unzip();
+        match peer.worker.register_each(functions) {
             Ok(results) => {
-                for (id, result) in ids.iter().zip(results) {
-                    if let Err(error) = result {
-                        self.rejected(id, &error);
+                for ((id, own, declared, elsewhere), result) in said.into_iter().zip(results) {
+                    match result {
+                        Ok(()) => self.hosts(&id, &own, declared, elsewhere),
+                        Err(error) => self.rejected(&id, &error),
                     }
                 }
             }
@@ -193,12 +232,30 @@ impl Session {
         );
     }
 
+    /// Tells the client why one of its functions is none.
+    fn refused(&self, own: &str, error: &ErrorBody) {
+        tracing::warn!(worker = %self.uuid, function = own, error = error.message, "a function was not registered");
+        if !self.features().observes {
+            // Others take a code that they do not know for the end of their connection.
+            return;
+        }
+        let namespace = self.peer.get().map(|peer| peer.namespace.as_str()).unwrap_or_default();
+        self.send(
+            Frame::new("registrationrejected")
+                .text("code", &error.code)
+                .text("namespace", namespace)
+                .text("function_id", own)
+                .plain("owner_worker_id", ""),
+        );
+    }
+
     fn unregister_function(&self, id: &str) {
         let Some(peer) = self.peer.get() else { return };
         let registered =
             self.serving.read().iter().find(|(_, serving)| *serving.own == *id).map(|(id, _)| id.clone());
         let registered = registered.as_deref().unwrap_or(id);
         let unregistered = peer.worker.unregister(registered);
+        self.hosts_no_longer(registered);
         self.serving.write().remove(registered);
         if let Err(error) = unregistered {
             tracing::debug!(worker = %self.uuid, function = id, %error, "a function was not taken back");

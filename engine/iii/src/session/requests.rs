@@ -10,7 +10,10 @@ use super::bodies::with_fields;
 use super::calls::ReplyTo;
 use super::{Serving, Session};
 use crate::limits::MESSAGE_BYTES_MAX;
-use crate::protocol::{ErrorBody, Frame, Outcome, code, with_uuids};
+use crate::observers::{Beginning, Begun, Hop, Name, stamped};
+use crate::protocol::{
+    Delivered, ErrorBody, Frame, Outcome, code, of_call, uuid_of, uuid_random, with_uuids,
+};
 
 /// How the engine's events begin that name a worker, which clients know by its UUID.
 const WORKER_EVENT: &str = "{\"event\":\"worker_";
@@ -30,6 +33,14 @@ pub(crate) struct Near {
     pub(crate) caller: Weak<Session>,
     pub(crate) reply: ReplyTo,
     pub(crate) call: NearCall,
+}
+
+/// A call that was not answered yet.
+#[derive(Debug)]
+pub(crate) struct Open {
+    waiting: Waiting,
+    /// What observers want to know of it, if there are any.
+    begun: Option<Box<Begun>>,
 }
 
 impl Waiting {
@@ -69,13 +80,47 @@ pub(crate) type Answer = Result<Vec<u8>, ErrorBody>;
 pub(crate) struct Asked<'a> {
     /// The function as the client knows it.
     pub(crate) function: &'a str,
+    /// The function as others know it.
+    pub(crate) registered: &'a str,
     /// The payload, as JSON.
     pub(crate) data: &'a str,
     /// Who called, where it is another client.
     pub(crate) caller: Option<&'a str>,
+    /// The same, in full, for those that want to know it.
+    pub(crate) from: From<'a>,
     pub(crate) metadata: Option<&'a str>,
     pub(crate) traceparent: Option<&'a str>,
     pub(crate) baggage: Option<&'a str>,
+}
+
+/// Who calls, from which handler, and with how many observers behind it.
+#[derive(Debug, Default)]
+pub(crate) struct From<'a> {
+    /// Its UUID and its name; none where what is said names it already.
+    worker: Option<(&'a str, Option<&'a str>)>,
+    said: Option<&'a str>,
+    depth: u32,
+    /// The observer and the activation that the call is.
+    activation: Option<&'a (String, String)>,
+}
+
+impl<'a> From<'a> {
+    pub(crate) const fn worker(
+        uuid: &'a str,
+        name: Option<&'a str>,
+        said: Option<&'a str>,
+        depth: u32,
+    ) -> Self {
+        Self { worker: Some((uuid, name)), said, depth, activation: None }
+    }
+
+    /// The caller, as JSON.
+    fn caller(&self) -> Option<String> {
+        match self.worker {
+            Some((uuid, name)) => Some(stamped(self.said, uuid, name)),
+            None => self.said.map(str::to_owned),
+        }
+    }
 }
 
 /// A call that was asked. Dropping it forgets the call.
@@ -116,25 +161,49 @@ impl Session {
         waiting: Waiting,
     ) -> Result<u64, (ErrorBody, Option<Waiting>)> {
         let number = self.invocations.draw();
+        let invocation = self.invocations.name(number);
+        let Some(peer) = self.peer.get() else { return Err((ErrorBody::stopped(), Some(waiting))) };
+        let (told, from) = (peer.features.observes, &asked.from);
+        let watched = self.place.shared.observers.is_watched(&peer.namespace, asked.registered);
+        let caller = if told || watched { from.caller() } else { None };
+        let activation = from.activation.filter(|_| told).map(|(observer, activation)| {
+            Frame::object(128).text("observer_id", observer).plain("activation_id", activation).end()
+        });
+        let depth = (told && from.depth > 0).then(|| from.depth.to_string());
         let room = asked.data.len() + asked.metadata.map_or(0, str::len) + 256;
         let frame = Frame::with_room("invokefunction", room)
-            .plain("invocation_id", self.invocations.name(number))
+            .plain("invocation_id", invocation)
             .text("function_id", asked.function)
             .payload(asked.data, asked.caller)
             .maybe_json("metadata", asked.metadata)
             .maybe_text("traceparent", asked.traceparent)
             .maybe_text("baggage", asked.baggage)
+            .maybe_json("caller", caller.as_deref().filter(|_| told))
+            .maybe_json("observe_depth", depth.as_deref())
+            .maybe_json("activation", activation.as_deref())
             .end();
+        let begun = watched.then(|| {
+            Begun::now(Beginning {
+                name: Name::new(&peer.namespace, asked.registered),
+                invocation_id: invocation.to_string(),
+                input: asked.data,
+                caller,
+                metadata: asked.metadata,
+                depth: from.depth,
+                traceparent: asked.traceparent,
+                baggage: asked.baggage,
+            })
+        });
         if let Err(error) = self.check_size(frame.len()) {
             return Err((error, Some(waiting)));
         }
         match self.waiting.lock().as_mut() {
-            Some(all) => drop(all.insert(number, waiting)),
+            Some(all) => drop(all.insert(number, Open { waiting, begun })),
             None => return Err((ErrorBody::stopped(), Some(waiting))),
         }
         if self.outbox.send(frame).is_err() {
-            let waiting = self.waiting.lock().as_mut().and_then(|all| all.remove(&number));
-            return Err((ErrorBody::stopped(), waiting));
+            let open = self.waiting.lock().as_mut().and_then(|all| all.remove(&number));
+            return Err((ErrorBody::stopped(), open.map(|open| open.waiting)));
         }
         Ok(number)
     }
@@ -142,8 +211,8 @@ impl Session {
     /// Tells all who wait that the client is gone; nobody can wait from then on.
     pub(super) fn stop_waiting(&self) {
         let waiting = self.waiting.lock().take();
-        for (_, waiting) in waiting.into_iter().flatten() {
-            waiting.tell(Outcome::Error(ErrorBody::stopped()));
+        for (_, open) in waiting.into_iter().flatten() {
+            open.waiting.tell(Outcome::Error(ErrorBody::stopped()));
         }
     }
 
@@ -155,7 +224,7 @@ impl Session {
     /// Keeps how the client serves a function, where that is worth keeping.
     pub(super) fn keep(&self, function: &str, serving: Serving) {
         let mut all = self.serving.write();
-        if serving.elsewhere || *serving.own != *function {
+        if serving.elsewhere || serving.private || *serving.own != *function {
             all.insert(function.to_owned(), serving);
         } else {
             all.remove(function);
@@ -174,18 +243,23 @@ impl Session {
     }
 
     /// The client answers. What nobody waits for is ignored.
-    pub(super) fn answered(&self, invocation_id: &str, outcome: Outcome<'_>) {
+    pub(super) fn answered(&self, invocation_id: &str, outcome: Outcome<'_>, delivered: &Delivered) {
         let Some(number) = self.invocations.number(invocation_id) else { return };
-        let waiting = self.waiting.lock().as_mut().and_then(|waiting| waiting.remove(&number));
-        if let Some(waiting) = waiting {
-            waiting.tell(outcome);
-        }
+        let open = self.waiting.lock().as_mut().and_then(|waiting| waiting.remove(&number));
+        let Some(Open { waiting, begun }) = open else { return };
+        let Some(begun) = begun else { return waiting.tell(outcome) };
+        // Whoever called hears of it before those who only watch.
+        waiting.tell(outcome.clone());
+        let name = self.peer.get().and_then(|peer| peer.name.as_deref());
+        let host = Some((self.uuid.as_str(), name));
+        self.place.shared.observers.ended(&begun.ended(&outcome), delivered, host);
     }
 
-    /// Passes a call that came by the SDK on to the client, with more fields in its payload.
+    /// Passes a call that came by the SDK on to the client, with more fields in its payload. The function is named as the client
+    /// knows it, and as it is registered.
     pub(crate) fn serve(
         self: &Arc<Self>,
-        function: &str,
+        (function, registered): (&str, &str),
         context: &Context,
         message: &Message,
         more: Option<&str>,
@@ -193,7 +267,22 @@ impl Session {
         let data = payload(message)?;
         let with_more = more.map(|fields| with_fields(data, fields)).transpose()?;
         let data = with_more.as_deref().unwrap_or(data);
-        let caller = self.place.shared.session(context.caller()).map(|caller| caller.uuid.clone());
+        let shared = &self.place.shared;
+        let client = shared.session(context.caller());
+        let caller = client.as_ref().map(|caller| caller.uuid.clone());
+        let by = uuid_of(context.caller());
+        let hop = Hop::read(context.baggage(), &by);
+        self.may_be_called(registered, context, &hop)?;
+        let name = self.name_of(context, registered);
+        let name = name.as_deref();
+        // The listener itself says who calls in whose place.
+        let from = From {
+            worker: (context.caller() != shared.worker.id() || hop.caller().is_none())
+                .then_some((&*by, name)),
+            said: hop.caller(),
+            depth: hop.depth,
+            activation: hop.activation.as_ref(),
+        };
         // What a queue says of its delivery is no metadata to iii's clients; what the trigger said is.
         let metadata = match context.delivery() {
             Some(_) => context.metadata().and_then(|delivery| delivery.get("trigger")),
@@ -205,8 +294,11 @@ impl Session {
         let trace = context.trace();
         let traceparent = trace.is_valid().then(|| trace.to_string());
         let baggage = context.baggage().map(|baggage| super::calls::baggage_for(baggage, function));
+        let baggage = baggage.filter(|baggage| !baggage.is_empty());
         self.ask(&Asked {
             function,
+            registered,
+            from,
             data,
             caller: caller.as_deref(),
             metadata: metadata.as_deref(),
@@ -214,6 +306,67 @@ impl Session {
             baggage: baggage.as_deref(),
         })
         .map_err(ErrorBody::into_failure)
+    }
+}
+
+impl Session {
+    /// What a caller is called, for those that want to know.
+    fn name_of(&self, context: &Context, function: &str) -> Option<Arc<str>> {
+        let peer = self.peer.get()?;
+        let shared = &self.place.shared;
+        if !peer.features.observes && !shared.observers.is_watched(&peer.namespace, function) {
+            return None;
+        }
+        match shared.session(context.caller()) {
+            Some(client) => client.peer.get()?.name.as_deref().map(Arc::from),
+            None => shared.stranger(context.caller()),
+        }
+    }
+
+    /// A call of a function begins that somebody else serves for the client, if anybody wants to know of it.
+    pub(super) fn begun(&self, function: &str, context: &Context, message: &Message) -> Option<Box<Begun>> {
+        let peer = self.peer.get()?;
+        if !self.place.shared.observers.is_watched(&peer.namespace, function) {
+            return None;
+        }
+        let by = uuid_of(context.caller());
+        let hop = Hop::read(context.baggage(), &by);
+        let metadata = context.metadata().map(ToString::to_string);
+        let trace = context.trace();
+        Some(Begun::now(Beginning {
+            name: Name::new(&peer.namespace, function),
+            invocation_id: uuid_random(),
+            input: payload(message).unwrap_or("null"),
+            caller: Some(stamped(hop.caller(), &by, self.name_of(context, function).as_deref())),
+            metadata: metadata.as_deref(),
+            depth: hop.depth,
+            traceparent: trace.is_valid().then(|| trace.to_string()).as_deref(),
+            baggage: context.baggage().map(ringway::Baggage::format).as_deref(),
+        }))
+    }
+
+    /// Such a call has ended.
+    pub(super) fn ended(&self, begun: &Begun, result: Result<&Message, &CallError>) {
+        let outcome = match result {
+            Ok(message) => Outcome::Value(Some(payload(message).unwrap_or("null"))),
+            Err(error) => Outcome::Error(of_call(error, &begun.name.namespace, &begun.name.id, &[])),
+        };
+        let name = self.peer.get().and_then(|peer| peer.name.as_deref());
+        let host = Some((self.uuid.as_str(), name));
+        self.place.shared.observers.ended(&begun.ended(&outcome), &Delivered::default(), host);
+    }
+
+    /// Whether somebody may call a function: its own client alone, where that one says so, or an observer of it.
+    fn may_be_called(&self, function: &str, context: &Context, hop: &Hop) -> Result<(), Failure> {
+        let private = self.serving(function).is_some_and(|serving| serving.private);
+        if !private || context.caller() == self.worker_id {
+            return Ok(());
+        }
+        let observers = &self.place.shared.observers;
+        match &hop.activation {
+            Some((observer, _)) if observers.is_of(observer, self.worker_id) => Ok(()),
+            _ => Err(super::calls::private(function).into_failure()),
+        }
     }
 }
 

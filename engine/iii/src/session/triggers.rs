@@ -114,6 +114,10 @@ impl Session {
     }
 
     pub(super) fn register_trigger(self: &Arc<Self>, said: NewTrigger) {
+        let rules = self.place.rules.rbac.as_ref();
+        if rules.is_none() && self.bridges(&said) {
+            return;
+        }
         let NewTrigger { id, trigger_type, function_id, config, metadata, namespace, trigger_namespace } =
             said;
         let Some(peer) = self.peer.get() else { return };
@@ -178,7 +182,7 @@ impl Session {
         })
     }
 
-    fn trigger_refused(&self, refused: &Refused, error: &ErrorBody) {
+    pub(super) fn trigger_refused(&self, refused: &Refused, error: &ErrorBody) {
         tracing::debug!(worker = %self.uuid, id = refused.id, ?error, "a trigger was refused");
         self.send(
             Frame::new("triggerregistrationresult")
@@ -192,6 +196,9 @@ impl Session {
     /// Takes a trigger back: its own, or, where the listener has no rules, one of another worker, as iii allows.
     pub(super) fn unregister_trigger(&self, id: &str) {
         let Some(peer) = self.peer.get() else { return };
+        if self.unbridges(id) {
+            return;
+        }
         let own = peer.worker.unregister_trigger(id);
         if self.place.rules.rbac.is_some() {
             if let Err(error) = own {
@@ -208,10 +215,17 @@ impl Session {
 
 /// What a client is told of a trigger that was refused.
 #[derive(Debug, Clone)]
-struct Refused {
+pub(super) struct Refused {
     id: String,
     trigger_type: String,
     function_id: String,
+}
+
+impl Refused {
+    pub(super) fn of(trigger: &NewTrigger) -> Self {
+        let NewTrigger { id, trigger_type, function_id, .. } = trigger;
+        Self { id: id.clone(), trigger_type: trigger_type.clone(), function_id: function_id.clone() }
+    }
 }
 
 fn trigger_error(error: &CallError) -> ErrorBody {

@@ -13,6 +13,8 @@ mod channels;
 #[cfg(test)]
 mod connections;
 #[cfg(test)]
+mod observers;
+#[cfg(test)]
 mod otel;
 #[cfg(test)]
 mod outbound;

@@ -10,6 +10,7 @@ use ringway_store::{Embedded, Options};
 use ringway_worker_http_functions::{Config, HttpFunctions, Security};
 use serde_json::{Value, json};
 
+use crate::observers::{called, host, newer, observe};
 use crate::stage::{PATIENCE, Stage};
 
 /// Answers each request with what it was asked.
@@ -94,6 +95,20 @@ fn what_a_client_registers_with_an_invocation_is_asked_of_others_and_goes_with_i
             assert_eq!(answer["result"]["body"]["sku"], "B-2", "{answer}");
         }
     }
+
+    // Whoever observes it is told as of any other function.
+    let mut watcher = newer(&stage, "watcher");
+    host(&mut watcher, "watcher::note", json!({}));
+    let source = json!({"function_id": "orders::create", "filters": {"input.sku": {"$eq": "C-3"}}});
+    let observed = observe(&mut watcher, "O", source, "watcher::note", json!({}));
+    assert_eq!(observed["state"], "active", "{observed}");
+    assert_eq!(other.call("orders::create", &json!({"sku": "C-3"}))["result"]["body"]["sku"], "C-3");
+    let told = called(&mut watcher, "watcher::note", json!({}));
+    assert_eq!(
+        (&told["data"]["input"], &told["data"]["output"]["body"]["sku"]),
+        (&json!({"sku": "C-3"}), &json!("C-3"))
+    );
+    assert_eq!(told["data"]["caller"]["worker_name"], "other", "{told}");
 
     drop(client);
     assert!(native.wait_until(PATIENCE, |catalog| {

@@ -9,15 +9,15 @@ use sdk_026 as iii_sdk;
 mod actor;
 #[path = "../channels.rs"]
 mod channels;
-#[path = "../engine_triggers.rs"]
-mod engine_triggers;
+#[path = "../observed_triggers.rs"]
+mod observed_triggers;
 #[path = "../observers.rs"]
 mod observers;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let actor = actor::Actor::start()?;
-    engine_triggers::serve(&actor);
+    observed_triggers::serve(&actor);
     observers::serve(&actor);
     actor.until_told().await
 }
