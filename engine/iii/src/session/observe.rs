@@ -140,7 +140,7 @@ impl Session {
             let matched = item.matched();
             // Newer SDKs leave it to this side to say which worker it was: the client itself.
             let said = item.caller();
-            let whole = said.is_some_and(|said| said.contains("\"worker_id\""));
+            let whole = said.is_some_and(names_its_worker);
             let caller = (!whole).then(|| stamped(said, &self.uuid, peer.name.as_deref()));
             let call = Ended {
                 name: Cow::Owned(name),
@@ -265,6 +265,11 @@ impl Session {
         };
         self.peer.get().is_some_and(hosted)
     }
+}
+
+/// Whether what is said of a caller says which worker it is; of its own caller it may say so all the same.
+fn names_its_worker(caller: &str) -> bool {
+    serde_json::from_str::<Value>(caller).is_ok_and(|caller| caller["worker_id"].is_string())
 }
 
 /// An error as observers see it: without where it happened.

@@ -232,6 +232,19 @@ fn a_client_calls_itself_and_tells_of_it() {
             "duration_ms": 0.5})
     );
     assert_eq!(told["observe_depth"], 3);
+    // Which worker it was is for this side to say, whoever called the handler that called.
+    let source = json!({"function_id": "h::f", "capture": ["caller"]});
+    observed(&mut host_of, &mut owner, "C", source, "o::t", json!({}));
+    let parent = json!({"worker_id": "W", "worker_name": "w"});
+    let within = json!({"function_id": "h::g", "invocation_id": "J", "parent": parent});
+    host_of.send(&json!({"type": "invocationsobserved",
+        "items": [item(json!({"matched": ["C"], "caller": within}))]}));
+    let told = called(&mut owner, "o::t", json!({}));
+    assert_eq!(
+        told["data"]["caller"],
+        json!({"worker_id": host_of.id, "worker_name": "host", "function_id": "h::g", "invocation_id": "J",
+            "parent": parent})
+    );
     owner.hears_no("invokefunction");
     let seen = owner.call("engine::observers::get", &json!({"id": "O"}))["result"]["observer"].clone();
     assert_eq!((&seen["fires"], &seen["dropped"]), (&json!(1), &json!({"LOOP_GUARD": 1})), "{seen}");
