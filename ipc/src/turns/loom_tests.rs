@@ -118,6 +118,8 @@ impl Caller {
     fn wait(&self, number: usize) {
         while !self.is_done(number) {
             if let Some(mut lead) = self.try_lead() {
+                // Whoever would wake it as a follower still: loom has a thread that is unparked leave whatever it waits for.
+                *self.waiters[number].thread.lock() = None;
                 lead.stop_bell();
                 loop {
                     self.drain(&mut lead);
