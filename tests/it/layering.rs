@@ -23,7 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ringway-worker-cron", &["ringway", "ringway-protocol", "ringway-store", "ringway-worker-kit"]),
     ("ringway-worker-pubsub", &["ringway", "ringway-protocol", "ringway-store", "ringway-worker-kit"]),
     ("ringway-worker-blob", &["ringway", "ringway-store", "ringway-worker-kit"]),
-    ("ringway-worker-http", &["ringway", "ringway-store", "ringway-worker-kit"]),
+    ("ringway-worker-http", &["ringway", "ringway-store", "ringway-worker-kit", "ringway-worker-listen"]),
     ("ringway-update-ops", &[]),
     ("ringway-worker-state", &["ringway", "ringway-store", "ringway-worker-kit", "ringway-update-ops"]),
     ("ringway-worker-stream", &["ringway", "ringway-store", "ringway-worker-kit", "ringway-update-ops"]),

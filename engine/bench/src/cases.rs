@@ -124,9 +124,13 @@ impl Own {
     }
 
     fn attach(&self, name: &str) -> anyhow::Result<Worker> {
-        let worker = Worker::builder(name).address(&self.address);
-        Ok(worker.wait_mode(wait_mode(Wait::Adaptive)).sampler(Sampler::never()).connect()?)
+        attach(&self.address, name)
     }
+}
+
+/// A worker that waits as `RINGWAY_WAIT` says, as the built-in workers of its engine do.
+fn attach(address: &str, name: &str) -> anyhow::Result<Worker> {
+    Ok(Worker::builder(name).address(address).sampler(Sampler::never()).connect()?)
 }
 
 /// Counts payload bytes that were copied, in this process and in the callee's.

@@ -118,8 +118,6 @@ impl Caller {
     fn wait(&self, number: usize) {
         while !self.is_done(number) {
             if let Some(mut lead) = self.try_lead() {
-                // Whoever would wake it as a follower still: loom has a thread that is unparked leave whatever it waits for.
-                *self.waiters[number].thread.lock() = None;
                 lead.stop_bell();
                 loop {
                     self.drain(&mut lead);
@@ -134,6 +132,8 @@ impl Caller {
             } else {
                 *self.waiters[number].thread.lock() = Some(thread::current());
                 self.turns.follow(self, number, || !self.is_done(number), thread::park);
+                // It is not unparked later: in loom that ends whatever a thread waits for, as a bell or another thread's end.
+                *self.waiters[number].thread.lock() = None;
             }
         }
         self.turns.hand_over(self);

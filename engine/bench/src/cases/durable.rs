@@ -9,13 +9,13 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use ringway::{CallOptions, Function, Handle, Message, Sampler, Worker};
+use ringway::{CallOptions, Function, Handle, Message, Worker};
 use ringway_config::Settings;
 use ringway_ipc::clock::now_ns;
 use ringway_workers::{Workers, silent_sections};
 use serde_json::{Value, json};
 
-use super::{Bench, SIGHT_TIME_MAX};
+use super::{Bench, SIGHT_TIME_MAX, attach};
 use crate::report::{CaseResult, Cost, Load, time_text};
 use crate::stats::{Recorder, Run, Runs, closed_loop};
 
@@ -42,7 +42,7 @@ pub(crate) fn durable(bench: &Bench<'_>) -> anyhow::Result<Vec<CaseResult>> {
     let settings = Settings::defaults(&silent_sections())?;
     let _workers = Workers::start(bench.engine.address(), &folder.path().join("store"), &settings)?;
     // They and the built-in workers wait as `RINGWAY_WAIT` says.
-    let client = attach(bench, "bench-client")?;
+    let client = attach(bench.engine.address(), "bench-client")?;
     let (heard, listener) = listen(bench)?;
     for id in ["queue::enqueue", "state::set", "state::get", "bench::take", "bench::routed"] {
         client.wait_for(id, SIGHT_TIME_MAX)?;
@@ -123,13 +123,9 @@ pub(crate) fn durable(bench: &Bench<'_>) -> anyhow::Result<Vec<CaseResult>> {
     Ok(results)
 }
 
-fn attach(bench: &Bench<'_>, name: &str) -> anyhow::Result<Worker> {
-    Ok(Worker::builder(name).address(bench.engine.address()).sampler(Sampler::never()).connect()?)
-}
-
 /// A worker with the function that messages are for, which tells when it was begun, and one to compare with.
 fn listen(bench: &Bench<'_>) -> anyhow::Result<(Receiver<u64>, Worker)> {
-    let worker = attach(bench, "bench-listener")?;
+    let worker = attach(bench.engine.address(), "bench-listener")?;
     let (sender, heard) = channel();
     let sender = Mutex::new(sender);
     let take = Function::json("bench::take", move |_, _: Value| {

@@ -203,19 +203,10 @@ impl Ended<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::NewObserver;
+    use crate::observers::spec::observing;
 
     fn spec(source: &Value) -> Spec {
-        Spec::read(&NewObserver {
-            id: "o".to_owned(),
-            source: source.clone(),
-            target: json!({ "function_id": "a::t" }),
-            metadata: None,
-            max_fires: None,
-            expires_in_ms: None,
-            max_in_flight: None,
-        })
-        .unwrap()
+        observing(source.clone(), "a::t").unwrap()
     }
 
     fn begun(input: &str) -> Box<Begun> {

@@ -349,21 +349,26 @@ pub(crate) fn validator(schema: &Value) -> Result<Validator, ErrorBody> {
     options.build(schema).map_err(|error| wrong(error.to_string()))
 }
 
+/// What an observer of a test asks for.
+#[cfg(test)]
+pub(super) fn observing(source: Value, target: &str) -> Result<Spec, ErrorBody> {
+    Spec::read(&NewObserver {
+        id: "o".to_owned(),
+        source,
+        target: json!({ "function_id": target }),
+        metadata: None,
+        max_fires: None,
+        expires_in_ms: None,
+        max_in_flight: None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn read(source: Value, target: &str) -> Result<Spec, String> {
-        let said = NewObserver {
-            id: "o".to_owned(),
-            source,
-            target: json!({ "function_id": target }),
-            metadata: None,
-            max_fires: None,
-            expires_in_ms: None,
-            max_in_flight: None,
-        };
-        Spec::read(&said).map_err(|error| error.code)
+        observing(source, target).map_err(|error| error.code)
     }
 
     #[test]

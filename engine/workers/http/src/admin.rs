@@ -59,7 +59,7 @@ fn answer<B>(door: &Door, request: &Request<B>) -> Response<Body> {
                 "status": if ready { "ready" } else { "not ready" },
                 "engine": if attached { "attached" } else { "not there" },
                 "ending": ending,
-                "requests": door.gate.inside(),
+                "requests": door.gate.taken(),
             });
             (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, told)
         }

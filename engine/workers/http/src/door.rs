@@ -12,6 +12,7 @@ use hyper::{Request, Response, StatusCode};
 use ringway::protocol::telemetry::SpanKind;
 use ringway::{Handle, TraceContext, Worker};
 use ringway_worker_kit::Clock;
+use ringway_worker_listen::Places;
 
 use crate::auth::Guard;
 use crate::body::Body;
@@ -19,12 +20,11 @@ use crate::config::{Config, Phase};
 use crate::exchange::{self, Exchange};
 use crate::files::Files;
 use crate::idempotency::Ledger;
-use crate::limits::gate::Gate;
-use crate::limits::rate::Limiter;
 use crate::mount::{self, Mounts};
 use crate::openapi::OpenApi;
 use crate::problem::{Code, Problem};
 use crate::proxy::{self, Network};
+use crate::rate::Limiter;
 use crate::route::{Asker, Route};
 use crate::routes::{Found, Method, Routes};
 use crate::{cors, finish};
@@ -47,7 +47,7 @@ pub(crate) struct Door {
     pub(crate) mounts: Mounts,
     pub(crate) files: Files,
     pub(crate) openapi: OpenApi,
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) gate: Arc<Places>,
     pub(crate) limiter: Option<Limiter<Asker>>,
     pub(crate) trusted: Vec<Network>,
     pub(crate) clock: Clock,
@@ -103,7 +103,7 @@ impl Door {
             mounts,
             files: Files::new(&config.static_files),
             openapi: OpenApi::default(),
-            gate: Gate::new(config.concurrency_max),
+            gate: Places::new(config.concurrency_max),
             limiter: config.rate.as_ref().map(Limiter::new),
             trusted,
             clock,
@@ -135,7 +135,7 @@ impl Door {
     ) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let mut named = Named { request_id: request_id(&parts), trace: None };
-        let Some(pass) = self.gate.enter() else {
+        let Some(pass) = self.gate.admit() else {
             let problem = Problem::new(Code::Overloaded, "as many requests as may be are going on")
                 .retry_after(std::time::Duration::from_secs(1));
             return self.refuse(&parts, None, &named, &problem);

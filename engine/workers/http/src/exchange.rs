@@ -19,8 +19,8 @@ use crate::body::{self, Body};
 use crate::config::route::{BodyMode, Respond};
 use crate::config::{Rate, RateBy};
 use crate::door::{Door, Named, Peer, holding};
-use crate::limits::rate::Limiter;
 use crate::problem::{Code, Problem};
+use crate::rate::Limiter;
 use crate::request::{self, Asked, Content};
 use crate::response::Answer;
 use crate::route::{Asker, Route, text};
@@ -75,7 +75,7 @@ impl Exchange<'_> {
     pub(crate) async fn run(&self, body: Incoming) -> Result<Response<Body>, Box<Problem>> {
         let route = self.route;
         let pass = match &route.gate {
-            Some(gate) => Some(gate.enter().ok_or_else(|| {
+            Some(gate) => Some(gate.admit().ok_or_else(|| {
                 Problem::new(Code::Overloaded, "as many requests of this route as may be are going on")
                     .retry_after(std::time::Duration::from_secs(1))
             })?),

@@ -17,7 +17,7 @@ mod problem;
 
 mod body;
 
-mod limits;
+mod rate;
 
 mod proxy;
 

@@ -11,13 +11,13 @@ use ringway::protocol::control::TriggerSpec;
 use ringway::protocol::telemetry::SpanName;
 use ringway::{CallError, Handle, Worker};
 use ringway_worker_kit::Condition;
+use ringway_worker_listen::Places;
 use serde_json::{Value, json};
 
 use crate::config::Config;
 use crate::config::route::{Bound, RouteConfig, wrong};
 use crate::cors;
-use crate::limits::gate::Gate;
-use crate::limits::rate::Limiter;
+use crate::rate::Limiter;
 use crate::routes::{Method, Pattern};
 use crate::webhook::Checker;
 
@@ -54,7 +54,7 @@ pub(crate) struct Route {
     pub(crate) body_bytes_max: u64,
     pub(crate) compression: bool,
     pub(crate) etag: bool,
-    pub(crate) gate: Option<Arc<Gate>>,
+    pub(crate) gate: Option<Arc<Places>>,
     pub(crate) limiter: Option<Limiter<Asker>>,
     pub(crate) webhook: Option<Checker>,
     pub(crate) cors: Option<Arc<cors::Policy>>,
@@ -83,7 +83,7 @@ impl Route {
         route.body_bytes_max = config.body_bytes_max.unwrap_or(settings.body_bytes_max);
         route.compression = config.compression.unwrap_or(settings.compression);
         route.etag = config.etag.unwrap_or(settings.etag);
-        route.gate = config.concurrency_max.map(Gate::new);
+        route.gate = config.concurrency_max.map(Places::new);
         route.limiter = config.rate.as_ref().map(Limiter::new);
         route.cors = own_cors.or_else(|| cors.cloned());
         route.handle = Some(worker.handle(&function));

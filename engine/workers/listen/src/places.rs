@@ -1,9 +1,9 @@
-//! How many may be connected at a time. It must not know who.
+//! How many may be there at a time: connections, requests. It must not know who.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Places for connections.
+/// Places for connections or requests: so many at a time, and nobody waits.
 #[derive(Debug)]
 pub struct Places {
     max: usize,
@@ -32,7 +32,7 @@ impl Places {
     }
 }
 
-/// The place of a connection, given back when dropped.
+/// A place, given back when dropped.
 #[derive(Debug)]
 pub struct Admitted(Arc<Places>);
 
