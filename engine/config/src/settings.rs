@@ -377,7 +377,11 @@ impl Reading<'_> {
         if from_iii && let Some((key, first)) = section.further().zip(self.found.get_mut(section.name())) {
             // One without a config is one as by default, as far as there is such.
             let node = if node.is_null() { Node { at, kind: Kind::Map(Vec::new()) } } else { node };
-            return first.push_below(key, node);
+            match no_section(section.name(), first) {
+                Some(fault) => self.faults.push(fault),
+                None => first.push_below(key, node),
+            }
+            return;
         }
         if self.found.insert(section.name(), node).is_some() {
             self.faults.push(
@@ -399,12 +403,8 @@ impl Reading<'_> {
                 Some(true) => Node::null(node.at),
                 None => node,
             };
-            if !node.is_null() && !matches!(node.kind, Kind::Map(_)) {
-                let name = section.name();
-                let found = node.as_text().map_or_else(|| node.word().to_owned(), |text| format!("`{text}`"));
-                let text = format!("wanted the section of `{name}`, or true or false, found {found}");
-                self.faults
-                    .push(Fault::new(node.at, text).hint("`false`, without quotes, keeps it from running"));
+            if let Some(fault) = no_section(section.name(), &node) {
+                self.faults.push(fault);
                 continue;
             }
             match section.read(&node) {
@@ -416,6 +416,16 @@ impl Reading<'_> {
         }
         workers
     }
+}
+
+/// What is wrong with something that is no section of a worker.
+fn no_section(name: &str, node: &Node) -> Option<Fault> {
+    if node.is_null() || matches!(node.kind, Kind::Map(_)) {
+        return None;
+    }
+    let found = node.as_text().map_or_else(|| node.word().to_owned(), |text| format!("`{text}`"));
+    let text = format!("wanted the section of `{name}`, or true or false, found {found}");
+    Some(Fault::new(node.at, text).hint("`false`, without quotes, keeps it from running"))
 }
 
 fn read_engine(node: &Node) -> Result<EngineSettings, Vec<Fault>> {

@@ -43,10 +43,10 @@ impl Node {
         Self { at, kind: Kind::Scalar(Scalar::Null) }
     }
 
-    /// Adds an item to the list below a key of a map; there will be both.
+    /// Adds an item to the list below a key of a map; there will be both, where there was a map or nothing.
     pub(crate) fn push_below(&mut self, key: &str, item: Self) {
         let at = item.at;
-        if !matches!(self.kind, Kind::Map(_)) {
+        if self.is_null() {
             self.kind = Kind::Map(Vec::new());
         }
         let Kind::Map(entries) = &mut self.kind else { return };

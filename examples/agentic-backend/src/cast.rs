@@ -41,6 +41,8 @@ impl Cast {
     pub(crate) fn new() -> anyhow::Result<Self> {
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
+            // Pressed again, it ends this program at once; the others end with their standard input.
+            signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))?;
             signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
         }
         Ok(Self { folder: tempfile::tempdir()?, members: Vec::new(), interrupted })

@@ -123,6 +123,8 @@ fn start_engine(cast: &mut Cast, places: &Places) -> anyhow::Result<Engine> {
         worker.connect().ok()
     };
     let worker = cast.until("the engine", connect)?;
+    // Its workers start after it, and the library reads its pages when it begins.
+    cast.until("the engine's HTTP", || TcpStream::connect(("127.0.0.1", http)).ok().map(drop))?;
     Ok(Engine { worker, http: format!("127.0.0.1:{http}"), iii: format!("127.0.0.1:{iii}"), address })
 }
 

@@ -160,3 +160,17 @@ fn types_fit_the_published_sdk() {
         output.unwrap_or_else(|error| panic!("{}: {error}: `cargo agents` installs it", tsc.display()));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
+
+#[test]
+fn the_versions_that_are_told_are_those_that_are_used() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| std::fs::read_to_string(example.join(file)).unwrap();
+    let told = read("src/play.rs");
+    let npm: serde_json::Value = serde_json::from_str(&read("typescript/package.json")).unwrap();
+    let npm = npm["dependencies"]["iii-sdk"].as_str().unwrap();
+    assert_eq!(told.matches(&format!("npm's iii-sdk {npm}")).count(), 2, "{npm}");
+    let installed = read("../../tests/xtask/src/sdks.rs");
+    let python = installed.split_once("EXAMPLE_PYTHON: &str = \"").unwrap().1.split_once('"').unwrap().0;
+    assert!(told.contains(&format!("tools/iii/python-{python}/bin")), "{python}");
+    assert!(told.contains(&format!("PyPI's iii-sdk {python}")), "{python}");
+}

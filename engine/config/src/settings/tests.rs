@@ -258,6 +258,10 @@ fn what_iii_names_several_times_is_a_list_here() {
     let told = wrong("workers: [{name: iii-door}, {name: iii-door}]");
     assert!(told.contains("`number`"), "{told}");
     assert!(wrong("workers: [{name: iii-post}, {name: iii-post}]").contains("second time"));
+    for first in ["5", "false"] {
+        let told = wrong(&format!("workers:\n{}{}", item(first), item("{number: 2}")));
+        assert!(told.contains("wanted the section of `doors`"), "{told}");
+    }
 }
 
 #[test]

@@ -271,16 +271,21 @@ impl Teller {
         let (store, anchor) = (collector.store(), collector.anchor());
         let counters = store.counters();
         let fresh = counters.logs_received.saturating_sub(seen);
-        let held = usize::try_from(fresh).unwrap_or(usize::MAX).min(counters.logs).min(limits::TELL_LOGS_MAX);
-        let is_news = |log: &&Log| !log.trace_id.is_some_and(|id| self.own.has(id));
-        let logs: Vec<Log> = store.log_lines().skip(counters.logs - held).filter(is_news).cloned().collect();
+        let held = usize::try_from(fresh).unwrap_or(usize::MAX).min(counters.logs);
+        let is_wanted = |log: &&Log| {
+            !log.trace_id.is_some_and(|id| self.own.has(id))
+                && bound.iter().any(|binding| binding.wants_log(log))
+        };
+        let wanted: Vec<&Log> = store.log_lines().skip(counters.logs - held).filter(is_wanted).collect();
+        let cut = wanted.len().saturating_sub(limits::TELL_LOGS_MAX);
+        let logs: Vec<Log> = wanted[cut..].iter().copied().cloned().collect();
         drop(collector);
         self.board.state.lock().logs_seen = counters.logs_received;
-        counters::add(&self.shared.counters.records_untold, fresh.saturating_sub(held as u64));
+        // Of those that came and went between two looks nobody knows whether they were wanted.
+        let gone = fresh.saturating_sub(held as u64);
+        counters::add(&self.shared.counters.records_untold, gone + cut as u64);
         let event = |log: &Log| Message::json(&OtelLog::new(log, anchor)).ok();
-        let is_wanted = |log: &&Log| bound.iter().any(|binding| binding.wants_log(log));
-        let events: Vec<(&Log, Message)> =
-            logs.iter().filter(is_wanted).filter_map(|log| Some((log, event(log)?))).collect();
+        let events: Vec<(&Log, Message)> = logs.iter().filter_map(|log| Some((log, event(log)?))).collect();
         for binding in bound {
             let wanted = events.iter().filter(|(log, _)| binding.wants_log(log));
             self.tell_all(binding, wanted.map(|(_, event)| event));

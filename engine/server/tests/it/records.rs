@@ -61,15 +61,16 @@ fn a_slow_condition_holds_up_neither_the_others_nor_the_end() {
     }
     let lines: Vec<String> = (0..LINES).map(|line| format!("line {line}")).collect();
     log(&worker, &lines);
-    let begun = Instant::now();
     let heard: Vec<Value> = told.iter().filter(|log| log["body"] != "hello").take(LINES).collect();
     // A function's calls run side by side, so that the order is not the lines'.
     let bodies: BTreeSet<&str> = heard.iter().filter_map(|log| log["body"].as_str()).collect();
     assert_eq!(bodies, lines.iter().map(String::as_str).collect(), "each once");
-    assert!(begun.elapsed() < PATIENCE / 3, "they waited for another's condition: {:?}", begun.elapsed());
-    let ending = Instant::now();
+    // Within the time that it has, the slow one could be told of sixteen.
+    let before = told_slowly.try_iter().filter(|log| log["body"] != "hello").count();
+    assert!(before <= 3, "they waited for another's condition: {before} were told first");
     drop(engine);
-    assert!(ending.elapsed() < PATIENCE / 3, "the engine waited for a condition: {:?}", ending.elapsed());
+    let after = told_slowly.try_iter().count();
+    assert!(after <= 3, "the engine waited for a condition: {after} were told at the end");
 }
 
 #[test]

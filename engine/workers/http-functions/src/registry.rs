@@ -169,8 +169,12 @@ impl Registry {
         let _changing = self.changing.lock();
         let durable = registration.durable || self.is_durable(&key);
         self.serve(registration, target, false)?;
-        if durable {
-            self.store.commit(batch, Durability::Durable).map_err(|error| store_failure(CODE, &error))?;
+        if durable && let Err(error) = self.store.commit(batch, Durability::Durable) {
+            // The store may hold an earlier one still, which the next change has to see to.
+            if let Some(known) = self.state.lock().functions.get_mut(&key) {
+                known.registration.durable = true;
+            }
+            return Err(store_failure(CODE, &error));
         }
         Ok(())
     }

@@ -186,10 +186,12 @@ pub(crate) async fn once(
         let reply = call::call(&handle, &message, &exchange.options()).await;
         return Answer::of(reply.map_err(|error| exchange.failed(&error))?);
     };
-    let held = place(exchange, settings, identity, body, &key, ledger.clock.now_ms());
-    let lease_ms = ledger.clock.now_ms()
-        + u64::try_from(exchange.route.timeout.as_millis()).unwrap_or(u64::MAX / 2)
-        + LEASE_MS;
+    let now_ms = ledger.clock.now_ms();
+    let time_ms = u64::try_from(exchange.route.timeout.as_millis()).unwrap_or(u64::MAX);
+    let lease_ms = now_ms.saturating_add(time_ms).saturating_add(LEASE_MS);
+    let mut held = place(exchange, settings, identity, body, &key, now_ms);
+    // It is known for at least as long as it may go on.
+    held.until_ms = held.until_ms.max(lease_ms);
     // Whoever is overtaken between looking and writing looks again.
     loop {
         let (known, revision) = ledger.look(&held).await?;

@@ -11,6 +11,7 @@ use jsonwebtoken::jwk::{Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::OwnedMutexGuard;
 
 /// How often a set is fetched at most, whatever tokens name.
 const FETCH_EVERY_MIN: Duration = Duration::from_secs(10);
@@ -87,7 +88,7 @@ pub(crate) struct RemoteKeys {
     fresh: Duration,
     current: ArcSwapOption<Fetched>,
     /// When it was last tried; held while it is being fetched, so that it is fetched once for all who wait.
-    tried: tokio::sync::Mutex<Option<Instant>>,
+    tried: Arc<tokio::sync::Mutex<Option<Instant>>>,
     /// Whether the last try failed.
     is_down: AtomicBool,
 }
@@ -111,7 +112,7 @@ impl RemoteKeys {
             url: url.to_owned(),
             fresh,
             current: ArcSwapOption::empty(),
-            tried: tokio::sync::Mutex::default(),
+            tried: Arc::default(),
             is_down: AtomicBool::new(false),
         })
     }
@@ -130,27 +131,25 @@ impl RemoteKeys {
             }
             if self.is_down.load(Ordering::Relaxed) {
                 // Nobody waits again and again for a server that does not answer.
-                if self.may_try() {
-                    tokio::spawn(Arc::clone(self).fetch(known));
+                if let Ok(tried) = Arc::clone(&self.tried).try_lock_owned()
+                    && tried.is_none_or(|at| at.elapsed() >= FETCH_EVERY_MIN)
+                {
+                    tokio::spawn(Arc::clone(self).fetch(known, tried));
                 }
                 return Ok(key);
             }
         }
-        // It goes on without whoever wanted it, so that who comes and goes does not have it fetched again each time.
-        let _ended = tokio::spawn(Arc::clone(self).fetch(known)).await;
+        // Only who waits is in line. What has begun goes on without whoever wanted it, so that who comes and goes does not have
+        // it fetched again each time.
+        let tried = Arc::clone(&self.tried).lock_owned().await;
+        let _ended = tokio::spawn(Arc::clone(self).fetch(known, tried)).await;
         let fetched = self.current.load_full().filter(|fetched| fetched.at.elapsed() < STALE_MAX);
         let fetched = fetched.ok_or("the keys of tokens could not be fetched")?;
         fetched.keys.find(id, algorithm).ok_or("the token's key is not known")
     }
 
-    /// Whether it is not being fetched, and was not tried only just now.
-    fn may_try(&self) -> bool {
-        self.tried.try_lock().is_ok_and(|tried| tried.is_none_or(|at| at.elapsed() >= FETCH_EVERY_MIN))
-    }
-
     /// Fetches the set, unless somebody did meanwhile, or only just tried to.
-    async fn fetch(self: Arc<Self>, seen: Option<Arc<Fetched>>) {
-        let mut tried = self.tried.lock().await;
+    async fn fetch(self: Arc<Self>, seen: Option<Arc<Fetched>>, mut tried: OwnedMutexGuard<Option<Instant>>) {
         let newer = match (self.current.load_full(), seen) {
             (Some(now), Some(seen)) => !Arc::ptr_eq(&now, &seen),
             (now, _) => now.is_some(),

@@ -86,12 +86,15 @@ fn a_second_one_waits_for_the_first_whose_client_may_go() {
         told.lock().unwrap().recv().unwrap();
         Ok(json!("paid"))
     });
-    let config = json!({"api_path": "/pay", "http_method": "POST", "idempotency": {"required": true}});
+    let idempotency = json!({"required": true, "keep_seconds": 1});
+    let config = json!({"api_path": "/pay", "http_method": "POST", "idempotency": idempotency});
     stage.bind("test::pay", config);
     assert_eq!(stage.post("/pay", &json!(1)).problem().0, 400);
     let mut client = Raw::open(&stage.address());
     client.write("POST /pay HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\nidempotency-key: k\r\ncontent-length: 1\r\n\r\n1");
     arrivals.recv().unwrap();
+    // It is known for as long as it may go on, however short answers are kept.
+    stage.clock.set(NOW_MS + 5_000);
     let second = ask(&stage, "k", &json!(1));
     assert_eq!(second.problem(), (409, "idempotency_in_flight".to_owned()));
     assert_eq!(second.header("retry-after"), Some("1"));
