@@ -41,6 +41,9 @@ pub(crate) const OBSERVERS_MAX: usize = 10_000;
 /// Calls of one observer at once, where it says nothing.
 pub(crate) const OBSERVER_IN_FLIGHT: u32 = 64;
 
+/// The same at most, whatever it says: what is under way is held by nobody else's limit.
+pub(crate) const OBSERVER_IN_FLIGHT_MAX: u32 = 1024;
+
 /// Calls that wait their turn at one observer, and the memory that they hold in bytes: what SDKs keep of theirs.
 pub(crate) const LANE_ITEMS_MAX: usize = 10_000;
 pub(crate) const LANE_BYTES_MAX: usize = 8 << 20;

@@ -28,7 +28,7 @@ mod sources;
 
 mod spec;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -103,6 +103,10 @@ pub(crate) struct Observers {
     watched: RwLock<Watched>,
     /// Functions in `watched`: where there are none, a call costs one read of this.
     watched_count: AtomicUsize,
+    /// Calls under way that observers make, of all together.
+    calls: AtomicUsize,
+    /// Clients that have left, as far as the catalog may still name them.
+    left: Mutex<HashSet<WorkerId>>,
     /// To whoever asks the engine for its events.
     bindings: Mutex<Option<UnboundedSender<Binding>>>,
     /// Somebody looks after the catalog and the time.
@@ -117,6 +121,8 @@ impl Observers {
             registry: Mutex::new(Registry::new(sources::judge)),
             watched: RwLock::default(),
             watched_count: AtomicUsize::new(0),
+            calls: AtomicUsize::new(0),
+            left: Mutex::default(),
             bindings: Mutex::new(None),
             attended: AtomicBool::new(false),
             since: Instant::now(),
@@ -131,7 +137,9 @@ impl Observers {
     /// A connection wants an observer.
     pub(crate) fn observe(&self, client: WorkerId, spec: Spec) {
         self.attend();
-        self.step(|registry, now| registry.observe(client, spec, now));
+        self.step_of(client, |registry, now| registry.observe(client, spec, now));
+        // Whoever looked after them may have ended between the two.
+        self.attend();
     }
 
     /// A connection wants one no longer.
@@ -141,7 +149,7 @@ impl Observers {
 
     /// A connection serves a function.
     pub(crate) fn host(&self, name: &Name, hosting: Hosting) {
-        self.step(|registry, now| registry.host(name, hosting, now));
+        self.step_of(hosting.client, |registry, now| registry.host(name, hosting, now));
     }
 
     /// A connection serves a function no longer.
@@ -156,6 +164,9 @@ impl Observers {
 
     /// A connection is over.
     pub(crate) fn gone(&self, client: WorkerId) {
+        if self.attended.load(Ordering::Acquire) {
+            self.left.lock().insert(client);
+        }
         self.step(|registry, now| registry.gone(client, now));
     }
 
@@ -188,6 +199,16 @@ impl Observers {
     /// Whether an observer is of this client.
     pub(crate) fn is_of(&self, id: &str, client: WorkerId) -> bool {
         self.registry.lock().get(id).is_some_and(|observer| observer.client == Some(client))
+    }
+
+    /// A step for a connection, unless that is over: what it had wanted before may come after its end, and nobody would clear
+    /// it up again.
+    fn step_of(&self, client: WorkerId, step: impl FnOnce(&mut Registry<Shot>, u64) -> Vec<Effect>) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        self.step(|registry, now| {
+            let is_here = shared.session(client).is_some_and(|session| session.is_waiting());
+            if is_here { step(registry, now) } else { Vec::new() }
+        });
     }
 
     /// One step of the registry, and all that follows from it.
@@ -273,7 +294,8 @@ impl Observers {
             let wants = |spec: &&Arc<Spec>| spec.on.wants(call.success);
             match (&delivered.matched, &document) {
                 (Some(matched), _) => {
-                    let named = |spec: &&Arc<Spec>| matched.contains(&spec.id) && fits(spec);
+                    let matched: HashSet<&str> = matched.iter().map(String::as_str).collect();
+                    let named = |spec: &&Arc<Spec>| matched.contains(&*spec.id) && fits(spec);
                     watch.index.iter().map(|(_, spec)| spec).filter(wants).filter(named).cloned().collect()
                 }
                 (None, Some(document)) => {

@@ -20,6 +20,9 @@ use crate::session::Session;
 /// A worker's name in its namespace.
 type Name = (String, String);
 
+/// Triggers by their clients and ids.
+type Triggers = HashMap<(WorkerId, String), (Weak<Session>, NewTrigger)>;
+
 /// What all connections share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -44,7 +47,7 @@ pub(crate) struct Shared {
     by_uuid: Mutex<HashMap<String, Weak<Session>>>,
     names: Mutex<HashMap<Name, WorkerId>>,
     /// Triggers of clients, some of which may be observers yet.
-    triggers: Mutex<HashMap<String, (Weak<Session>, NewTrigger)>>,
+    triggers: Mutex<Triggers>,
     /// What workers are called that are no clients here; a number is never given twice.
     strangers: RwLock<HashMap<WorkerId, Arc<str>>>,
 }
@@ -77,8 +80,7 @@ impl Shared {
         self.sessions.write().remove(&session.worker_id);
         self.by_uuid.lock().remove(&session.uuid);
         self.names.lock().retain(|_, holder| *holder != session.worker_id);
-        let is_own = |of: &Weak<Session>| of.upgrade().is_none_or(|of| of.worker_id == session.worker_id);
-        self.triggers.lock().retain(|_, (of, _)| !is_own(of));
+        self.triggers.lock().retain(|(of, _), _| *of != session.worker_id);
     }
 
     /// The connection of a worker, if it has one here.
@@ -94,12 +96,12 @@ impl Shared {
     /// Remembers a trigger of a client.
     pub(crate) fn keep_trigger(&self, session: &Arc<Session>, trigger: &NewTrigger) {
         let kept = (Arc::downgrade(session), trigger.clone());
-        self.triggers.lock().insert(trigger.id.clone(), kept);
+        self.triggers.lock().insert((session.worker_id, trigger.id.clone()), kept);
     }
 
-    /// A trigger has ended.
-    pub(crate) fn forget_trigger(&self, id: &str) {
-        drop(self.triggers.lock().remove(id));
+    /// A trigger of a client has ended, or was refused.
+    pub(crate) fn forget_trigger(&self, session: &Session, id: &str) {
+        drop(self.triggers.lock().remove(&(session.worker_id, id.to_owned())));
     }
 
     /// Triggers of a type.

@@ -61,7 +61,7 @@ impl Observers {
             Binding::Wanted(spec) => {
                 let Some(source) = sources::find(&spec.source.namespace, &spec.source.id) else { return };
                 let Some(trigger_type) = source.trigger_type else {
-                    return self.step(|registry, _| registry.bound(&spec.id, Ok(())));
+                    return self.step(|registry, _| registry.bound(&spec, Ok(())));
                 };
                 let straight = source.goes_straight(&spec);
                 let function = if straight { spec.target.id.as_str() } else { EVENT };
@@ -72,12 +72,12 @@ impl Observers {
                 trigger.config = source.config(&spec);
                 trigger.metadata =
                     if straight { spec.metadata.clone() } else { Some(json!({ "observer": spec.id })) };
-                let (told, id) = (Arc::downgrade(shared), spec.id.clone());
+                let (told, asked) = (Arc::downgrade(shared), Arc::clone(&spec));
                 let answered = move |answer: Result<(), ringway::CallError>| {
                     let answer =
                         answer.map_err(|error| source.refusal(error.user_code.as_deref(), &error.message));
                     if let Some(shared) = told.upgrade() {
-                        shared.observers.step(|registry, _| registry.bound(&id, answer));
+                        shared.observers.step(|registry, _| registry.bound(&asked, answer));
                     }
                 };
                 match shared.worker.bind_trigger(trigger, answered) {
@@ -87,7 +87,7 @@ impl Observers {
                     }
                     Err(error) => {
                         let refusal = source.refusal(error.user_code.as_deref(), &error.message);
-                        self.step(|registry, _| registry.bound(&spec.id, Err(refusal)));
+                        self.step(|registry, _| registry.bound(&spec, Err(refusal)));
                     }
                 }
             }
@@ -175,9 +175,8 @@ async fn answer(shared: &Arc<Shared>, fired: Fired<Shot>, shot: &Shot) -> Handle
         let text = format!("{} calls of observer '{}' are under way", spec.in_flight_max(), spec.id);
         return Err(Failure::with_code(code::OVERFLOW, text));
     }
-    let started = shot.start(shared, false);
-    let ended = match started {
-        Ok(pending) => pending.await,
+    let ended = match shot.start(shared) {
+        Ok(started) => started.ended().await,
         Err(error) => Err(error),
     };
     if limited {

@@ -16,20 +16,22 @@ use crate::shared::Shared;
 /// How often it is looked whether somebody's time is over.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// Functions of the catalog, and whether native workers serve them.
+/// Functions of the catalog, and whether native workers serve them. The catalog may still name clients that have left.
 fn known(shared: &Shared, catalog: &Catalog) -> HashMap<Name, bool> {
+    let mut left = shared.observers.left.lock();
     let mut known = HashMap::with_capacity(catalog.functions.len());
     for function in &catalog.functions {
-        let native = shared.session(function.worker).is_none();
+        let native = !left.contains(&function.worker) && shared.session(function.worker).is_none();
         let name = Name::new(&function.namespace, function.id.as_str());
         // One client among those that serve it is enough to observe that one's calls.
         known.entry(name).and_modify(|all: &mut bool| *all &= native).or_insert(native);
     }
+    left.retain(|client| catalog.workers.iter().any(|worker| worker.id == *client));
     known
 }
 
 impl Observers {
-    /// Has the catalog and the time looked after, if nobody does. The catalog is known when this returns.
+    /// Has the catalog and the time looked after, if nobody does.
     pub(super) fn attend(&self) {
         if self.attended.swap(true, Ordering::AcqRel) {
             return;
@@ -67,6 +69,7 @@ fn look_after(shared: &Weak<Shared>, mut revision: u64) {
             // Somebody may have come who saw that it was looked after.
             let came = !observers.registry.lock().is_empty();
             if !came || observers.attended.swap(true, Ordering::AcqRel) {
+                observers.left.lock().clear();
                 return;
             }
         }

@@ -2,6 +2,7 @@
 //! their answers. It must not know why they are made.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ringway::{Baggage, CallError, CallOptions, Encoding, Message, Pending, TraceContext};
@@ -73,8 +74,8 @@ impl Shot {
         self
     }
 
-    /// Makes the call. May block while the target has no room, which a `quick` one does not expect.
-    pub(crate) fn start(&self, shared: &Shared, quick: bool) -> Result<Pending, CallError> {
+    /// Makes the call. May block while the target has no room.
+    pub(crate) fn start(&self, shared: &Arc<Shared>) -> Result<Started, CallError> {
         let Name { namespace, id } = &self.spec.target;
         let handle = shared.worker.handle_in(namespace, id);
         let mut baggage =
@@ -94,8 +95,36 @@ impl Shot {
         }
         let message = Message::new(Encoding::Json, self.payload.as_bytes());
         let begin = || handle.start(&message, &options);
-        // As with calls of clients: where it may have to wait, others are to go on meanwhile.
-        if quick && handle.replicas() > 0 { begin() } else { tokio::task::block_in_place(begin) }
+        // All observers share the listener's channel to a target. Where it may be full, others are to go on meanwhile.
+        let before = shared.observers.calls.fetch_add(1, Ordering::AcqRel);
+        let under_way = UnderWay(Arc::clone(shared));
+        let quick = before < QUICK_CALLS_MAX && handle.replicas() > 0;
+        let pending = if quick { begin() } else { tokio::task::block_in_place(begin) }?;
+        Ok(Started { pending, _under_way: under_way })
+    }
+}
+
+/// A call that is counted among those that observers make.
+#[derive(Debug)]
+struct UnderWay(Arc<Shared>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.observers.calls.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A call that an observer has begun.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pending: Pending,
+    _under_way: UnderWay,
+}
+
+impl Started {
+    /// Waits for its end.
+    pub(crate) async fn ended(self) -> Result<Message, CallError> {
+        self.pending.await
     }
 }
 
@@ -116,16 +145,17 @@ impl Observers {
         let runtime = shared.runtime.clone();
         runtime.spawn(async move {
             while let Some(shot) = lane.next() {
-                let quick = lane.counts().0 as usize <= QUICK_CALLS_MAX;
-                let started = shot.start(&shared, quick);
+                let (started, spec) = (shot.start(&shared), Arc::clone(&shot.spec));
+                // What was sent is kept by nobody until it is answered.
+                drop(shot);
                 let (shared, lane) = (Arc::clone(&shared), Arc::clone(&lane));
                 tokio::spawn(async move {
                     let ended = match started {
-                        Ok(pending) => pending.await.map(drop),
+                        Ok(started) => started.ended().await.map(drop),
                         Err(error) => Err(error),
                     };
                     if let Err(error) = ended {
-                        tracing::debug!(observer = shot.spec.id, %error, "the target of an observer failed");
+                        tracing::debug!(observer = spec.id, %error, "the target of an observer failed");
                     }
                     shared.observers.left(lane);
                 });

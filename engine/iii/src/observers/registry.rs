@@ -291,10 +291,11 @@ impl<T: Weighed> Registry<T> {
         }
     }
 
-    /// A connection wants an observer of its own no longer. Others, and those that were refused, are nobody's business.
+    /// A connection wants an observer of its own no longer, maybe before it has asked for it again. Others, and those that were
+    /// refused, are nobody's business.
     pub(crate) fn unobserve(&mut self, client: WorkerId, id: &str) -> Vec<Effect> {
         let mut effects = Vec::new();
-        if self.observers.get(id).is_some_and(|observer| observer.client == Some(client)) {
+        if self.observers.get(id).is_some_and(|observer| observer.client.is_none_or(|of| of == client)) {
             let text = "its client wants it no longer";
             self.dispose(id, ErrorBody::new(code::UNOBSERVED, text), &mut effects);
         }
@@ -385,12 +386,12 @@ impl<T: Weighed> Registry<T> {
         effects
     }
 
-    /// The engine has said whether it has events for an observer.
-    pub(crate) fn bound(&mut self, id: &str, outcome: Result<(), ErrorBody>) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        let Some(observer) = self.observers.get_mut(id).filter(|observer| observer.bound.is_some()) else {
-            return effects;
-        };
+    /// The engine has said whether it has events for an observer. What it says of an earlier one of the same id is out of date.
+    pub(crate) fn bound(&mut self, spec: &Arc<Spec>, outcome: Result<(), ErrorBody>) -> Vec<Effect> {
+        let (id, mut effects) = (spec.id.as_str(), Vec::new());
+        let is_asked =
+            |observer: &&mut Observer<T>| observer.bound.is_some() && Arc::ptr_eq(&observer.spec, spec);
+        let Some(observer) = self.observers.get_mut(id).filter(is_asked) else { return effects };
         match outcome {
             Ok(()) => {
                 observer.bound = Some(true);

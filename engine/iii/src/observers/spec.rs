@@ -10,7 +10,7 @@ use ringway::protocol::naming::NAMESPACE_DEFAULT;
 use serde_json::{Map, Value, json};
 
 use super::code;
-use crate::limits::OBSERVER_IN_FLIGHT;
+use crate::limits::{OBSERVER_IN_FLIGHT, OBSERVER_IN_FLIGHT_MAX};
 use crate::protocol::{ErrorBody, NewObserver, code as protocol_code};
 
 /// A function in its namespace.
@@ -221,7 +221,8 @@ impl Spec {
             metadata: said.metadata.clone(),
             max_fires: count(said.max_fires.as_ref(), "max_fires")?,
             expires_in_ms: count(said.expires_in_ms.as_ref(), "expires_in_ms")?,
-            max_in_flight: max_in_flight.map(|max| u32::try_from(max).unwrap_or(u32::MAX)),
+            max_in_flight: max_in_flight
+                .map(|max| u32::try_from(max).unwrap_or(u32::MAX).min(OBSERVER_IN_FLIGHT_MAX)),
             legacy: None,
         })
     }

@@ -18,7 +18,6 @@ impl Session {
     /// the type.
     pub(super) fn bridges(self: &Arc<Self>, trigger: &NewTrigger) -> bool {
         let shared = &self.place.shared;
-        shared.keep_trigger(self, trigger);
         let Some(source) = shared.observers.stands_for(&trigger.trigger_type) else { return false };
         if self.is_provided(trigger) {
             return false;
@@ -81,7 +80,7 @@ impl Session {
 
     /// Ends a trigger that is an observer. Says whether it was one.
     pub(super) fn unbridges(&self, id: &str) -> bool {
-        self.place.shared.forget_trigger(id);
+        self.place.shared.forget_trigger(self, id);
         let bridged = self.bridged.lock().remove(id).is_some();
         if bridged {
             self.unobserve(id);

@@ -182,14 +182,15 @@ impl Session {
         let baggage = invoke.baggage.as_deref();
         let shot = Shot::plain(&through.spec, invoke.data, Some(caller), depth)
             .under(invoke.traceparent.as_deref(), baggage);
+        // Begun at once, so that such calls keep their order.
+        let started = shot.start(shared);
         let session = Arc::clone(self);
         tokio::spawn(async move {
-            let shared = &session.place.shared;
-            let ended = match shot.start(shared, false) {
-                Ok(pending) => pending.await,
+            let ended = match started {
+                Ok(started) => started.ended().await,
                 Err(error) => Err(error),
             };
-            shared.observers.left(through.lane);
+            session.place.shared.observers.left(through.lane);
             match ended {
                 Ok(message) => match value_of(&message) {
                     Ok(value) => session.reply(&reply, Ok(value)),

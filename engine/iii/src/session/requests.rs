@@ -133,8 +133,9 @@ pub(crate) struct Asking {
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        if let Some(waiting) = self.session.waiting.lock().as_mut() {
-            waiting.remove(&self.number);
+        let given_up = self.session.waiting.lock().as_mut().and_then(|waiting| waiting.remove(&self.number));
+        if let Some(begun) = given_up.and_then(|open| open.begun) {
+            self.session.told_of(&begun, &Outcome::Error(ErrorBody::stopped()), &Delivered::default());
         }
     }
 }
@@ -213,7 +214,22 @@ impl Session {
         let waiting = self.waiting.lock().take();
         for (_, open) in waiting.into_iter().flatten() {
             open.waiting.tell(Outcome::Error(ErrorBody::stopped()));
+            if let Some(begun) = open.begun {
+                self.told_of(&begun, &Outcome::Error(ErrorBody::stopped()), &Delivered::default());
+            }
         }
+    }
+
+    /// Whether the client can be asked: its connection is not over.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting.lock().is_some()
+    }
+
+    /// A call of the client's has ended: whoever observes it is told.
+    fn told_of(&self, begun: &Begun, outcome: &Outcome<'_>, delivered: &Delivered) {
+        let name = self.peer.get().and_then(|peer| peer.name.as_deref());
+        let host = Some((self.uuid.as_str(), name));
+        self.place.shared.observers.ended(&begun.ended(outcome), delivered, host);
     }
 
     /// How the client serves a function; none where under the same name, and itself.
@@ -250,9 +266,7 @@ impl Session {
         let Some(begun) = begun else { return waiting.tell(outcome) };
         // Whoever called hears of it before those who only watch.
         waiting.tell(outcome.clone());
-        let name = self.peer.get().and_then(|peer| peer.name.as_deref());
-        let host = Some((self.uuid.as_str(), name));
-        self.place.shared.observers.ended(&begun.ended(&outcome), delivered, host);
+        self.told_of(&begun, &outcome, delivered);
     }
 
     /// Passes a call that came by the SDK on to the client, with more fields in its payload. The function is named as the client
@@ -269,8 +283,8 @@ impl Session {
         let data = with_more.as_deref().unwrap_or(data);
         let shared = &self.place.shared;
         let client = shared.session(context.caller());
-        let caller = client.as_ref().map(|caller| caller.uuid.clone());
         let by = uuid_of(context.caller());
+        let caller = client.is_some().then_some(by.as_str());
         let hop = Hop::read(context.baggage(), &by);
         self.may_be_called(registered, context, &hop)?;
         let name = self.name_of(context, registered);
@@ -300,7 +314,7 @@ impl Session {
             registered,
             from,
             data,
-            caller: caller.as_deref(),
+            caller,
             metadata: metadata.as_deref(),
             traceparent: traceparent.as_deref(),
             baggage: baggage.as_deref(),
@@ -351,9 +365,7 @@ impl Session {
             Ok(message) => Outcome::Value(Some(payload(message).unwrap_or("null"))),
             Err(error) => Outcome::Error(of_call(error, &begun.name.namespace, &begun.name.id, &[])),
         };
-        let name = self.peer.get().and_then(|peer| peer.name.as_deref());
-        let host = Some((self.uuid.as_str(), name));
-        self.place.shared.observers.ended(&begun.ended(&outcome), &Delivered::default(), host);
+        self.told_of(begun, &outcome, &Delivered::default());
     }
 
     /// Whether somebody may call a function: its own client alone, where that one says so, or an observer of it.

@@ -115,8 +115,11 @@ impl Session {
 
     pub(super) fn register_trigger(self: &Arc<Self>, said: NewTrigger) {
         let rules = self.place.rules.rbac.as_ref();
-        if rules.is_none() && self.bridges(&said) {
-            return;
+        if rules.is_none() {
+            self.place.shared.keep_trigger(self, &said);
+            if self.bridges(&said) {
+                return;
+            }
         }
         let NewTrigger { id, trigger_type, function_id, config, metadata, namespace, trigger_namespace } =
             said;
@@ -184,6 +187,7 @@ impl Session {
 
     pub(super) fn trigger_refused(&self, refused: &Refused, error: &ErrorBody) {
         tracing::debug!(worker = %self.uuid, id = refused.id, ?error, "a trigger was refused");
+        self.place.shared.forget_trigger(self, &refused.id);
         self.send(
             Frame::new("triggerregistrationresult")
                 .text("id", &refused.id)

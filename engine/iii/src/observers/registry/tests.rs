@@ -285,22 +285,41 @@ fn arguments_that_come_before_their_function_are_looked_at_when_it_comes() {
     );
 }
 
+/// The engine answers of the observer that there is now.
+fn bound(registry: &mut Registry<usize>, outcome: Result<(), ErrorBody>) -> Vec<Effect> {
+    let spec = Arc::clone(&registry.get("o").unwrap().spec);
+    registry.bound(&spec, outcome)
+}
+
+#[test]
+fn what_the_engine_says_of_an_earlier_wish_is_out_of_date() {
+    let mut registry = registry();
+    registry.catalog(known(&[("a::t", true), ("a::u", true)]));
+    let wish = |target: &str| Spec::read(&wish("o", "cron::on-tick", target)).unwrap();
+    registry.observe(OWNER, wish("a::t"), 0);
+    let earlier = Arc::clone(&registry.get("o").unwrap().spec);
+    registry.unobserve(OWNER, "o");
+    registry.observe(OWNER, wish("a::u"), 0);
+    says(&registry.bound(&earlier, Err(ErrorBody::new("HTTP_ROUTE_CONFLICT", "x"))), &[]);
+    says(&bound(&mut registry, Ok(())), &["watch o", "owner changed o active 0"]);
+}
+
 #[test]
 fn the_engines_events_are_asked_for_where_nobody_else_brings_them() {
     let mut registry = registry();
     registry.catalog(known(&[("a::t", true)]));
     let tick = || Spec::read(&wish("o", "cron::on-tick", "a::t")).unwrap();
     says(&registry.observe(OWNER, tick(), 0), &["owner result o pending", "bind o"]);
-    says(&registry.bound("o", Ok(())), &["watch o", "owner changed o active 0"]);
+    says(&bound(&mut registry, Ok(())), &["watch o", "owner changed o active 0"]);
     let cron = || Hosting { own: "cron::on-tick".to_owned(), ..hosting(HOST, true) };
     says(
         &registry.host(&name("cron::on-tick"), cron(), 0),
         &["host registered 1 1", "unbind o", "unwatch", "owner changed o pending OWNER_UNAVAILABLE 0"],
     );
-    says(&registry.bound("o", Ok(())), &[]);
+    says(&bound(&mut registry, Ok(())), &[]);
     says(&registry.unhost(HOST, &name("cron::on-tick")), &["bind o"]);
     says(
-        &registry.bound("o", Err(ErrorBody::new("HTTP_ROUTE_CONFLICT", "x"))),
+        &bound(&mut registry, Err(ErrorBody::new("HTTP_ROUTE_CONFLICT", "x"))),
         &["unbind o", "owner changed o error HTTP_ROUTE_CONFLICT 0"],
     );
     says(&registry.unobserve(OWNER, "o"), &["owner changed o disposed UNOBSERVED 0"]);
