@@ -15,7 +15,8 @@ use std::collections::{HashMap, VecDeque};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
@@ -25,6 +26,7 @@ use crate::frame::{Descriptor, Header, Inline};
 use crate::layout;
 use crate::lease::LeaseTable;
 use crate::lock::{SpinGuard, SpinLock};
+use crate::nap::{self, Slept};
 use crate::ring::{Answered, Consumer, EndMemory, Producer, PushError, RingViolation, SleepFence};
 use crate::segment::SegmentView;
 
@@ -678,6 +680,16 @@ impl Lead<'_> {
                 let _registered_at_start = crate::sys::barrier::everywhere();
             }
         })
+    }
+
+    /// Asks for this end's own bell and sleeps on it, for `timeout` at most, unless a frame waits or `over` holds.
+    #[must_use]
+    pub fn sleep(&mut self, timeout: Duration, over: impl Fn() -> bool) -> Slept {
+        self.consumer.post_request(layout::ATTENTION_CHANNEL_BELL);
+        // I4 of [`crate::ring`]; the barrier, where one is needed, comes with the sleep.
+        fence(Ordering::SeqCst);
+        let news = || self.consumer.ready() || over();
+        nap::sleep(&self.channel.own_bell, self.channel.barrier_before_sleep, timeout, news)
     }
 
     /// Posts the request for a doorbell without fencing; see [`Consumer::post_request`].

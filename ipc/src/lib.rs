@@ -55,6 +55,9 @@ pub mod doorbell;
 #[cfg(target_os = "linux")]
 pub mod waiter;
 
+#[cfg(target_os = "linux")]
+pub mod nap;
+
 #[cfg(all(target_os = "linux", not(loom)))]
 pub mod channel;
 

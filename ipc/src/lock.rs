@@ -6,7 +6,8 @@
 //! One made by [`SpinLock::leaning`] leans to the thread that uses it most (a *bias*). An atomic exchange waits until every store before it has
 //! reached the cache, and the stores before it here are those of a frame, whose lines the peer holds: on the call path
 //! each exchange costs a transfer between cores. So a thread that took the lock `STREAK` times in a row may enter
-//! with plain stores from then on, until another thread wants in and pays for both with a process-wide barrier. The
+//! with plain stores from then on, until another thread wants in and pays for both with a process-wide barrier; each time
+//! that happens twice as many entries are asked for the next bias, so that threads which come by turns do not go on paying. The
 //! technique is that of biased locking (Kawachiya, Koseki and Onodera, "Lock Reservation", OOPSLA 2002) with
 //! membarrier(2) in place of a safepoint.
 //!
@@ -46,6 +47,9 @@ const STREAK: u32 = 64;
 #[cfg(loom)]
 const STREAK: u32 = 1;
 
+/// The most that are ever asked for.
+const STREAK_MAX: u32 = STREAK << 16;
+
 /// A value behind a spinning lock.
 pub struct SpinLock<T> {
     leans: bool,
@@ -60,6 +64,8 @@ pub struct SpinLock<T> {
 struct Streak {
     thread: u64,
     entries: u32,
+    /// Entries that make a bias.
+    wanted: u32,
 }
 
 // SAFETY: the lock hands out one guard at a time (L1), so sharing it moves the value between threads, never shares it.
@@ -128,7 +134,7 @@ impl<T> SpinLock<T> {
             held: AtomicU32::new(0),
             inside: AtomicU32::new(0),
             bias: AtomicU64::new(0),
-            streak: UnsafeCell::new(Streak { thread: 0, entries: 0 }),
+            streak: UnsafeCell::new(Streak { thread: 0, entries: 0, wanted: STREAK }),
             value: UnsafeCell::new(value),
         }
     }
@@ -176,6 +182,10 @@ impl<T> SpinLock<T> {
         if self.bias.load(Ordering::Relaxed) != 0 {
             self.bias.store(0, Ordering::Relaxed);
             crate::fence::heavy();
+            let streak = crate::sync::cell_ptr(&self.streak);
+            // SAFETY: `held` is this thread's, and only who has it touches the streak.
+            let streak = unsafe { &mut *streak };
+            streak.wanted = (streak.wanted * 2).min(STREAK_MAX);
         }
         // The thread that had the bias may be inside still, since before it was revoked, now or by an earlier attempt.
         if self.inside.load(Ordering::Acquire) != 0 {
@@ -191,8 +201,9 @@ impl<T> SpinLock<T> {
         let streak = crate::sync::cell_ptr(&self.streak);
         // SAFETY: `held` is this thread's, and only who has it touches the streak.
         let streak = unsafe { &mut *streak };
-        *streak = Streak { thread: me, entries: if streak.thread == me { streak.entries + 1 } else { 1 } };
-        let next_bias = if streak.entries >= STREAK && crate::fence::is_asymmetric() {
+        streak.entries = if streak.thread == me { streak.entries + 1 } else { 1 };
+        streak.thread = me;
+        let next_bias = if streak.entries >= streak.wanted && crate::fence::is_asymmetric() {
             streak.entries = 0;
             me
         } else {

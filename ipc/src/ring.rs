@@ -21,7 +21,8 @@
 //!   (Dekker). Where the consumer's process issues `membarrier(GLOBAL_EXPEDITED)` in place of its fence and the
 //!   producer's process is registered for it, the producer's fence shrinks to a compiler fence: the barrier
 //!   runs on the producer's core either before its stamp store is followed by the attention load (then the
-//!   load sees the news) or after (then the stamp is visible to the consumer's second look). See membarrier(2).
+//!   load sees the news) or after (then the stamp is visible to the consumer's second look). See membarrier(2). A consumer
+//!   may put the barrier off for a short sleep, at whose end it looks again ([`crate::nap`]).
 //!
 //! # Orderings in pairs
 //! - stamp: Release in [`Producer::push`], Acquire in [`Consumer::poll`] — carries header and inline words;

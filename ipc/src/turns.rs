@@ -17,8 +17,11 @@
 //!   At least one of them sees the other's store (Dekker, the light side paid for by the heavy one; [`crate::fence`]). So
 //!   while a follower sleeps somebody leads, or a follower is on its way to lead, or to hand over because its call is over.
 //! - **T2** A leader that leaves and sees a task has the dispatcher rung for what comes. The task that raises the count from
-//!   zero asks for that bell itself; where it cannot, because the ring is led, it fences and tries again. Again one of them
-//!   sees the other: a leader that saw zero has let go before that fence, so that this task finds the ring free, or led by a
+//!   zero looks whether a request stands, and asks for that bell itself where none does. One that stands is the dispatcher's,
+//!   which posts it before each sleep whether tasks wait or not, fences, and looks at the count; the task raises the count,
+//!   fences, and looks at the request and the ring: either the dispatcher sees the count, and looks at the ring itself, or the
+//!   task sees the request or what came before it. Where the task cannot look, because the ring is led, it fences and tries
+//!   again. Again one of them sees the other: a leader that saw zero has let go before that fence, so that this task finds the ring free, or led by a
 //!   thread that came after and sees the count; and it does not leave before it has asked. That is for all tasks that come
 //!   until the count is zero again. From then on a request stands, or the dispatcher has woken of it, sees the count and posts
 //!   another before it sleeps (T3), or a thread leads that asks when it leaves. A frame that comes before the first task has
@@ -41,11 +44,11 @@
 //! # What checks it
 //! The loom models below, in which no sleep has a limit: a thread that leads and one that follows; tasks that a dispatcher
 //! reads for, and moments at which it or a task leads while a thread begins to follow; several tasks of which one pays for
-//! the barrier; a thread that leads while a task waits for the dispatcher. The hand-over of the dispatcher's role is not
+//! the barrier; a first task that finds a request; a thread that leads while a task waits for the dispatcher. The hand-over of the dispatcher's role is not
 //! modelled.
 
 use crate::fence;
-use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering, yield_now};
+use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering, fence as full_fence, yield_now};
 
 /// A ring that is read in turns.
 pub trait Turn {
@@ -161,7 +164,9 @@ impl<K: Copy + PartialEq> Turns<K> {
         let mut led = false;
         while let Some(mut lead) = ring.try_lead() {
             led = true;
-            if ring.ask_for_bell(&mut lead) || !ring.drain(&mut lead) {
+            // A request that stands is the dispatcher's own, which looks after it (T3).
+            let asked = if ring.bell_asked(&lead) { !ring.ready(&lead) } else { ring.ask_for_bell(&mut lead) };
+            if asked || !ring.drain(&mut lead) {
                 break;
             }
         }
@@ -174,6 +179,8 @@ impl<K: Copy + PartialEq> Turns<K> {
         if self.tasks.fetch_add(1, Ordering::SeqCst) > 0 {
             return;
         }
+        // Pairs with the dispatcher's fence between its request and its look at the count.
+        full_fence(Ordering::SeqCst);
         let mut led = self.ask_dispatcher(ring);
         if !led {
             // T2, pairs with the fence in `wake_follower`. Not needed where we have led: whoever leads next takes the lead
@@ -201,10 +208,11 @@ impl<K: Copy + PartialEq> Turns<K> {
         open
     }
 
-    /// Before each sleep of the dispatcher: posts its request anew (T3) where tasks wait and nobody leads. It fences once for
-    /// all rings, and looks at each again. Where a thread leads, that thread asks when it leaves.
+    /// Before each sleep of the dispatcher: posts its request anew (T3) where nobody leads, also where no task waits yet: the
+    /// first one then need not ask. It fences once for all rings, and looks at each again. Where a thread leads, that thread
+    /// asks when it leaves.
     pub fn post_request(&self, ring: &impl Turn<Key = K>) {
-        let lead = if self.has_tasks() { ring.try_lead() } else { None };
+        let lead = ring.try_lead();
         self.posted.store(lead.is_some(), Ordering::Relaxed);
         if let Some(mut lead) = lead {
             ring.post_request(&mut lead);

@@ -5,8 +5,8 @@
 //! Seen to fail without the fence in `wake_follower`, without either fence of `follow` and `task_came`, where a leader
 //! leaves without waking a follower, where the dispatcher or a task leads for a moment without waking one, where the
 //! dispatcher sleeps again without posting its request anew, where it sleeps after a look at which the request does not
-//! stand, or stands since before it woke, where it sleeps while a thread leads that has asked already, and where a thread
-//! that led leaves without asking.
+//! stand, or stands since before it woke, where it sleeps while a thread leads that has asked already, where a thread
+//! that led leaves without asking, and where a task that finds a request does not look at the ring, or does not fence before.
 
 use std::sync::Arc;
 
@@ -312,5 +312,20 @@ fn loom_who_comes_later_need_not_ask() {
         leader.join().unwrap();
         answer(&caller, producer, [0]);
         caller.worker_bell.wait();
+    });
+}
+
+/// The first task comes while the dispatcher prepares to sleep, or sleeps, with a request that it posted for nobody yet.
+#[test]
+fn loom_the_first_task_finds_a_request() {
+    loom::model(|| {
+        let (caller, producer) = Caller::new(1);
+        let (dispatcher, peer) = (Arc::clone(&caller), Arc::clone(&caller));
+        let dispatcher = thread::spawn(move || dispatcher.dispatch(0));
+        let peer = thread::spawn(move || answer(&peer, producer, [0]));
+        caller.turns.task_came(&*caller);
+        dispatcher.join().unwrap();
+        peer.join().unwrap();
+        caller.turns.task_left();
     });
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::ids::{SpanId, TraceId, serde_as_text};
+use crate::ids::{SpanId, TraceId, put_hex, serde_as_text};
 
 /// The bit of the trace flags that says the caller records this trace.
 pub const FLAG_SAMPLED: u8 = 0x01;
@@ -17,7 +17,7 @@ pub const FLAG_RANDOM: u8 = 0x02;
 pub const FLAGS_KNOWN: u8 = FLAG_SAMPLED | FLAG_RANDOM;
 
 /// The length of a `traceparent` of version 00.
-const TRACEPARENT_BYTES: usize = 55;
+pub const TRACEPARENT_BYTES: usize = 55;
 
 /// Where a piece of work belongs: its trace, the span that asked for it, and the trace flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -118,6 +118,16 @@ impl TraceContext {
         }
         Ok(Self { trace_id, span_id, flags: flags & FLAGS_KNOWN })
     }
+
+    /// The text of a `traceparent` header. No allocation.
+    #[must_use]
+    pub fn to_traceparent(&self) -> [u8; TRACEPARENT_BYTES] {
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        put_hex(&self.trace_id.to_bytes(), &mut text[3..35]);
+        put_hex(&self.span_id.to_bytes(), &mut text[36..52]);
+        put_hex(&[self.flags & FLAGS_KNOWN], &mut text[53..55]);
+        text
+    }
 }
 
 /// Reads lower-case hex digits, as the specification asks, into exactly `N` bytes.
@@ -139,7 +149,7 @@ fn lower_hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
 
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{}-{}-{:02x}", self.trace_id, self.span_id, self.flags & FLAGS_KNOWN)
+        f.write_str(std::str::from_utf8(&self.to_traceparent()).map_err(|_| fmt::Error)?)
     }
 }
 

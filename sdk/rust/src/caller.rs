@@ -11,7 +11,7 @@ use std::time::Duration;
 use ringway_ipc::channel::{Channel, CloseReason, KIND_RELEASE, Lead, SendError};
 use ringway_ipc::clock::now_ns;
 use ringway_ipc::frame::{Header, Inline};
-use ringway_ipc::layout::{ATTENTION_CHANNEL_BELL, ATTENTION_WORKER_BELL};
+use ringway_ipc::layout::ATTENTION_WORKER_BELL;
 use ringway_ipc::turns::{Turn, Turns};
 use ringway_ipc::waiter::{EAGER_POLLS, Expectation, SpinPolicy, Spun};
 use ringway_protocol::header::{Flags, Kind};
@@ -323,9 +323,7 @@ impl CallerChannel {
             let left = time_left(until_ns)?;
             // Before asking; what was rung for meanwhile is looked at below, after asking.
             let _woken_before = self.channel.own_bell().settle();
-            if lead.ask_for_bell(ATTENTION_CHANNEL_BELL) && !done() && self.channel.close_reason().is_none() {
-                let _rung = self.channel.own_bell().doze(left);
-            }
+            let _how = lead.sleep(left, || done() || self.channel.close_reason().is_some());
             lead.stop_bell();
         }
     }

@@ -16,6 +16,7 @@ use ringway_ipc::channel::Channel;
 use ringway_ipc::clock::now_ns;
 use ringway_ipc::doorbell::Doorbell;
 use ringway_ipc::layout::ATTENTION_WORKER_BELL;
+use ringway_ipc::nap::{self, Slept};
 use ringway_ipc::waiter::{EAGER_POLLS, Expectation, SpinPolicy, Spun, WaitMode};
 
 use crate::callee::{CalleeChannel, Polled, Server};
@@ -473,18 +474,16 @@ impl<'a> Round<'a> {
             caller.post_request();
         }
         fence(Ordering::SeqCst);
-        if self.inner.barrier_before_sleep {
-            let _registered_at_start = ringway_ipc::sys::barrier::everywhere();
-        }
-        if busy || self.ready() || self.dispatcher.stopped() {
+        let timeout = if overflowing { SLEEP_OVERFLOWING } else { SLEEP_MAX };
+        let news = || busy || self.ready() || self.dispatcher.stopped();
+        let slept = nap::sleep(&self.dispatcher.bell, self.inner.barrier_before_sleep, timeout, news);
+        if slept == Slept::News {
             self.hot.iter().for_each(|polled| polled.callee.stop_bell());
             self.look_everywhere();
             return;
         }
-        let timeout = if overflowing { SLEEP_OVERFLOWING } else { SLEEP_MAX };
-        let rung = self.dispatcher.bell.doze(timeout);
         let now = now_ns();
-        self.woke_ns = if rung { now } else { 0 };
+        self.woke_ns = if slept == Slept::Rung { now } else { 0 };
         self.dispatcher.expected.learn(now.saturating_sub(start));
         self.hot.clear();
         self.look_everywhere();

@@ -5,7 +5,8 @@
 //!
 //! Invariants. I1: every index in a map, a link or `live` names an occupied slot. I2: a trace is linked in `oldest…
 //! newest` in order of its first span's arrival, and holds at least one span. I3: `bytes` is the sum of the
-//! footprints of the occupied slots.
+//! footprints of the occupied slots. I4: `by_span` has all spans of the traces that are longer than [`WALKED_MAX`],
+//! and no others.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,6 +18,10 @@ use crate::record::Span;
 
 /// No slot: the end of a list.
 const NONE: u32 = u32::MAX;
+
+/// The most spans of a trace among which one is looked for by walking: most traces are short, and their last spans are in the
+/// processor's cache, where an index of all spans is not.
+const WALKED_MAX: usize = if cfg!(test) { 2 } else { 16 };
 
 /// What a hash map spends beside a key and a value: control bytes and free room.
 const MAP_ENTRY_OVERHEAD: usize = 16;
@@ -59,7 +64,7 @@ pub(super) struct SpanSlab {
     oldest: u32,
     newest: u32,
     by_trace: HashMap<TraceId, u32, IdHash>,
-    /// By the trace's slot and the span's id.
+    /// By the trace's slot and the span's id, for long traces.
     by_span: HashMap<(u32, SpanId), u32, IdHash>,
     live: HashSet<u32>,
 }
@@ -112,7 +117,31 @@ impl SpanSlab {
     }
 
     pub(super) fn find_span(&self, trace: TraceIndex, span_id: SpanId) -> Option<SpanIndex> {
-        self.by_span.get(&(trace.0, span_id)).copied().map(SpanIndex)
+        let slot = &self.traces[at(trace.0)];
+        if slot.span_count > WALKED_MAX {
+            return self.by_span.get(&(trace.0, span_id)).copied().map(SpanIndex);
+        }
+        let mut index = slot.first;
+        while index != NONE {
+            let held = &self.spans[at(index)];
+            if held.span.as_ref().is_some_and(|span| span.span_id == span_id) {
+                return Some(SpanIndex(index));
+            }
+            index = held.next;
+        }
+        None
+    }
+
+    /// Has a trace that has become long looked up by span from now on.
+    fn index_trace(&mut self, trace: u32) {
+        let mut index = self.traces[at(trace)].first;
+        while index != NONE {
+            let held = &self.spans[at(index)];
+            if let Some(span) = &held.span {
+                self.by_span.insert((trace, span.span_id), index);
+            }
+            index = held.next;
+        }
     }
 
     pub(super) fn span_count(&self, trace: TraceIndex) -> usize {
@@ -171,15 +200,20 @@ impl SpanSlab {
         let key = (trace, span.span_id);
         let is_live = span.is_live();
         let index = self.take_slot(span);
-        let trace = &mut self.traces[at(trace)];
-        trace.span_count += 1;
-        let last = std::mem::replace(&mut trace.last, index);
+        let slot = &mut self.traces[at(trace)];
+        slot.span_count += 1;
+        let count = slot.span_count;
+        let last = std::mem::replace(&mut slot.last, index);
         if last == NONE {
-            trace.first = index;
+            slot.first = index;
         } else {
             self.spans[at(last)].next = index;
         }
-        self.by_span.insert(key, index);
+        match count {
+            ..=WALKED_MAX => {}
+            count if count == WALKED_MAX + 1 => self.index_trace(trace),
+            _ => drop(self.by_span.insert(key, index)),
+        }
         if is_live {
             self.live.insert(index);
         }
@@ -225,7 +259,7 @@ impl SpanSlab {
         if index == NONE {
             return None;
         }
-        let TraceSlot { id, first, older, newer, .. } = self.traces[at(index)];
+        let TraceSlot { id, first, older, newer, span_count, .. } = self.traces[at(index)];
         match older {
             NONE => self.oldest = newer,
             older => self.traces[at(older)].newer = newer,
@@ -236,17 +270,19 @@ impl SpanSlab {
         }
         self.by_trace.remove(&id);
         self.traces_free.push(index);
-        Some(self.free_spans(index, first))
+        Some(self.free_spans(index, first, span_count > WALKED_MAX))
     }
 
-    fn free_spans(&mut self, trace: u32, first: u32) -> u64 {
+    fn free_spans(&mut self, trace: u32, first: u32, is_indexed: bool) -> u64 {
         let mut freed = 0;
         let mut index = first;
         while index != NONE {
             let slot = &mut self.spans[at(index)];
             let next = std::mem::replace(&mut slot.next, self.spans_free);
             if let Some(span) = slot.span.take() {
-                self.by_span.remove(&(trace, span.span_id));
+                if is_indexed {
+                    self.by_span.remove(&(trace, span.span_id));
+                }
                 self.bytes -= footprint(&span);
                 if span.is_live() {
                     self.live.remove(&index);

@@ -20,6 +20,10 @@ use ringway_worker_http::{Config, Http};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
+/// That of the `ringway` program; the bare handler has it too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const ROUTES: usize = 10_000;
 
 /// Connections that do nothing.

@@ -299,7 +299,7 @@ pub(crate) fn put_names(named: &Named, response: &mut Response<Body>) {
         headers.insert(REQUEST_ID, value);
     }
     if let Some(trace) = named.trace
-        && let Ok(value) = HeaderValue::from_str(&trace.to_string())
+        && let Ok(value) = HeaderValue::from_bytes(&trace.to_traceparent())
     {
         headers.insert(TRACEPARENT, value);
     }

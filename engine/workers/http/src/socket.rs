@@ -15,6 +15,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper::{HeaderMap, Method, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use ringway::{CallError, Encoding, ErrorCode, Message, Pending, StreamReader, StreamWriter};
+use ringway_worker_listen::READ_BYTES;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -114,7 +115,10 @@ pub(crate) fn answer(
     }
     let bytes_max = settings.message_bytes_max.unwrap_or(exchange.route.body_bytes_max);
     let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-    let config = WebSocketConfig::default().max_message_size(Some(bytes_max)).max_frame_size(Some(bytes_max));
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(bytes_max))
+        .max_frame_size(Some(bytes_max))
+        .read_buffer_size(READ_BYTES);
     let served = Served {
         plain_text: settings.plain_text,
         ping: settings.ping_ms.map_or(PING, Duration::from_millis),

@@ -14,4 +14,4 @@ mod serve;
 
 pub use places::{Admitted, Places};
 pub use rules::{HostError, host, strange_origin};
-pub use serve::{BindError, bind, runtime, serve, upgrade};
+pub use serve::{BindError, READ_BYTES, bind, runtime, serve, upgrade};

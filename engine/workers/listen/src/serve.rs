@@ -103,6 +103,10 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+/// How much a WebSocket reads at a time. Its library fills that much with zeros before each read: with the 128 KiB that it
+/// takes by itself that costs more than all else that is done for a short message.
+pub const READ_BYTES: usize = 16 << 10;
+
 /// Answers a request for a WebSocket, and has the connection served there once the answer is sent. A request for anything else
 /// is told what was wanted.
 pub fn upgrade<F>(

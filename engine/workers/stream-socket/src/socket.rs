@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
+use ringway_worker_listen::READ_BYTES;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
@@ -92,6 +93,7 @@ where
         let settings = WebSocketConfig::default()
             .max_message_size(Some(MESSAGE_BYTES_MAX))
             .max_frame_size(Some(MESSAGE_BYTES_MAX))
+            .read_buffer_size(READ_BYTES)
             .write_buffer_size(WRITE_BYTES);
         let progress = Progress(Arc::new(Mutex::new(Instant::now())));
         let io = Watched { inner: TokioIo::new(upgraded), progress };
