@@ -4,7 +4,7 @@
 // node bench.mjs RINGWAY [--quick] [--json]
 
 import { spawn } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { cpus, tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -33,16 +33,16 @@ const here = dirname(fileURLToPath(import.meta.url))
 const folder = mkdtempSync(join(tmpdir(), 'ringway-bench-iii-'))
 const children = []
 
-/** Starts a program and waits for a line that begins with a word, if one is wanted. */
+/** Starts a program and waits for a line that begins with a word, if one is wanted; its process and the rest of that line. */
 const start = async (program, words, wanted) => {
   const child = spawn(program, words, { stdio: ['pipe', 'pipe', 'inherit'] })
   children.push(child)
   const lines = createInterface({ input: child.stdout })
-  if (!wanted) return ''
+  if (!wanted) return { pid: child.pid }
   for await (const line of lines) {
     if (line.startsWith(wanted)) {
       child.stdout.resume()
-      return line.slice(wanted.length).trim()
+      return { pid: child.pid, told: line.slice(wanted.length).trim() }
     }
   }
   throw new Error(`${program} ${words.join(' ')} ended before it said ${wanted}`)
@@ -59,8 +59,8 @@ const freePort = () =>
 
 /** The floor: messages of as many bytes as a call has, there and back over the relay. */
 const bare = async () => {
-  const port = await start(process.execPath, [join(here, 'relay.mjs')], 'listening')
-  await start(process.execPath, [join(here, 'callee.mjs'), 'bare', `ws://127.0.0.1:${port}/callee`], 'ready')
+  const { pid: between, told: port } = await start(process.execPath, [join(here, 'relay.mjs')], 'listening')
+  const callee = await start(process.execPath, [join(here, 'callee.mjs'), 'bare', `ws://127.0.0.1:${port}/callee`], 'ready')
   const socket = new WebSocket(`ws://127.0.0.1:${port}/caller`, { perMessageDeflate: false, maxPayload: 2 ** 27 })
   await new Promise((resolve, reject) => socket.once('open', resolve).once('error', reject))
   const waiting = []
@@ -71,7 +71,7 @@ const bare = async () => {
       waiting.push(resolve)
       socket.send(JSON.stringify(message))
     })
-  return { call, close: () => socket.close() }
+  return { call, clients: [process.pid, callee.pid], between, close: () => socket.close() }
 }
 
 /** What is measured: the SDK's own call, through the engine. */
@@ -80,9 +80,9 @@ const routed = async () => {
   const settings = join(folder, 'ringway.yaml')
   writeFileSync(settings, `workers:\n  iii: { port: ${port} }\n`)
   const address = `@ringway-bench-iii-${process.pid}`
-  await start(ringway, ['--address', address, 'up', '--no-otlp', '--config', settings, '--data', join(folder, 'data')])
+  const { pid: between } = await start(ringway, ['--address', address, 'up', '--no-otlp', '--config', settings, '--data', join(folder, 'data')])
   const url = `ws://127.0.0.1:${port}`
-  await start(process.execPath, [join(here, 'callee.mjs'), 'sdk', url], 'ready')
+  const callee = await start(process.execPath, [join(here, 'callee.mjs'), 'sdk', url], 'ready')
   const iii = registerWorker(url, { workerName: 'bench-caller', reconnectionConfig: { initialDelayMs: 100 } })
   const call = (text) => iii.trigger({ function_id: 'bench::echo', payload: { text } })
   for (let attempt = 0; ; attempt += 1) {
@@ -94,7 +94,7 @@ const routed = async () => {
       await sleep(100)
     }
   }
-  return { call, close: () => iii.shutdown() }
+  return { call, clients: [process.pid, callee.pid], between, close: () => iii.shutdown() }
 }
 
 const oneByOne = async (call, times) => {
@@ -105,8 +105,15 @@ const oneByOne = async (call, times) => {
   }
 }
 
-const atOnce = async (call) => {
-  const began = performance.now()
+/** Processor time that a process has used, in µs; the kernel counts it in hundredths of a second. */
+const used = (pid) => {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ').at(-1).split(' ')
+  return (Number(fields[11]) + Number(fields[12])) * 10_000
+}
+
+const atOnce = async ({ call, clients, between }, cost) => {
+  const usage = () => [clients.map(used).reduce((sum, one) => sum + one), used(between)]
+  const [began, before] = [performance.now(), usage()]
   let count = 0
   const line = async () => {
     while (performance.now() - began < FLIGHT_MS) {
@@ -115,6 +122,10 @@ const atOnce = async (call) => {
     }
   }
   await Promise.all(Array.from({ length: IN_FLIGHT }, line))
+  const after = usage()
+  cost.calls += count
+  cost.clients += after[0] - before[0]
+  cost.between += after[1] - before[1]
   return (count * 1000) / (performance.now() - began)
 }
 
@@ -126,11 +137,12 @@ const main = async () => {
   const sides = { bare: await bare(), routed: await routed() }
   const times = { bare: [], routed: [] }
   const rates = { bare: [], routed: [] }
+  const costs = { bare: { calls: 0, clients: 0, between: 0 }, routed: { calls: 0, clients: 0, between: 0 } }
   for (const side of Object.values(sides)) await oneByOne(side.call, [])
   for (let round = 0; round < ROUNDS; round += 1) {
     for (const [name, side] of Object.entries(sides)) {
       await oneByOne(side.call, times[name])
-      rates[name].push(await atOnce(side.call))
+      rates[name].push(await atOnce(side, costs[name]))
     }
   }
   const result = { cores: cpus().length, node: process.version, payload_bytes: TEXT.length, in_flight: IN_FLIGHT }
@@ -138,8 +150,12 @@ const main = async () => {
     const sorted = times[name].sort((a, b) => a - b)
     const parts = { p50: 0.5, p90: 0.9, p99: 0.99, p999: 0.999 }
     const us = Object.fromEntries(Object.entries(parts).map(([key, part]) => [key, percentile(sorted, part)]))
-    result[name] = { us: { ...us, max: sorted.at(-1) }, per_second: median(rates[name]) }
+    const { calls, clients, between } = costs[name]
+    const processor_us = { clients: clients / calls, between: between / calls }
+    result[name] = { us: { ...us, max: sorted.at(-1) }, per_second: median(rates[name]), processor_us }
   }
+  // What the SDK's two processes take of every call leaves this rate, if what is between them took nothing.
+  result.bound_per_second = (Math.min(result.cores, 2) * 1e6) / result.routed.processor_us.clients
   result.p50_times_bare = result.routed.us.p50 / result.bare.us.p50
   result.rate_of_bare = result.routed.per_second / result.bare.per_second
   result.large_ms = {}
@@ -170,15 +186,19 @@ const report = (result) => {
     return
   }
   console.log(`npm iii-sdk to npm iii-sdk, ${result.payload_bytes} bytes, ${result.cores} cores, node ${result.node}`)
-  console.log(`${''.padEnd(34)}    p50     p90     p99   p99.9     max  µs    64 in flight`)
+  console.log(`${''.padEnd(34)}    p50     p90     p99   p99.9     max  µs    64 in flight   processor µs: clients, between`)
   for (const [name, title] of [['bare', 'floor: bare ws over a bare relay'], ['routed', 'iii-sdk over the engine']]) {
-    const { us, per_second: rate } = result[name]
+    const { us, per_second: rate, processor_us: cost } = result[name]
     const row = [us.p50, us.p90, us.p99, us.p999, us.max].map(micros).join(' ')
-    console.log(`${title.padEnd(34)}${row}      ${rate.toFixed(0).padStart(8)}/s`)
+    const processor = `${cost.clients.toFixed(1).padStart(18)}${cost.between.toFixed(1).padStart(10)}`
+    console.log(`${title.padEnd(34)}${row}      ${rate.toFixed(0).padStart(8)}/s${processor}`)
   }
   const { p50_times_bare: times, rate_of_bare: part } = result
   console.log(`p50: ${times.toFixed(2)} of the floor (wanted: at most 1.5)`)
   console.log(`64 in flight: ${(part * 100).toFixed(0)} % of the floor (wanted: at least 70 %)`)
+  const bound = result.bound_per_second
+  const [bounds, share] = [bound.toFixed(0), ((bound / result.bare.per_second) * 100).toFixed(0)]
+  console.log(`over an engine that took no time the SDK would reach at most ${bounds}/s here, ${share} % of the floor`)
   for (const [size, took] of Object.entries(result.large_ms)) {
     console.log(`${size}: passes there and back, ${took.routed.toFixed(0)} ms; floor ${took.bare.toFixed(0)} ms`)
   }
