@@ -165,7 +165,8 @@ impl<K: Copy + PartialEq> Turns<K> {
         while let Some(mut lead) = ring.try_lead() {
             led = true;
             // A request that stands is the dispatcher's own, which looks after it (T3).
-            let asked = if ring.bell_asked(&lead) { !ring.ready(&lead) } else { ring.ask_for_bell(&mut lead) };
+            let asked =
+                if ring.bell_asked(&lead) { !ring.ready(&lead) } else { ring.ask_for_bell(&mut lead) };
             if asked || !ring.drain(&mut lead) {
                 break;
             }

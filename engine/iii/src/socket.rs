@@ -6,9 +6,9 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use hyper_util::rt::TokioIo;
+use ringway_worker_listen::READ_BYTES;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use ringway_worker_listen::READ_BYTES;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 

@@ -19,6 +19,9 @@ pub const FLAGS_KNOWN: u8 = FLAG_SAMPLED | FLAG_RANDOM;
 /// The length of a `traceparent` of version 00.
 pub const TRACEPARENT_BYTES: usize = 55;
 
+/// Bytes of a context where it is stored, see [`TraceContext::to_bytes`].
+pub const TRACE_CONTEXT_BYTES: usize = 25;
+
 /// Where a piece of work belongs: its trace, the span that asked for it, and the trace flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct TraceContext {
@@ -117,6 +120,29 @@ impl TraceContext {
             return Err(ParseTraceparentError::Zero { field: "parent id" });
         }
         Ok(Self { trace_id, span_id, flags: flags & FLAGS_KNOWN })
+    }
+
+    /// As it is stored: trace id (16), span id (8), flags.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; TRACE_CONTEXT_BYTES] {
+        let mut bytes = [0; TRACE_CONTEXT_BYTES];
+        bytes[..16].copy_from_slice(&self.trace_id.to_bytes());
+        bytes[16..24].copy_from_slice(&self.span_id.to_bytes());
+        bytes[24] = self.flags;
+        bytes
+    }
+
+    /// Reads what [`TraceContext::to_bytes`] wrote. Any bytes are a context; all zeros are none.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; TRACE_CONTEXT_BYTES]) -> Self {
+        let (mut trace_id, mut span_id) = ([0; 16], [0; 8]);
+        trace_id.copy_from_slice(&bytes[..16]);
+        span_id.copy_from_slice(&bytes[16..24]);
+        Self {
+            trace_id: TraceId::from_bytes(trace_id),
+            span_id: SpanId::from_bytes(span_id),
+            flags: bytes[24],
+        }
     }
 
     /// The text of a `traceparent` header. No allocation.

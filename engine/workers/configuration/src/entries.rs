@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use ringway::{CallError, ErrorCode, Failure};
+use ringway::{CallError, ErrorCode, Failure, TraceContext};
 use ringway_store::{Batch, Durability, StoreError};
 use ringway_worker_kit::{Clock, store_failure};
 use serde_json::Value;
@@ -60,13 +60,17 @@ impl Entries {
     }
 
     /// Registers: what was stored stays unless a value is given. One that changes nothing is no change.
-    pub(crate) async fn register(&self, wanted: Registration) -> Result<Changed, Failure> {
+    pub(crate) async fn register(
+        &self,
+        wanted: Registration,
+        trace: TraceContext,
+    ) -> Result<Changed, Failure> {
         check::id(&wanted.id)?;
         let validator = check::schema(&wanted.id, &wanted.schema)?;
         if let Some(value) = &wanted.initial_value {
             self.check_value(&wanted.id, &validator, value)?;
         }
-        self.change(&wanted.id, |before| {
+        self.change(&wanted.id, trace, |before| {
             let kept = || before.map_or(Value::Null, |before| before.value.clone());
             let entry = Entry {
                 id: wanted.id.clone(),
@@ -88,9 +92,10 @@ impl Entries {
         id: &str,
         value: &Value,
         expected: Option<u64>,
+        trace: TraceContext,
     ) -> Result<Changed, Failure> {
         check::id(id)?;
-        self.change(id, |before| {
+        self.change(id, trace, |before| {
             let before = before.ok_or_else(|| not_registered(id))?;
             if let Some(expected) = expected.filter(|expected| *expected != before.version) {
                 let found = before.version;
@@ -106,9 +111,9 @@ impl Entries {
     }
 
     /// Goes back to the value of an earlier version, as a new version.
-    pub(crate) async fn roll_back(&self, id: &str, to: u64) -> Result<Changed, Failure> {
+    pub(crate) async fn roll_back(&self, id: &str, to: u64, trace: TraceContext) -> Result<Changed, Failure> {
         check::id(id)?;
-        self.change(id, |before| {
+        self.change(id, trace, |before| {
             let before = before.ok_or_else(|| not_registered(id))?;
             let version = self.shelf.version(id, to)?.ok_or_else(|| {
                 let text = format!("version {to} of `{id}` is not kept: see `configuration::history`");
@@ -122,13 +127,13 @@ impl Entries {
     }
 
     /// Removes an entry with its versions.
-    pub(crate) async fn delete(&self, id: &str) -> Result<Entry, Failure> {
+    pub(crate) async fn delete(&self, id: &str, trace: TraceContext) -> Result<Entry, Failure> {
         for _ in 0..ATTEMPTS_MAX {
             check::id(id)?;
             let before = self.shelf.get(id)?;
             let entry = before.entry().ok_or_else(|| not_found(id))?;
             let batch = self.shelf.removal(&before, entry)?;
-            let event = Event { happened: Happened::Deleted, old: Some(entry.clone()), new: None };
+            let event = Event { happened: Happened::Deleted, old: Some(entry.clone()), new: None, trace };
             if self.commit(batch, event).await? {
                 return Ok(entry.clone());
             }
@@ -139,6 +144,7 @@ impl Entries {
     async fn change(
         &self,
         id: &str,
+        trace: TraceContext,
         decide: impl Fn(Option<&Entry>) -> Result<Next, Failure>,
     ) -> Result<Changed, Failure> {
         for _ in 0..ATTEMPTS_MAX {
@@ -162,7 +168,7 @@ impl Entries {
                 Cause::Registered => Happened::Registered,
                 Cause::Set | Cause::RolledBack => Happened::Updated,
             };
-            let event = Event { happened, old: old.clone(), new: Some(entry.clone()) };
+            let event = Event { happened, old: old.clone(), new: Some(entry.clone()), trace };
             if self.commit(batch, event).await? {
                 return Ok(Changed { old, entry });
             }

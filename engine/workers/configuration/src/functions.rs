@@ -1,7 +1,7 @@
 //! What can be called: requests and answers in iii's shapes, with versions beside them. Each waits for the disk as a
 //! future. It must not know how anything is stored.
 
-use ringway::{Context, Failure, Function, HandlerResult};
+use ringway::{Context, Failure, Function, HandlerResult, TraceContext};
 use std::sync::{Arc, Weak};
 
 use schemars::JsonSchema;
@@ -216,14 +216,14 @@ pub(crate) fn all(entries: &Arc<Entries>) -> Vec<Function> {
 fn answering<Request, Answer, Fut>(
     id: &str,
     entries: Weak<Entries>,
-    handler: impl Fn(Arc<Entries>, Request) -> Fut + Copy + Send + Sync + 'static,
+    handler: impl Fn(Arc<Entries>, TraceContext, Request) -> Fut + Copy + Send + Sync + 'static,
 ) -> Function
 where
     Request: serde::de::DeserializeOwned + JsonSchema + Send + 'static,
     Answer: Serialize + JsonSchema + Send + 'static,
     Fut: Future<Output = HandlerResult<Answer>> + Send + 'static,
 {
-    Function::json_async(id, move |_: Context, request: Request| {
+    Function::json_async(id, move |context: Context, request: Request| {
         let entries = entries.clone();
         async move {
             let entries = entries.upgrade().ok_or_else(|| {
@@ -232,16 +232,16 @@ where
                     "the configuration worker is leaving: call again when it is back",
                 )
             })?;
-            handler(entries, request).await
+            handler(entries, context.trace(), request).await
         }
     })
 }
 
-async fn register(entries: Arc<Entries>, request: Register) -> HandlerResult<Whole> {
+async fn register(entries: Arc<Entries>, trace: TraceContext, request: Register) -> HandlerResult<Whole> {
     let Register { id, name, description, schema, initial_value, metadata } = request;
     let wanted = Registration { id, name, description, schema, initial_value, metadata };
     let Entry { id, name, description, schema, metadata, value, version } =
-        entries.register(wanted).await?.entry;
+        entries.register(wanted, trace).await?.entry;
     // A value that was kept may have variables that are gone; that is for `get` to say.
     let value = check::expand(&id, &value).unwrap_or(value);
     Ok(Whole { id, name, description, schema, value, metadata, version })
@@ -253,15 +253,15 @@ fn replaced(changed: Changed) -> Replaced {
     Replaced { old_value: changed.old.map_or(Value::Null, read), new_value: read(changed.entry), version }
 }
 
-async fn set(entries: Arc<Entries>, request: Set) -> HandlerResult<Replaced> {
-    Ok(replaced(entries.set(&request.id, &request.value, request.expected_version).await?))
+async fn set(entries: Arc<Entries>, trace: TraceContext, request: Set) -> HandlerResult<Replaced> {
+    Ok(replaced(entries.set(&request.id, &request.value, request.expected_version, trace).await?))
 }
 
-async fn roll_back(entries: Arc<Entries>, request: RollBack) -> HandlerResult<Replaced> {
-    Ok(replaced(entries.roll_back(&request.id, request.version).await?))
+async fn roll_back(entries: Arc<Entries>, trace: TraceContext, request: RollBack) -> HandlerResult<Replaced> {
+    Ok(replaced(entries.roll_back(&request.id, request.version, trace).await?))
 }
 
-async fn get(entries: Arc<Entries>, request: Get) -> HandlerResult<Got> {
+async fn get(entries: Arc<Entries>, _: TraceContext, request: Get) -> HandlerResult<Got> {
     let entry = entries.entry(&request.id)?;
     if request.raw {
         return Ok(Got { id: entry.id, value: entry.value, version: entry.version });
@@ -279,7 +279,7 @@ fn view(entry: Entry) -> View {
     View { id, name, description, schema, metadata }
 }
 
-async fn list(entries: Arc<Entries>, _: All) -> HandlerResult<List> {
+async fn list(entries: Arc<Entries>, _: TraceContext, _: All) -> HandlerResult<List> {
     let mut list = List { configurations: Vec::new(), unreadable: Vec::new() };
     for entry in entries.shelf.all()? {
         match entry {
@@ -290,11 +290,11 @@ async fn list(entries: Arc<Entries>, _: All) -> HandlerResult<List> {
     Ok(list)
 }
 
-async fn schema(entries: Arc<Entries>, request: One) -> HandlerResult<View> {
+async fn schema(entries: Arc<Entries>, _: TraceContext, request: One) -> HandlerResult<View> {
     Ok(view(entries.entry(&request.id)?))
 }
 
-async fn history(entries: Arc<Entries>, request: History) -> HandlerResult<Versions> {
+async fn history(entries: Arc<Entries>, _: TraceContext, request: History) -> HandlerResult<Versions> {
     let entry = entries.entry(&request.id)?;
     let limit = request.limit.clamp(1, 1000) as usize;
     let versions = entries.shelf.history(&request.id, request.before.unwrap_or(u64::MAX), limit)?;
@@ -308,7 +308,7 @@ async fn history(entries: Arc<Entries>, request: History) -> HandlerResult<Versi
     Ok(Versions { id: entry.id, versions: versions.collect() })
 }
 
-async fn delete(entries: Arc<Entries>, request: One) -> HandlerResult<Deleted> {
-    let entry = entries.delete(&request.id).await?;
+async fn delete(entries: Arc<Entries>, trace: TraceContext, request: One) -> HandlerResult<Deleted> {
+    let entry = entries.delete(&request.id, trace).await?;
     Ok(Deleted { id: entry.id, old_value: entry.value })
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use ringway::protocol::control::TriggerTypeSpec;
-use ringway::{CallError, CallOptions, ErrorCode, Failure, Worker};
+use ringway::{CallError, CallOptions, ErrorCode, Failure, TraceContext, Worker};
 use ringway_worker_kit::{Bindings, deliver};
 use serde_json::{Value, json};
 
@@ -45,6 +45,8 @@ pub(crate) struct Event {
     pub(crate) happened: Happened,
     pub(crate) old: Option<Entry>,
     pub(crate) new: Option<Entry>,
+    /// Where whoever changed it stands in its trace; what triggers do belongs there too.
+    pub(crate) trace: TraceContext,
 }
 
 /// What a trigger's config says.
@@ -213,7 +215,7 @@ impl Events {
             drop(queue);
             for binding in bindings.all().iter().filter(|binding| binding.config.wants(&event)) {
                 let payload = event.payload(binding.config.raw);
-                let options = CallOptions::new().timeout(timeout());
+                let options = CallOptions::new().timeout(timeout()).parent(event.trace);
                 if let Err(error) = deliver(worker, binding, &payload, options) {
                     tracing::warn!(
                         trigger = binding.id, function = binding.function_id, %error,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use ringway::{CallOptions, Worker};
+use ringway::{CallOptions, TraceContext, Worker};
 use ringway_worker_kit::{Binding, Bindings, Delivered, Spawner, deliver_async};
 use serde_json::Value;
 
@@ -102,9 +102,9 @@ impl Broker {
     }
 
     /// Puts a message into all queues that want it. Where one was full whose publishers wait, that comes back.
-    pub(crate) fn publish(self: &Arc<Self>, topic: String, data: Value) -> Vec<Blocked> {
+    pub(crate) fn publish(self: &Arc<Self>, topic: String, data: Value, trace: TraceContext) -> Vec<Blocked> {
         let bytes = topic.len() + size(&data);
-        let message = Arc::new(Message { topic, data, bytes });
+        let message = Arc::new(Message { topic, data, bytes, trace });
         let mut topics = self.topics.lock();
         topics.history.keep(&message, self.config.replay_max, self.config.replay_bytes_max);
         let mut full = Vec::new();
@@ -123,7 +123,8 @@ impl Broker {
         while let Some((message, binding)) = subscriber.pop() {
             let worker = self.worker.lock().clone();
             let Some(worker) = worker else { return };
-            let ended = match deliver_async(&worker, &binding, &message.data, CallOptions::new()).await {
+            let options = CallOptions::new().parent(message.trace);
+            let ended = match deliver_async(&worker, &binding, &message.data, options).await {
                 Ok(Delivered::Answered(_)) => Ended::Delivered,
                 Ok(Delivered::Skipped) => Ended::Skipped,
                 Err(error) => {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ringway::{Failure, Function};
+use ringway::{Context, Failure, Function};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -66,9 +66,9 @@ pub(crate) fn all(broker: &Arc<Broker>) -> Vec<Function> {
 }
 
 fn publish(broker: Arc<Broker>) -> Function {
-    Function::json_async("publish", move |_, request: PublishRequest| {
+    Function::json_async("publish", move |context: Context, request: PublishRequest| {
         // Into the queues where the call arrives, so that they see the messages of one publisher in its order.
-        let published = checked(request).map(|(topic, data)| broker.publish(topic, data));
+        let published = checked(request).map(|(topic, data)| broker.publish(topic, data, context.trace()));
         async move {
             for blocked in published? {
                 blocked.admitted().await;

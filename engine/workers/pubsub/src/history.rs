@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use ringway::TraceContext;
 use serde_json::Value;
 
 /// A message as it was published.
@@ -12,6 +13,8 @@ pub(crate) struct Message {
     pub(crate) data: Value,
     /// About how much memory it takes.
     pub(crate) bytes: usize,
+    /// Where whoever published it stands in its trace; what subscribers do belongs there too.
+    pub(crate) trace: TraceContext,
 }
 
 /// The last messages, by their number and by topic.
@@ -73,7 +76,12 @@ mod tests {
     use super::*;
 
     fn message(topic: &str, number: usize, bytes: usize) -> Arc<Message> {
-        Arc::new(Message { topic: topic.to_owned(), data: json!(number), bytes })
+        Arc::new(Message {
+            topic: topic.to_owned(),
+            data: json!(number),
+            bytes,
+            trace: TraceContext::default(),
+        })
     }
 
     fn numbers(found: &[Arc<Message>]) -> Vec<u64> {

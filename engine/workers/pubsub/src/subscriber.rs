@@ -273,7 +273,12 @@ mod tests {
     }
 
     fn message(number: u64) -> Arc<Message> {
-        Arc::new(Message { topic: "t".to_owned(), data: json!(number), bytes: 8 })
+        Arc::new(Message {
+            topic: "t".to_owned(),
+            data: json!(number),
+            bytes: 8,
+            trace: ringway::TraceContext::default(),
+        })
     }
 
     #[derive(Debug, Default)]

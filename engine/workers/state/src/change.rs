@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use ringway::{SpanId, TraceContext, TraceId};
+use ringway::TraceContext;
 use serde_json::{Value, json};
 
 use crate::keys;
@@ -12,9 +12,6 @@ use crate::record::{Record, Unreadable};
 /// The format in which entries of the outbox are written. The one before it, without a trace, is read too.
 const VERSION: u8 = 2;
 const VERSION_WITHOUT_TRACE: u8 = 1;
-
-/// Trace id, span id, flags.
-const TRACE_BYTES: usize = 25;
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +90,7 @@ impl Event {
         let mut out = Vec::with_capacity(self.change.bytes() + 64);
         out.push(VERSION);
         out.extend_from_slice(&self.created_ms.to_le_bytes());
-        out.extend_from_slice(&trace_bytes(self.trace));
+        out.extend_from_slice(&self.trace.to_bytes());
         let mut part = |bytes: &[u8]| {
             out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
             out.extend_from_slice(bytes);
@@ -123,7 +120,7 @@ impl Event {
             return Ok((time, TraceContext::default(), rest));
         }
         let (trace, rest) = rest.split_first_chunk().ok_or_else(damaged)?;
-        Ok((time, trace_of(trace), rest))
+        Ok((time, TraceContext::from_bytes(trace), rest))
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
@@ -153,27 +150,11 @@ impl Event {
     }
 }
 
-fn trace_bytes(trace: TraceContext) -> [u8; TRACE_BYTES] {
-    let mut bytes = [0; TRACE_BYTES];
-    bytes[..16].copy_from_slice(&trace.trace_id.to_bytes());
-    bytes[16..24].copy_from_slice(&trace.span_id.to_bytes());
-    bytes[24] = trace.flags;
-    bytes
-}
-
-fn trace_of(bytes: &[u8; TRACE_BYTES]) -> TraceContext {
-    let (mut trace_id, mut span_id) = ([0; 16], [0; 8]);
-    trace_id.copy_from_slice(&bytes[..16]);
-    span_id.copy_from_slice(&bytes[16..24]);
-    TraceContext {
-        trace_id: TraceId::from_bytes(trace_id),
-        span_id: SpanId::from_bytes(span_id),
-        flags: bytes[24],
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use ringway::protocol::trace::TRACE_CONTEXT_BYTES;
+    use ringway::{SpanId, TraceId};
+
     use super::*;
     use crate::record::Form;
 
@@ -219,7 +200,7 @@ mod tests {
         let mut event = event();
         let mut bytes = event.encode();
         bytes[0] = VERSION_WITHOUT_TRACE;
-        bytes.drain(9..9 + TRACE_BYTES);
+        bytes.drain(9..9 + TRACE_CONTEXT_BYTES);
         event.trace = TraceContext::default();
         assert_eq!(Event::decode(&bytes), Ok(event));
     }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use async_channel::{Receiver, bounded};
+use ringway::TraceContext;
 use ringway_store::{Store, StoreError};
 use ringway_worker_kit::Spawner;
 use ringway_worker_kit::alarm::Bell;
@@ -104,7 +105,7 @@ impl Core {
         self.bell.clock().now_ms()
     }
 
-    fn attempt(&self, place: &Place, acts: &[Act]) -> Result<Attempt, Refusal> {
+    fn attempt(&self, place: &Place, acts: &[Act], trace: TraceContext) -> Result<Attempt, Refusal> {
         let mut held = self.groups.hold(place, || reader::head(&*self.store.snapshot()?, place))?;
         let ahead = held.ahead();
         let terms = Terms {
@@ -114,6 +115,7 @@ impl Core {
             rules: self.config.rules(&place.stream),
             value_bytes_max: self.config.value_bytes_max,
             backlog_max: self.config.backlog_max,
+            trace,
         };
         let plan = plan::plan(acts, place, ahead, &*self.store.snapshot()?, terms)?;
         let Some(batch) = plan.batch else { return Ok(Attempt::Settled(plan.outcomes)) };
@@ -146,10 +148,16 @@ impl Core {
     }
 }
 
-/// Does what is asked of a group, all of it or nothing. Ready when it is as durable as the rules of the stream say.
-pub(crate) async fn write(core: &Weak<Core>, place: &Place, acts: &[Act]) -> Result<Vec<Outcome>, Refusal> {
+/// Does what is asked of a group, all of it or nothing, as a part of `trace`. Ready when it is as durable as the rules of the
+/// stream say.
+pub(crate) async fn write(
+    core: &Weak<Core>,
+    place: &Place,
+    acts: &[Act],
+    trace: TraceContext,
+) -> Result<Vec<Outcome>, Refusal> {
     for _ in 0..TRIES_MAX {
-        let attempt = core.upgrade().ok_or(Refusal::Leaving)?.attempt(place, acts)?;
+        let attempt = core.upgrade().ok_or(Refusal::Leaving)?.attempt(place, acts, trace)?;
         match attempt {
             Attempt::Settled(outcomes) => return Ok(outcomes),
             Attempt::Submitted(told, outcomes) => match told.recv().await {

@@ -410,8 +410,8 @@ impl Lane {
                 return Ok(false);
             }
             let timeout = Duration::from_millis(self.core()?.config.delivery_timeout_ms);
-            let ended =
-                deliver_async(&self.worker, binding, &payload, CallOptions::new().timeout(timeout)).await;
+            let options = CallOptions::new().timeout(timeout).parent(entry.trace);
+            let ended = deliver_async(&self.worker, binding, &payload, options).await;
             let core = self.core()?;
             let error = match ended {
                 // Its place is written down with that of the next that is wanted, or at the end.

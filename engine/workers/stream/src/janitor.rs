@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use async_channel::{Receiver, Sender};
 use futures_lite::future;
 use parking_lot::Mutex;
+use ringway::TraceContext;
 use ringway_store::{Batch, Durability, Entry, Scan, StoreError};
 
 use crate::config::Rules;
@@ -187,7 +188,7 @@ fn expiry(entry: &Entry) -> Option<(Place, Act)> {
 /// Removes items of one group, together or, where one is in the way of the others, one by one. One that stays is tried again
 /// at the next look.
 async fn expire_of(core: &Weak<Core>, place: &Place, acts: &[Act]) -> Result<(), Refusal> {
-    match core::write(core, place, acts).await {
+    match core::write(core, place, acts, TraceContext::default()).await {
         Ok(_) => {
             up(core)?.counters.expired.fetch_add(acts.len() as u64, Ordering::Relaxed);
             return Ok(());
@@ -196,7 +197,7 @@ async fn expire_of(core: &Weak<Core>, place: &Place, acts: &[Act]) -> Result<(),
         Err(_) => {}
     }
     for act in acts {
-        let expired = core::write(core, place, std::slice::from_ref(act)).await;
+        let expired = core::write(core, place, std::slice::from_ref(act), TraceContext::default()).await;
         if or_pass_over(core, "an expired item", expired)?.is_some() {
             up(core)?.counters.expired.fetch_add(1, Ordering::Relaxed);
         }
@@ -228,7 +229,7 @@ async fn trim(core: &Weak<Core>, place: &Place, now_ms: u64) -> Result<(), Refus
         };
         let Some(act) = act else { return Ok(()) };
         let Act::Trim { first, keep_from, .. } = act else { return Ok(()) };
-        core::write(core, place, &[act]).await?;
+        core::write(core, place, &[act], TraceContext::default()).await?;
         up(core)?.counters.trimmed.fetch_add(keep_from - first, Ordering::Relaxed);
         if keep_from - first < CHUNK as u64 {
             return Ok(());
@@ -349,6 +350,6 @@ async fn check_one(core: &Weak<Core>, place: &Place, head: &Head, now_ms: u64) -
         let floor = held.floor.fetch_max(head.last, Ordering::Relaxed).max(head.last);
         Act::Forget { floor, cursors }
     };
-    core::write(core, place, &[act]).await?;
+    core::write(core, place, &[act], TraceContext::default()).await?;
     Ok(())
 }

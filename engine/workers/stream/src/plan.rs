@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use ringway::TraceContext;
 use ringway_store::{Batch, Snapshot};
 use ringway_update_ops::{Op, OpError, apply};
 
@@ -102,6 +103,8 @@ pub(crate) struct Terms {
     pub(crate) rules: Rules,
     pub(crate) value_bytes_max: u64,
     pub(crate) backlog_max: u64,
+    /// What the entries belong to.
+    pub(crate) trace: TraceContext,
 }
 
 #[derive(Debug)]
@@ -272,7 +275,7 @@ impl Planner<'_> {
         head.last += 1;
         head.last_ms = head.last_ms.max(now_ms);
         let (sequence, time_ms) = (head.last, head.last_ms);
-        let entry = Entry { time_ms, kind, item, name, data }.encode();
+        let entry = Entry { time_ms, kind, item, name, data, trace: self.terms.trace }.encode();
         let key = self.place.entry(sequence);
         self.head().log_bytes += (key.len() + entry.len()) as u64;
         self.batch = std::mem::take(&mut self.batch).put(tables::LOG, &key, entry);

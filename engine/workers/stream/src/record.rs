@@ -3,10 +3,15 @@
 
 use std::sync::Arc;
 
+use ringway::TraceContext;
+use ringway::protocol::trace::TRACE_CONTEXT_BYTES;
 use serde_json::Value;
 
-/// The format that this version writes, and the only one that it reads.
+/// The format of all but entries, the only one that there has been.
 const VERSION: u8 = 1;
+
+/// The format of entries. The one before it, which has no trace, is read too.
+const ENTRY_VERSION: u8 = 2;
 
 /// Bytes before the JSON of an item.
 const ITEM_HEADER: usize = 17;
@@ -14,7 +19,9 @@ const ITEM_HEADER: usize = 17;
 /// Bytes that are no record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unreadable {
-    #[error("it has format {found}, this version reads format {VERSION}: run the version that wrote it")]
+    #[error(
+        "it has format {found}, this version reads formats up to {ENTRY_VERSION}: run the version that wrote it"
+    )]
     Format { found: u8 },
     #[error("it is no record: {0} bytes; restore a backup")]
     Damaged(usize),
@@ -48,6 +55,11 @@ impl<'a> Fields<'a> {
     fn number(&mut self) -> Result<u64, Unreadable> {
         let bytes = self.bytes(8)?;
         Ok(u64::from_le_bytes(bytes.try_into().map_err(|_| self.damaged())?))
+    }
+
+    fn trace(&mut self) -> Result<TraceContext, Unreadable> {
+        let bytes = self.bytes(TRACE_CONTEXT_BYTES)?;
+        Ok(TraceContext::from_bytes(bytes.try_into().map_err(|_| self.damaged())?))
     }
 
     /// A text behind its length in four bytes, the highest of which says that there is none.
@@ -206,11 +218,15 @@ pub(crate) struct Entry {
     pub(crate) name: Option<Arc<str>>,
     /// JSON text.
     pub(crate) data: Arc<[u8]>,
+    /// Where whoever wrote it stands in its trace, so that what triggers do belongs there too; all zeros if nowhere.
+    pub(crate) trace: TraceContext,
 }
 
 impl Entry {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = numbers(&[self.time_ms]);
+        out[0] = ENTRY_VERSION;
+        out.extend_from_slice(&self.trace.to_bytes());
         out.push(self.kind as u8);
         push_text(&mut out, self.item.as_deref());
         push_text(&mut out, self.name.as_deref());
@@ -219,13 +235,17 @@ impl Entry {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
-        let mut fields = Fields::of(bytes)?;
+        let (mut fields, has_trace) = match bytes.split_first() {
+            Some((&ENTRY_VERSION, rest)) => (Fields { whole: bytes, rest }, true),
+            _ => (Fields::of(bytes)?, false),
+        };
         let time_ms = fields.number()?;
+        let trace = if has_trace { fields.trace()? } else { TraceContext::default() };
         let kind = fields.bytes(1)?[0];
         let kind =
             Kind::ALL.into_iter().find(|known| *known as u8 == kind).ok_or_else(|| fields.damaged())?;
         let (item, name) = (fields.text()?, fields.text()?);
-        Ok(Self { time_ms, kind, item, name, data: fields.rest.into() })
+        Ok(Self { time_ms, kind, item, name, data: fields.rest.into(), trace })
     }
 }
 
@@ -293,7 +313,8 @@ mod tests {
 
     fn entry() -> Entry {
         let (item, name) = (Some("i".into()), Some("".into()));
-        Entry { time_ms: 7, kind: Kind::Event, item, name, data: (*b"[1]").into() }
+        let trace = TraceContext::from_bytes(&[5; TRACE_CONTEXT_BYTES]);
+        Entry { time_ms: 7, kind: Kind::Event, item, name, data: (*b"[1]").into(), trace }
     }
 
     #[test]
@@ -324,8 +345,12 @@ mod tests {
             b"\x01\x01\0\0\0\0\0\0\0\x02\x01\0\0\0\0\0\0"
         );
         assert_eq!(**Item::new(5, None, b"7").bytes(), *b"\x01\x05\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x007");
-        let bytes = entry().encode();
-        assert_eq!(bytes, b"\x01\x07\0\0\0\0\0\0\0\x03\x01\0\0\0i\0\0\0\0[1]");
+        let rest = b"\x03\x01\0\0\0i\0\0\0\0[1]";
+        let bytes = [b"\x02\x07\0\0\0\0\0\0\0".as_slice(), &[5; TRACE_CONTEXT_BYTES], rest].concat();
+        assert_eq!(entry().encode(), bytes);
+        // As versions before wrote it.
+        let old = [b"\x01\x07\0\0\0\0\0\0\0".as_slice(), rest].concat();
+        assert_eq!(Entry::decode(&old), Ok(Entry { trace: TraceContext::default(), ..entry() }));
     }
 
     #[test]
@@ -335,11 +360,11 @@ mod tests {
             assert!(Entry::decode(&bytes[..length]).is_err(), "{length}");
         }
         let mut strange = bytes.clone();
-        strange[9] = 9;
+        strange[9 + TRACE_CONTEXT_BYTES] = 9;
         assert!(Entry::decode(&strange).is_err());
         let mut newer = bytes;
-        newer[0] = 2;
-        assert_eq!(Entry::decode(&newer), Err(Unreadable::Format { found: 2 }));
+        newer[0] = 3;
+        assert_eq!(Entry::decode(&newer), Err(Unreadable::Format { found: 3 }));
         assert_eq!(Cursor::decode(&[1; 18]), Err(Unreadable::Damaged(18)));
         assert_eq!(Item::read((*b"\x01\0").into()), Err(Unreadable::Damaged(2)));
     }

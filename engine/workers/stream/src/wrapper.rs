@@ -81,11 +81,14 @@ pub(crate) fn read(sequence: u64, entry: &Entry) -> Result<Value, serde_json::Er
 
 #[cfg(test)]
 mod tests {
+    use ringway::TraceContext;
+
     use super::*;
 
     fn entry(kind: Kind) -> Entry {
         let name = (kind == Kind::Event).then(|| "hello".into());
-        Entry { time_ms: 5, kind, item: Some("i".into()), name, data: (*b"[1]").into() }
+        let trace = TraceContext::default();
+        Entry { time_ms: 5, kind, item: Some("i".into()), name, data: (*b"[1]").into(), trace }
     }
 
     #[test]

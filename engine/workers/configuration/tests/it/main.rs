@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures_lite::future;
 use ringway::protocol::control::TriggerSpec;
 use ringway::protocol::ids::FunctionId;
-use ringway::{CallError, CallOptions, ErrorCode, Function, Worker};
+use ringway::{CallError, CallOptions, ErrorCode, Function, SpanId, TraceContext, TraceId, Worker};
 use ringway_engine::{Engine, Otlp};
 use ringway_store::{Batch, Durability, Embedded, Options, Store};
 use ringway_worker_configuration::{Clock, Config, Configuration};
@@ -285,6 +285,34 @@ fn triggers_tell_of_changes_in_their_order() {
     wrong.config = json!({"event_types": ["updated"]});
     let error = place.client.register_trigger(wrong).unwrap_err();
     assert!(error.message.contains("configuration:updated"), "{error}");
+}
+
+#[test]
+fn what_is_told_belongs_to_the_trace_of_who_changed_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::open(folder.path(), Config::default());
+    let (tell, told) = mpsc::channel();
+    let hear = move |context: &ringway::Context, _: Value| {
+        tell.send(context.trace().trace_id).unwrap();
+        Ok(())
+    };
+    place.client.register(Function::json("watch::traced", hear)).unwrap();
+    let spec = TriggerSpec::new("traced", "configuration", FunctionId::new("watch::traced").unwrap());
+    place.client.register_trigger(spec).unwrap();
+    place.register("web", &json!({"port": 1}));
+    told.recv_timeout(PATIENCE).unwrap();
+    let requests = [
+        ("set", json!({"id": "web", "value": {"port": 2}})),
+        ("rollback", json!({"id": "web", "version": 1})),
+        ("delete", json!({"id": "web"})),
+    ];
+    for (number, (function, request)) in (1..).zip(requests) {
+        let trace_id = TraceId::from_bytes([number; 16]);
+        let parent = TraceContext { trace_id, span_id: SpanId::from_bytes([number; 8]), flags: 1 };
+        let options = CallOptions::new().parent(parent);
+        place.client.trigger_json_with(&format!("configuration::{function}"), &request, &options).unwrap();
+        assert_eq!(told.recv_timeout(PATIENCE), Ok(trace_id), "{function}");
+    }
 }
 
 #[test]

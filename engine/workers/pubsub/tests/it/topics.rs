@@ -1,9 +1,9 @@
 //! Topics, wildcards, queues and conditions, as publishers and subscribers see them.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
-use ringway::Worker;
+use ringway::{CallOptions, Context, Failure, Function, SpanId, TraceContext, TraceId, Worker};
 use serde_json::{Value, json};
 
 use crate::stage::Stage;
@@ -110,5 +110,23 @@ fn what_does_not_fit_is_refused_with_a_reason() {
     ] {
         let refused = stage.subscribe("refused", config.clone()).unwrap_err();
         assert!(refused.message.contains(words), "{config}: {refused}");
+    }
+}
+
+#[test]
+fn what_subscribers_do_belongs_to_the_trace_of_who_published() {
+    let stage = Stage::new();
+    let (tell, told) = mpsc::channel();
+    let hear = move |context: &Context, _: Value| {
+        tell.send(context.trace().trace_id).map_err(|_| Failure::new("nobody listens"))
+    };
+    stage.worker.register(Function::json("test::traced", hear)).unwrap();
+    stage.bind("traced", json!({"topic": "news"})).unwrap();
+    for number in [1, 2] {
+        let trace_id = TraceId::from_bytes([number; 16]);
+        let parent = TraceContext { trace_id, span_id: SpanId::from_bytes([number; 8]), flags: 1 };
+        let options = CallOptions::new().parent(parent);
+        stage.worker.trigger_json_with("publish", &json!({"topic": "news"}), &options).unwrap();
+        assert_eq!(told.recv_timeout(std::time::Duration::from_secs(30)), Ok(trace_id));
     }
 }

@@ -3,11 +3,12 @@
 
 use std::sync::{Arc, Weak};
 
-use ringway::{Context, Failure, Function, HandlerResult, Message};
+use ringway::{Context, Failure, Function, HandlerResult, Message, TraceContext};
 use serde_json::{Value, json};
 
 use super::{anything, json_text, needed, of, place, read_json, schema, text_of};
 use crate::core::{self, Core};
+use crate::place::Place;
 use crate::plan::{Act, Outcome};
 use crate::record::Kind;
 use crate::requests::{Delete, Get, Send, Set, Update};
@@ -43,23 +44,24 @@ pub(super) fn all(core: &Weak<Core>) -> Vec<Function> {
     ]
 }
 
-async fn one(core: &Weak<Core>, place: &crate::place::Place, act: Act, code: &str) -> HandlerResult<Outcome> {
-    let outcomes = core::write(core, place, &[act]).await;
+/// Where something is done, for whom, and the code of what goes wrong.
+struct Task<'a> {
+    core: &'a Weak<Core>,
+    place: &'a Place,
+    trace: TraceContext,
+    code: &'a str,
+}
+
+async fn one(Task { core, place, trace, code }: Task<'_>, act: Act) -> HandlerResult<Outcome> {
+    let outcomes = core::write(core, place, &[act], trace).await;
     let outcomes = outcomes.map_err(|refusal| refusal.into_failure(code))?;
     Ok(outcomes.into_iter().next().unwrap_or_default())
 }
 
 /// Tells of a change that somebody else's function has made.
-async fn note(
-    core: &Weak<Core>,
-    place: &crate::place::Place,
-    item: String,
-    kind: Kind,
-    value: &Value,
-    code: &str,
-) -> HandlerResult<()> {
+async fn note(task: Task<'_>, item: String, kind: Kind, value: &Value) -> HandlerResult<()> {
     let data: Arc<[u8]> = serde_json::to_vec(value)?.into();
-    one(core, place, Act::Note { kind, item: Some(item.into()), name: None, data }, code).await?;
+    one(task, Act::Note { kind, item: Some(item.into()), name: None, data }).await?;
     Ok(())
 }
 
@@ -67,9 +69,10 @@ async fn set(core: Weak<Core>, context: Context, message: Message) -> HandlerRes
     const CODE: &str = "STREAM_SET_ERROR";
     let set: Set = read_json(&message)?;
     let place = place(&set.stream_name, &set.group_id, CODE)?;
+    let task = Task { core: &core, place: &place, trace: context.trace(), code: CODE };
     if let Some(id) = backend::of(&context, "set", &set.stream_name) {
         let answer = backend::ask(&context, &id, &message).await?;
-        changed_elsewhere(&core, &place, set.item_id, &id, &answer, CODE).await?;
+        changed_elsewhere(task, set.item_id, &id, &answer).await?;
         return Message::json(&answer);
     }
     drop(message);
@@ -80,25 +83,18 @@ async fn set(core: Weak<Core>, context: Context, message: Message) -> HandlerRes
         ));
     }
     let (data, item) = (needed(set.data)?, set.item_id.into());
-    let done = one(&core, &place, Act::Set { item, data, ttl_ms, if_version: set.if_version }, CODE).await?;
+    let done = one(task, Act::Set { item, data, ttl_ms, if_version: set.if_version }).await?;
     Ok(json_text(&written(&done)))
 }
 
 /// Tells of what a function has answered that sets or updates instead of the store.
-async fn changed_elsewhere(
-    core: &Weak<Core>,
-    place: &crate::place::Place,
-    item: String,
-    id: &str,
-    answer: &Value,
-    code: &str,
-) -> HandlerResult<()> {
+async fn changed_elsewhere(task: Task<'_>, item: String, id: &str, answer: &Value) -> HandlerResult<()> {
     let new = backend::field(id, answer, "new_value")?;
     let kind = match answer.get("old_value") {
         None | Some(Value::Null) => Kind::Create,
         Some(_) => Kind::Update,
     };
-    note(core, place, item, kind, new, code).await
+    note(task, item, kind, new).await
 }
 
 async fn get(core: Weak<Core>, context: Context, message: Message) -> HandlerResult<Message> {
@@ -130,17 +126,18 @@ async fn delete(core: Weak<Core>, context: Context, message: Message) -> Handler
     const CODE: &str = "STREAM_DELETE_ERROR";
     let delete: Delete = read_json(&message)?;
     let place = place(&delete.stream_name, &delete.group_id, CODE)?;
+    let task = Task { core: &core, place: &place, trace: context.trace(), code: CODE };
     if let Some(id) = backend::of(&context, "delete", &delete.stream_name) {
         let answer = backend::ask(&context, &id, &message).await?;
         let old = backend::field(&id, &answer, "old_value")?;
         if !old.is_null() {
-            note(&core, &place, delete.item_id, Kind::Delete, old, CODE).await?;
+            note(task, delete.item_id, Kind::Delete, old).await?;
         }
         return Message::json(&answer);
     }
     drop(message);
     let act = Act::Delete { item: delete.item_id.into(), if_version: delete.if_version };
-    let done = one(&core, &place, act, CODE).await?;
+    let done = one(task, act).await?;
     let mut text = b"{\"old_value\":".to_vec();
     text.extend_from_slice(text_of(done.old.as_ref()));
     text.push(b'}');
@@ -151,9 +148,10 @@ async fn update(core: Weak<Core>, context: Context, message: Message) -> Handler
     const CODE: &str = "STREAM_UPDATE_ERROR";
     let update: Update = read_json(&message)?;
     let place = place(&update.stream_name, &update.group_id, CODE)?;
+    let task = Task { core: &core, place: &place, trace: context.trace(), code: CODE };
     if let Some(id) = backend::of(&context, "update", &update.stream_name) {
         let answer = backend::ask(&context, &id, &message).await?;
-        changed_elsewhere(&core, &place, update.item_id, &id, &answer, CODE).await?;
+        changed_elsewhere(task, update.item_id, &id, &answer).await?;
         return Message::json(&answer);
     }
     drop(message);
@@ -169,7 +167,7 @@ async fn update(core: Weak<Core>, context: Context, message: Message) -> Handler
         all_or_nothing: update.all_or_nothing,
         if_version: update.if_version,
     };
-    let done = one(&core, &place, act, CODE).await?;
+    let done = one(task, act).await?;
     Ok(json_text(&written(&done)))
 }
 
@@ -189,14 +187,15 @@ fn written(done: &Outcome) -> Vec<u8> {
     text
 }
 
-async fn send(core: Weak<Core>, _: Context, message: Message) -> HandlerResult<Message> {
+async fn send(core: Weak<Core>, context: Context, message: Message) -> HandlerResult<Message> {
     const CODE: &str = "STREAM_SEND_ERROR";
     let send: Send = read_json(&message)?;
     drop(message);
     let place = place(&send.stream_name, &send.group_id, CODE)?;
+    let task = Task { core: &core, place: &place, trace: context.trace(), code: CODE };
     let data: Arc<[u8]> = send.data.map_or_else(|| (*b"null").into(), |data| data.get().as_bytes().into());
     let act =
         Act::Note { kind: Kind::Event, item: send.id.map(Into::into), name: Some(send.kind.into()), data };
-    one(&core, &place, act, CODE).await?;
+    one(task, act).await?;
     Message::json(&Value::Null)
 }

@@ -4,7 +4,7 @@
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
 
-use ringway::{Failure, Function, HandlerResult, Message};
+use ringway::{Context, Failure, Function, HandlerResult, Message};
 use ringway_store::{Batch, Snapshot};
 use serde_json::{Value, json};
 
@@ -23,9 +23,11 @@ pub(super) fn all(core: &Weak<Core>) -> Vec<Function> {
     let (appender, reader, committer, counter) = (own(core), own(core), own(core), own(core));
     let object = || Some(json!({"type": "object"}));
     vec![
-        Function::raw_async("stream::append", move |_, message| append(own(&appender), message))
-            .schema(schema::<Append>(), object())
-            .description("Adds an entry to the log of a group; answers its offset when it is on disk"),
+        Function::raw_async("stream::append", move |context, message| {
+            append(own(&appender), context, message)
+        })
+        .schema(schema::<Append>(), object())
+        .description("Adds an entry to the log of a group; answers its offset when it is on disk"),
         Function::raw_async("stream::read", move |_, message| read(own(&reader), message))
             .idempotent()
             .schema(schema::<Read>(), object())
@@ -43,13 +45,14 @@ pub(super) fn all(core: &Weak<Core>) -> Vec<Function> {
     ]
 }
 
-async fn append(core: Weak<Core>, message: Message) -> HandlerResult<Message> {
+async fn append(core: Weak<Core>, context: Context, message: Message) -> HandlerResult<Message> {
     const CODE: &str = "STREAM_APPEND_ERROR";
     let append: Append = read_json(&message)?;
     drop(message);
     let place = place(&append.stream_name, &append.group_id, CODE)?;
     let act = Act::Note { kind: Kind::Append, item: None, name: None, data: needed(append.data)? };
-    let done = core::write(&core, &place, &[act]).await.map_err(|refusal| refusal.into_failure(CODE))?;
+    let done = core::write(&core, &place, &[act], context.trace()).await;
+    let done = done.map_err(|refusal| refusal.into_failure(CODE))?;
     Message::json(&json!({"offset": done.first().map_or(0, |outcome| outcome.sequence)}))
 }
 

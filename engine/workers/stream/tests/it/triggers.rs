@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
-use ringway::{Failure, Function};
+use ringway::{CallOptions, Failure, Function, SpanId, TraceContext, TraceId};
 use ringway_worker_stream::Config;
 use serde_json::{Value, json};
 
@@ -227,4 +227,45 @@ fn triggers_can_be_switched_off() {
     bed.append(json!(1));
     assert_eq!(bed.info()["worker"]["triggers"], json!({"bound": 0, "remembered": 0, "telling": 0}));
     assert!(told.try_recv().is_err());
+}
+
+#[test]
+fn what_is_told_belongs_to_the_trace_of_who_wrote_it() {
+    let mut bed = Bed::new();
+    let listener = bed.another("listener");
+    let works = Arc::new(AtomicBool::new(true));
+    let (tell, told) = mpsc::channel();
+    let does_it = Arc::clone(&works);
+    let hear = move |context: &ringway::Context, event: Value| {
+        if !does_it.load(Ordering::SeqCst) {
+            return Err(Failure::new("not before the restart"));
+        }
+        tell.send((event["event"]["data"].clone(), context.trace().trace_id))
+            .map_err(|_| Failure::new("nobody listens"))
+    };
+    listener.register(Function::json(HEAR, hear)).unwrap();
+    bind(&listener, "t", "stream", HEAR, json!({"stream_name": "s"})).unwrap();
+    let caller = bed.another("caller");
+    let write = |function: &str, value: u8| {
+        let trace_id = TraceId::from_bytes([value; 16]);
+        let parent = TraceContext { trace_id, span_id: SpanId::from_bytes([value; 8]), flags: 1 };
+        let request = json!({"stream_name": "s", "group_id": "g", "item_id": "k", "data": value});
+        let options = CallOptions::new().parent(parent);
+        caller.trigger_json_with(&format!("stream::{function}"), &request, &options).unwrap();
+        (json!(value), trace_id)
+    };
+    for (function, value) in [("set", 1), ("append", 2), ("delete", 3)] {
+        let (mut expected, told) = (write(function, value), told.recv_timeout(PATIENCE).unwrap());
+        if function == "delete" {
+            expected.0 = json!(1);
+        }
+        assert_eq!(told, expected, "{function}");
+    }
+    // What waits over a restart belongs there just as well.
+    works.store(false, Ordering::SeqCst);
+    let last = write("append", 4);
+    bed.stop();
+    works.store(true, Ordering::SeqCst);
+    bed.start();
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), last);
 }
