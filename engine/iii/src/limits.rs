@@ -48,6 +48,9 @@ pub(crate) const OBSERVER_IN_FLIGHT_MAX: u32 = 1024;
 pub(crate) const LANE_ITEMS_MAX: usize = 10_000;
 pub(crate) const LANE_BYTES_MAX: usize = 8 << 20;
 
+/// The memory that the calls of all observers together hold while they wait, in bytes.
+pub(crate) const LANES_BYTES_MAX: usize = 256 << 20;
+
 /// How many observers a call may have behind it before nobody is told of the next one.
 pub(crate) const OBSERVE_DEPTH_MAX: u32 = 8;
 

@@ -2,10 +2,15 @@
 //! not know what they say.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::limits::{LANE_BYTES_MAX, LANE_ITEMS_MAX};
+use crate::limits::{LANE_BYTES_MAX, LANE_ITEMS_MAX, LANES_BYTES_MAX};
+
+/// Bytes that wait in all lanes together.
+pub(crate) type Held = Arc<AtomicUsize>;
 
 /// Something that waits.
 pub(crate) trait Weighed {
@@ -27,6 +32,7 @@ struct State<T> {
 #[derive(Debug)]
 pub(crate) struct Lane<T> {
     under_way_max: u32,
+    held: Held,
     state: Mutex<State<T>>,
 }
 
@@ -42,9 +48,9 @@ pub(crate) enum Offered {
 }
 
 impl<T: Weighed> Lane<T> {
-    pub(crate) fn new(under_way_max: u32) -> Self {
+    pub(crate) fn new(under_way_max: u32, held: Held) -> Self {
         let state = State { waiting: VecDeque::new(), bytes: 0, under_way: 0, pumped: false, closed: false };
-        Self { under_way_max, state: Mutex::new(state) }
+        Self { under_way_max, held, state: Mutex::new(state) }
     }
 
     /// Puts something in.
@@ -54,6 +60,12 @@ impl<T: Weighed> Lane<T> {
         let full = state.waiting.len() >= LANE_ITEMS_MAX
             || (!state.waiting.is_empty() && state.bytes + bytes > LANE_BYTES_MAX);
         if state.closed || full {
+            return Offered::Full;
+        }
+        // As with one lane, the first may be of any size.
+        let others = self.held.fetch_add(bytes, Ordering::Relaxed);
+        if others > 0 && others + bytes > LANES_BYTES_MAX {
+            self.held.fetch_sub(bytes, Ordering::Relaxed);
             return Offered::Full;
         }
         state.bytes += bytes;
@@ -69,7 +81,9 @@ impl<T: Weighed> Lane<T> {
         let item = if state.under_way < self.under_way_max { state.waiting.pop_front() } else { None };
         match item {
             Some(item) => {
-                state.bytes -= item.bytes();
+                let bytes = item.bytes();
+                state.bytes -= bytes;
+                self.held.fetch_sub(bytes, Ordering::Relaxed);
                 state.under_way += 1;
                 Some(item)
             }
@@ -102,13 +116,19 @@ impl<T: Weighed> Lane<T> {
         let mut state = self.state.lock();
         state.closed = true;
         state.waiting.clear();
-        state.bytes = 0;
+        self.held.fetch_sub(std::mem::take(&mut state.bytes), Ordering::Relaxed);
     }
 
     /// How many are under way, and how many wait.
     pub(crate) fn counts(&self) -> (u32, usize) {
         let state = self.state.lock();
         (state.under_way, state.waiting.len())
+    }
+}
+
+impl<T> Drop for Lane<T> {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.state.get_mut().bytes, Ordering::Relaxed);
     }
 }
 
@@ -126,7 +146,7 @@ mod tests {
 
     #[test]
     fn so_many_run_and_the_others_wait_in_order() {
-        let lane = Lane::new(2);
+        let lane = Lane::new(2, Held::default());
         assert_eq!(lane.offer(1), Offered::Pump);
         assert_eq!([2, 3, 4].map(|item| lane.offer(item)), [Offered::Waits; 3]);
         assert_eq!([lane.next(), lane.next(), lane.next()], [Some(1), Some(2), None]);
@@ -140,12 +160,12 @@ mod tests {
 
     #[test]
     fn what_waits_is_bounded() {
-        let lane = Lane::new(1);
+        let lane = Lane::new(1, Held::default());
         for _ in 0..LANE_ITEMS_MAX {
             assert_ne!(lane.offer(1), Offered::Full);
         }
         assert_eq!(lane.offer(1), Offered::Full);
-        let lane = Lane::new(1);
+        let lane = Lane::new(1, Held::default());
         // One may be of any size: what a call carries is bounded elsewhere.
         assert_eq!(lane.offer(LANE_BYTES_MAX + 1), Offered::Pump);
         assert_eq!(lane.offer(1), Offered::Full);
@@ -153,11 +173,31 @@ mod tests {
         assert_eq!(lane.offer(1), Offered::Waits);
     }
 
+    #[test]
+    fn what_waits_in_all_lanes_is_bounded() {
+        let held = Held::default();
+        let lanes: Vec<_> = (0..64).map(|_| Lane::new(1, Arc::clone(&held))).collect();
+        let each = LANE_BYTES_MAX / 2;
+        let mut room = LANES_BYTES_MAX / each;
+        for lane in lanes.iter().chain(&lanes) {
+            let offered = lane.offer(each);
+            assert_eq!(offered == Offered::Full, room == 0, "{offered:?}");
+            room = room.saturating_sub(1);
+        }
+        // What is taken out, forgotten or dropped leaves room for others.
+        assert_eq!((lanes[0].next(), lanes[63].offer(each)), (Some(each), Offered::Pump));
+        assert_eq!(lanes[62].offer(each), Offered::Full);
+        lanes[1].close();
+        assert_eq!(lanes[62].offer(each), Offered::Pump);
+        drop(lanes);
+        assert_eq!(held.load(Ordering::Relaxed), 0);
+    }
+
     proptest! {
         /// Whatever is done, nothing that waits is left while there is a place and nobody takes it out.
         #[test]
         fn nothing_is_left_waiting(steps in proptest::collection::vec(0..4_u8, 0..200), max in 1..4_u32) {
-            let lane = Lane::new(max);
+            let lane = Lane::new(max, Held::default());
             let (mut pumping, mut under_way) = (false, 0_u32);
             for step in steps {
                 match step {

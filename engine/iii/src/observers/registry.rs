@@ -24,7 +24,7 @@ use ringway::WorkerId;
 use serde_json::Value;
 
 use super::code;
-use super::lane::{Lane, Weighed};
+use super::lane::{Held, Lane, Weighed};
 use super::spec::{Name, Spec};
 use crate::limits::{OBSERVER_AWAY_MS, OBSERVERS_MAX};
 use crate::protocol::ErrorBody;
@@ -127,6 +127,8 @@ pub(crate) struct Registry<T> {
     known: HashMap<Name, bool>,
     /// Whether the engine has events for what an observer wants, and what is wrong with it if so.
     built_in: BuiltIn,
+    /// Bytes that wait for all of them.
+    held: Held,
     next: u64,
     /// When the last step was, in milliseconds.
     now: u64,
@@ -143,6 +145,7 @@ impl<T: Weighed> Registry<T> {
             by_client: HashMap::new(),
             known: HashMap::new(),
             built_in,
+            held: Held::default(),
             next: 0,
             now: 0,
         }
@@ -245,7 +248,7 @@ impl<T: Weighed> Registry<T> {
             bound: None,
             fires: 0,
             dropped: BTreeMap::new(),
-            lane: Arc::new(Lane::new(spec.in_flight_max())),
+            lane: Arc::new(Lane::new(spec.in_flight_max(), Held::clone(&self.held))),
             spec: Arc::clone(&spec),
         };
         self.by_number.insert(number, spec.id.clone());
@@ -273,7 +276,7 @@ impl<T: Weighed> Registry<T> {
         if is_back {
             observer.client = Some(client);
             observer.away_until = None;
-            observer.lane = Arc::new(Lane::new(observer.spec.in_flight_max()));
+            observer.lane = Arc::new(Lane::new(observer.spec.in_flight_max(), Held::clone(&self.held)));
             self.by_client.entry(client).or_default().insert(observer.number);
             self.want(id, effects);
         }
