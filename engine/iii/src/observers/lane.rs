@@ -185,10 +185,10 @@ mod tests {
             room = room.saturating_sub(1);
         }
         // What is taken out, forgotten or dropped leaves room for others.
-        assert_eq!((lanes[0].next(), lanes[63].offer(each)), (Some(each), Offered::Pump));
+        assert_eq!((lanes[0].next(), lanes[63].offer(each)), (Some(each), Offered::Waits));
         assert_eq!(lanes[62].offer(each), Offered::Full);
         lanes[1].close();
-        assert_eq!(lanes[62].offer(each), Offered::Pump);
+        assert_eq!(lanes[62].offer(each), Offered::Waits);
         drop(lanes);
         assert_eq!(held.load(Ordering::Relaxed), 0);
     }
