@@ -1,32 +1,115 @@
-//! JSON as text: how deep it is nested, without reading it into memory, because a parser may check text that it could not
-//! read; and the one text of a value, whatever the order of its keys. Used before something is kept, or known by its text.
+//! JSON as text: whether those who are given it can read it, without reading it into memory, because a parser may check text
+//! that it could not read; and the one text of a value, whatever the order of its keys. Used before something is kept, or known by its text.
 //! It must not know what the text says.
 
+use std::cell::Cell;
+use std::fmt;
+
+use serde::Deserializer;
+use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 /// Levels of arrays and objects in a value. Deeper text can be checked, but not read by most parsers.
 pub const DEPTH_MAX: usize = 120;
 
-/// Whether every parser with the usual limits can read this text, which is known to be JSON.
-#[must_use]
-pub fn is_shallow(text: &[u8]) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in text.iter().copied() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => {
-                depth += 1;
-                if depth > DEPTH_MAX {
-                    return false;
-                }
-            }
-            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
+/// Why a text should not be kept as JSON: whoever is given it could not read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unreadable {
+    /// It has more than [`DEPTH_MAX`] levels.
+    Deep,
+    /// What a parser says: it is no JSON, or has a number that is too large for any, or half a pair of surrogates.
+    Json(String),
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deep => write!(
+                f,
+                "it is nested more than {DEPTH_MAX} levels deep, which most parsers do not read: make it flatter"
+            ),
+            Self::Json(error) => write!(f, "no parser reads it: {error}"),
         }
     }
-    true
+}
+
+impl std::error::Error for Unreadable {}
+
+/// Looks whether every parser with the usual limits can read this text. Reads all of it once, and keeps nothing.
+///
+/// # Errors
+/// [`Unreadable`].
+pub fn check(text: &[u8]) -> Result<(), Unreadable> {
+    let deep = Cell::new(false);
+    let mut parser = serde_json::Deserializer::from_slice(text);
+    let read = Reader { left: DEPTH_MAX, deep: &deep }.deserialize(&mut parser).and_then(|()| parser.end());
+    read.map_err(|error| if deep.get() { Unreadable::Deep } else { Unreadable::Json(error.to_string()) })
+}
+
+/// Reads a value of so many levels, and forgets it.
+struct Reader<'a> {
+    left: usize,
+    deep: &'a Cell<bool>,
+}
+
+impl Reader<'_> {
+    fn below<E: de::Error>(&self) -> Result<Self, E> {
+        self.deep.set(self.left == 0);
+        let left = self.left.checked_sub(1).ok_or_else(|| E::custom("too many levels"))?;
+        Ok(Self { left, deep: self.deep })
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Reader<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Reader<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while items.next_element_seed(self.below()?)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        while fields.next_key_seed(self.below()?)?.is_some() {
+            fields.next_value_seed(self.below()?)?;
+        }
+        Ok(())
+    }
 }
 
 /// The text of a value with the keys of its objects in order, so that equal values have equal texts.
@@ -53,13 +136,39 @@ mod tests {
     #[test]
     fn depth_is_counted_outside_strings() {
         let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
-        let is_shallow = |text: &str| is_shallow(text.as_bytes());
-        assert!(is_shallow(&deep(DEPTH_MAX)));
-        assert!(!is_shallow(&deep(DEPTH_MAX + 1)));
-        assert!(serde_json::from_str::<serde_json::Value>(&deep(DEPTH_MAX)).is_ok());
-        assert!(is_shallow(&format!("[\"\\\"{}\"]", "[{".repeat(DEPTH_MAX))));
-        assert!(is_shallow(&"[],".repeat(DEPTH_MAX + 1)));
-        assert!(!is_shallow(&format!("[\"\\\\\",{}", deep(DEPTH_MAX))));
+        let check = |text: &str| check(text.as_bytes());
+        assert_eq!(check(&deep(DEPTH_MAX)), Ok(()));
+        assert_eq!(check(&deep(DEPTH_MAX + 1)), Err(Unreadable::Deep));
+        assert_eq!(check(&deep(10_000)), Err(Unreadable::Deep));
+        assert_eq!(check(&format!("{{\"a\":{}}}", deep(DEPTH_MAX))), Err(Unreadable::Deep));
+        assert_eq!(check(&format!("[\"\\\"{}\"]", "[{".repeat(DEPTH_MAX))), Ok(()));
+        assert_eq!(check(&format!("[{}]", vec!["[]"; DEPTH_MAX + 1].join(","))), Ok(()));
+    }
+
+    #[test]
+    fn what_is_let_through_can_be_read() {
+        for text in [
+            "1e308",
+            "-0",
+            "18446744073709551616",
+            r#""\ud83d\ude00""#,
+            r#"{"a":[null,true,1.5,"b"],"c":{}}"#,
+        ] {
+            assert_eq!(check(text.as_bytes()), Ok(()), "{text}");
+        }
+        // The last two are JSON by the letter (RFC 8259), and no value that Rust, among others, could hold.
+        for text in ["", "{", "[1,]", "1 2", "nul", "\"\t\"", "[1e309]", r#"{"a\ud800":1}"#] {
+            assert!(matches!(check(text.as_bytes()), Err(Unreadable::Json(_))), "{text}");
+            assert!(serde_json::from_str::<Value>(text).is_err(), "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        /// Whatever this lets through a parser reads, and the other way round but for depth.
+        #[test]
+        fn checks_agree_with_the_parser(text in "[\\[\\]{}\",:0-9eE.+\\-a\\\\ud8 ]{0,24}") {
+            proptest::prop_assert_eq!(check(text.as_bytes()).is_ok(), serde_json::from_str::<Value>(&text).is_ok());
+        }
     }
 
     #[test]

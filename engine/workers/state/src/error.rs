@@ -36,8 +36,8 @@ pub(crate) enum WriteError {
         "the value has {found} bytes, at most {max} are taken (value_bytes_max): keep it elsewhere, and its address here"
     )]
     TooLarge { found: u64, max: u64 },
-    #[error("the value is nested more than {} levels deep", crate::limits::DEPTH_MAX)]
-    TooDeep,
+    #[error("the value cannot be kept: {0}")]
+    Value(#[from] ringway_worker_kit::text::Unreadable),
     #[error("the value is raw bytes, update operations are for JSON: set it as a whole")]
     Binary,
     #[error("{0}")]

@@ -6,8 +6,6 @@ pub(crate) const KEY_BYTES_MAX: usize = 2040;
 /// The largest `value_bytes_max`: a change with its old and its new value must fit into one entry of the outbox.
 pub const VALUE_BYTES_MAX: u64 = 7 << 20;
 
-pub(crate) use ringway_worker_kit::text::DEPTH_MAX;
-
 /// Entries of a page of `state::scan`.
 pub const PAGE_ENTRIES_MAX: usize = 1000;
 

@@ -107,7 +107,7 @@ pub(crate) struct Limits {
 /// held.
 ///
 /// # Errors
-/// A value that is too large, or nested too deep.
+/// A value that is too large, or that no parser would read.
 pub(crate) fn check_values(operations: &[Operation], limits: Limits) -> Result<(), WriteError> {
     operations.iter().try_for_each(|operation| match &operation.action {
         Action::Set(record) => check_value(record, limits),
@@ -120,8 +120,8 @@ fn check_value(record: &Record, limits: Limits) -> Result<(), WriteError> {
     if found > max {
         return Err(WriteError::TooLarge { found, max });
     }
-    if record.form() == Form::Json && !ringway_worker_kit::text::is_shallow(record.payload()) {
-        return Err(WriteError::TooDeep);
+    if record.form() == Form::Json {
+        ringway_worker_kit::text::check(record.payload())?;
     }
     Ok(())
 }

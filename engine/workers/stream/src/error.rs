@@ -45,11 +45,8 @@ pub(crate) enum Refusal {
         "the value has {found} bytes, at most {max} are taken (value_bytes_max): keep it elsewhere, and its address here"
     )]
     TooLarge { found: u64, max: u64 },
-    #[error(
-        "the value is nested more than {} levels deep, which most parsers do not read: make it flatter",
-        ringway_worker_kit::text::DEPTH_MAX
-    )]
-    TooDeep,
+    #[error("the value cannot be kept: {0}")]
+    Value(#[from] ringway_worker_kit::text::Unreadable),
     #[error(
         "group `{group}` would have {found} {what}, at most {max} are taken ({setting}): delete some, give them a time to \
          live, or allow more"

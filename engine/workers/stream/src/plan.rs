@@ -248,7 +248,7 @@ impl Planner<'_> {
         if found > max {
             return Err(Refusal::TooLarge { found, max });
         }
-        if ringway_worker_kit::text::is_shallow(data) { Ok(()) } else { Err(Refusal::TooDeep) }
+        Ok(ringway_worker_kit::text::check(data)?)
     }
 
     fn head(&mut self) -> &mut Head {

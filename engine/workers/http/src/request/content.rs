@@ -5,8 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::stream;
-use ringway_worker_kit::text::{DEPTH_MAX, is_shallow};
-use serde_json::value::RawValue;
+use ringway_worker_kit::text::check;
 use serde_json::{Map, Value, json};
 
 use super::{FIELDS_MAX, Fields, Text};
@@ -104,12 +103,8 @@ fn wrong(text: String) -> Box<Problem> {
 }
 
 fn json(body: &Bytes) -> Result<Content, Box<Problem>> {
-    let trimmed: &RawValue =
-        serde_json::from_slice(body).map_err(|error| wrong(format!("the body is no JSON: {error}")))?;
-    if !is_shallow(trimmed.get().as_bytes()) {
-        return Err(wrong(format!("the body is JSON of more than {DEPTH_MAX} levels")));
-    }
-    Ok(Content::Json(body.slice_ref(trimmed.get().as_bytes())))
+    check(body).map_err(|error| wrong(format!("the body cannot be read as JSON: {error}")))?;
+    Ok(Content::Json(body.slice_ref(body.trim_ascii())))
 }
 
 fn text(body: &Bytes) -> Result<Content, Box<Problem>> {
