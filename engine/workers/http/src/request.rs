@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use hyper::HeaderMap;
 use hyper::header::COOKIE;
+use ringway_worker_kit::text::check_name;
 use serde_json::{Map, Value};
 
 use crate::auth::Identity;
@@ -178,6 +179,7 @@ impl<'a> Fields<'a> {
                 let text = format!("there are more than {FIELDS_MAX} parameters or fields");
                 return Err(Problem::new(Code::InvalidBody, text));
             }
+            check_name(&name).map_err(|text| Problem::new(Code::InvalidBody, text))?;
             let known = if by_name.len() < 8 {
                 by_name.iter().position(|(known, _)| *known == name)
             } else {

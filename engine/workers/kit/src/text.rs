@@ -12,12 +12,27 @@ use serde_json::Value;
 /// Levels of arrays and objects in a value. Deeper text can be checked, but not read by most parsers.
 pub const DEPTH_MAX: usize = 120;
 
+/// Names of fields that begin so are not read as names: of an object with one `serde_json` makes something else, if it can.
+const RESERVED: &str = "$serde_json::private::";
+
+/// Whether a field of this name is read as one.
+///
+/// # Errors
+/// What is wrong with the name, for whoever sent it.
+pub fn check_name(name: &str) -> Result<(), String> {
+    if name.starts_with(RESERVED) {
+        return Err(format!("no field has a name that begins with `{RESERVED}`: choose another"));
+    }
+    Ok(())
+}
+
 /// Why a text should not be kept as JSON: whoever is given it could not read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unreadable {
     /// It has more than [`DEPTH_MAX`] levels.
     Deep,
-    /// What a parser says: it is no JSON, or has a number that is too large for any, or half a pair of surrogates.
+    /// What a parser says: it is no JSON, or has a number that is too large for any, half a pair of surrogates, or the name of
+    /// a field that is none.
     Json(String),
 }
 
@@ -105,10 +120,33 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
-        while fields.next_key_seed(self.below()?)?.is_some() {
+        while fields.next_key_seed(Name)?.is_some() {
             fields.next_value_seed(self.below()?)?;
         }
         Ok(())
+    }
+}
+
+/// Reads the name of a field.
+struct Name;
+
+impl<'de> DeserializeSeed<'de> for Name {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Name {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a field")
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<(), E> {
+        check_name(name).map_err(E::custom)
     }
 }
 
@@ -161,6 +199,18 @@ mod tests {
             assert!(matches!(check(text.as_bytes()), Err(Unreadable::Json(_))), "{text}");
             assert!(serde_json::from_str::<Value>(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn names_that_are_none_are_refused() {
+        let text = r#"{"$serde_json::private::RawValue": "{}"}"#;
+        // This is why: it is no object with a field any more.
+        assert_eq!(serde_json::from_str::<Value>(text).unwrap(), serde_json::json!({}));
+        for text in [text, r#"[{"\u0024serde_json::private::RawValue": 1}]"#] {
+            let refused = check(text.as_bytes()).unwrap_err().to_string();
+            assert!(refused.contains("no field has a name"), "{refused}");
+        }
+        assert_eq!(check(br#"{"a": "$serde_json::private::RawValue"}"#), Ok(()));
     }
 
     proptest::proptest! {

@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::stream;
-use ringway_worker_kit::text::check;
+use ringway_worker_kit::text::{check, check_name};
 use serde_json::{Map, Value, json};
 
 use super::{FIELDS_MAX, Fields, Text};
@@ -127,6 +127,7 @@ async fn parts(content_type: &str, body: &Bytes) -> Result<Content, Box<Problem>
             return Err(wrong(format!("the body has more than {FIELDS_MAX} parts")));
         }
         let name = part.name().unwrap_or_default().to_owned();
+        check_name(&name).map_err(wrong)?;
         let file_name = part.file_name().map(str::to_owned);
         let content_type = part.content_type().map(ToString::to_string);
         let bytes = part.bytes().await.map_err(unreadable)?;

@@ -151,3 +151,23 @@ proptest! {
         prop_assert_eq!(&told["query_params"], &json!(last));
     }
 }
+
+#[test]
+fn names_that_no_field_can_have_are_refused() {
+    let name = "$serde_json::private::RawValue";
+    let form = format!("{name}=1");
+    let parts = format!("--b\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n1\r\n--b--\r\n");
+    let json = format!("{{\"{name}\":\"1\"}}");
+    for (kind, body) in [
+        ("application/x-www-form-urlencoded", &form),
+        ("multipart/form-data; boundary=b", &parts),
+        ("application/json", &json),
+    ] {
+        let refused = content(BodyMode::Auto, kind, body.as_bytes()).unwrap_err();
+        assert_eq!(refused.code, Code::InvalidBody, "{kind}");
+        assert!(refused.detail.contains("no field has a name"), "{}", refused.detail);
+        let taken = body.replace(name, "serde_json::private::RawValue");
+        assert!(content(BodyMode::Auto, kind, taken.as_bytes()).is_ok(), "{kind}");
+    }
+    assert!(Fields::read(form.as_bytes()).is_err());
+}
