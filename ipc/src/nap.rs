@@ -7,7 +7,7 @@
 //! one without it; only a thread that nobody has woken by its end pays for the barrier, looks again, and sleeps on.
 //!
 //! What the barrier rules out is a producer that has read the old request while its stamp is still on its way to the cache.
-//! That lasts as long as a store waits in a processor, well below [`SETTLE_NS`], which the sleeper lets pass before its look.
+//! That lasts as long as a store waits in a processor, well below 1.5 µs, which the sleeper lets pass before its look.
 //! No architecture promises that time, so nothing rests on it: a frame that was missed in spite of it is found by the look
 //! after the nap, [`NAP`] later at most.
 //!

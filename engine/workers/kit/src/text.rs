@@ -87,7 +87,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
+        f.write_str("any value")
     }
 
     fn visit_unit<E>(self) -> Result<(), E> {
