@@ -48,7 +48,11 @@ const STREAK: u32 = 64;
 const STREAK: u32 = 1;
 
 /// The most that are ever asked for.
+#[cfg(not(loom))]
 const STREAK_MAX: u32 = STREAK << 16;
+// The model is to see bias and revocation again and again.
+#[cfg(loom)]
+const STREAK_MAX: u32 = STREAK;
 
 /// A value behind a spinning lock.
 pub struct SpinLock<T> {
@@ -388,6 +392,26 @@ mod tests {
             }
         });
         assert_eq!(*lock.lock(), 80_000);
+    }
+
+    #[test]
+    fn a_bias_that_was_revoked_takes_twice_as_long_to_come_back() {
+        if !crate::fence::is_asymmetric() {
+            return;
+        }
+        let lock = SpinLock::leaning(());
+        let entries_until_bias = || {
+            let entered = |_: &u32| {
+                drop(lock.lock());
+                lock.bias.load(Ordering::Relaxed) == 0
+            };
+            (1..=4 * STREAK).take_while(entered).count() + 1
+        };
+        for wanted in [STREAK, 2 * STREAK, 4 * STREAK] {
+            assert_eq!(entries_until_bias(), wanted as usize);
+            // Revoked by another thread, which leaves no streak of its own to go on with.
+            std::thread::scope(|scope| drop(scope.spawn(|| drop(lock.lock()))));
+        }
     }
 
     #[test]

@@ -25,8 +25,8 @@ fn bytes_from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// Writes bytes as lower-case hex digits over `digits`, two for each.
-pub(crate) fn put_hex(bytes: &[u8], digits: &mut [u8]) {
+/// Writes bytes as lower-case hex digits over `digits`, two for each, as far as both go.
+pub fn put_hex(bytes: &[u8], digits: &mut [u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for (byte, pair) in bytes.iter().zip(digits.chunks_exact_mut(2)) {
         pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);

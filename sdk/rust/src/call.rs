@@ -99,7 +99,7 @@ impl CallOptions {
     }
 
     /// The span that the call belongs under, in place of the one that is active on this thread: for work that was put
-    /// aside and is taken up again, as a queue does.
+    /// aside and is taken up again, as a queue does. All zeros begin a trace.
     #[must_use]
     pub fn parent(mut self, parent: TraceContext) -> Self {
         self.parent = Some(parent);

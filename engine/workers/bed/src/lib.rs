@@ -11,7 +11,7 @@ mod listen;
 use std::time::Duration;
 
 pub use bed::Bed;
-pub use listen::{bind, hear, next};
+pub use listen::{Traced, bind, hear, hear_traced, in_trace, next};
 
 /// How long a test waits for what must come. A test that waits that long has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -10,6 +10,7 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use ring::digest;
+use ringway::protocol::ids::put_hex;
 use tower::ServiceExt as _;
 use tower_http::compression::Compression;
 use tower_http::compression::predicate::SizeAbove;
@@ -72,14 +73,9 @@ fn tag(response: &mut Response<Body>) {
     }
     let Some(bytes) = response.body().bytes().filter(|bytes| !bytes.is_empty()) else { return };
     let hash = digest::digest(&digest::SHA256, bytes);
-    let mut text = String::with_capacity(36);
-    text.push_str("W/\"");
-    for byte in &hash.as_ref()[..12] {
-        text.push(char::from(b"0123456789abcdef"[usize::from(byte >> 4)]));
-        text.push(char::from(b"0123456789abcdef"[usize::from(byte & 15)]));
-    }
-    text.push('"');
-    if let Ok(value) = HeaderValue::from_str(&text) {
+    let mut text = *b"W/\"000000000000000000000000\"";
+    put_hex(hash.as_ref(), &mut text[3..27]);
+    if let Ok(value) = HeaderValue::from_bytes(&text) {
         response.headers_mut().insert(ETAG, value);
     }
 }

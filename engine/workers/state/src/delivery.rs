@@ -181,10 +181,8 @@ fn tell(core: &Core, worker: &Worker, taken: &Taken) -> Ended {
         Ok(told) => told,
         Err(error) => return unreadable(core, taken, &error),
     };
-    let mut options = CallOptions::new().timeout(Duration::from_millis(core.config.delivery_timeout_ms));
-    if trace.is_valid() {
-        options = options.parent(trace);
-    }
+    let timeout = Duration::from_millis(core.config.delivery_timeout_ms);
+    let options = CallOptions::new().timeout(timeout).parent(trace);
     match deliver(worker, &binding, &payload, options) {
         // Its condition did not hold, so that nobody was told.
         Ok(Delivered::Skipped) => Ended::Told,

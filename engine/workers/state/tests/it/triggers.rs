@@ -6,7 +6,8 @@ use std::sync::{Arc, mpsc};
 
 use ringway::protocol::FunctionId;
 use ringway::protocol::control::TriggerSpec;
-use ringway::{CallOptions, Failure, Function, SpanId, TraceContext, TraceId, Worker};
+use ringway::{Failure, Function, Worker};
+use ringway_worker_bed::{hear_traced, in_trace};
 use ringway_worker_state::Config;
 use serde_json::{Value, json};
 
@@ -450,33 +451,26 @@ fn a_slow_function_holds_up_no_other() {
 fn what_is_told_belongs_to_the_trace_of_who_changed_it() {
     let mut bed = Bed::new();
     let listener = bed.another("listener");
-    let works = Arc::new(AtomicBool::new(true));
-    let (tell, told) = mpsc::channel();
-    let does_it = Arc::clone(&works);
-    let hear = move |context: &ringway::Context, event: Value| {
-        if !does_it.load(Ordering::SeqCst) {
-            return Err(Failure::new("not before the restart"));
-        }
-        tell.send((event["new_value"].clone(), context.trace().trace_id))
-            .map_err(|_| Failure::new("nobody listens"))
-    };
-    listener.register(Function::json("listener::hear", hear)).unwrap();
+    let told = hear_traced(&listener, "listener::hear");
     bind(&listener, "t", "listener::hear", json!({"scope": "s"})).unwrap();
     let caller = bed.another("caller");
     let set = |value: u8| {
-        let trace_id = TraceId::from_bytes([value; 16]);
-        let parent = TraceContext { trace_id, span_id: SpanId::from_bytes([value; 8]), flags: 1 };
+        let (options, trace_id) = in_trace(value);
         let request = json!({"scope": "s", "key": "k", "value": value});
-        caller.trigger_json_with("state::set", &request, &CallOptions::new().parent(parent)).unwrap();
+        caller.trigger_json_with("state::set", &request, &options).unwrap();
         (json!(value), trace_id)
     };
+    let next = || {
+        let (event, trace_id) = told.next();
+        (event["new_value"].clone(), trace_id)
+    };
     let first = set(1);
-    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), first);
+    assert_eq!(next(), first);
     // What waits over a restart belongs there just as well.
-    works.store(false, Ordering::SeqCst);
+    told.works(false);
     let second = set(2);
     bed.stop();
-    works.store(true, Ordering::SeqCst);
+    told.works(true);
     bed.start();
-    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), second);
+    assert_eq!(next(), second);
 }

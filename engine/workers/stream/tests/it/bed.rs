@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ringway::StreamCall;
 use ringway_store::Options;
-pub(crate) use ringway_worker_bed::{NOW_MS, PATIENCE, bind, hear, next};
+pub(crate) use ringway_worker_bed::{NOW_MS, PATIENCE, bind, hear, hear_traced, in_trace, next};
 use ringway_worker_stream::{Config, Stream};
 use serde_json::{Value, json};
 

@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
-use ringway::{CallOptions, Failure, Function, SpanId, TraceContext, TraceId};
+use ringway::{Failure, Function};
 use ringway_worker_stream::Config;
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, NOW_MS, PATIENCE, bind, hear};
+use crate::bed::{Bed, NOW_MS, PATIENCE, bind, hear, hear_traced, in_trace};
 
 const HEAR: &str = "listener::hear";
 
@@ -233,39 +233,25 @@ fn triggers_can_be_switched_off() {
 fn what_is_told_belongs_to_the_trace_of_who_wrote_it() {
     let mut bed = Bed::new();
     let listener = bed.another("listener");
-    let works = Arc::new(AtomicBool::new(true));
-    let (tell, told) = mpsc::channel();
-    let does_it = Arc::clone(&works);
-    let hear = move |context: &ringway::Context, event: Value| {
-        if !does_it.load(Ordering::SeqCst) {
-            return Err(Failure::new("not before the restart"));
-        }
-        tell.send((event["event"]["data"].clone(), context.trace().trace_id))
-            .map_err(|_| Failure::new("nobody listens"))
-    };
-    listener.register(Function::json(HEAR, hear)).unwrap();
+    let told = hear_traced(&listener, HEAR);
     bind(&listener, "t", "stream", HEAR, json!({"stream_name": "s"})).unwrap();
     let caller = bed.another("caller");
     let write = |function: &str, value: u8| {
-        let trace_id = TraceId::from_bytes([value; 16]);
-        let parent = TraceContext { trace_id, span_id: SpanId::from_bytes([value; 8]), flags: 1 };
+        let (options, trace_id) = in_trace(value);
         let request = json!({"stream_name": "s", "group_id": "g", "item_id": "k", "data": value});
-        let options = CallOptions::new().parent(parent);
         caller.trigger_json_with(&format!("stream::{function}"), &request, &options).unwrap();
-        (json!(value), trace_id)
+        trace_id
     };
-    for (function, value) in [("set", 1), ("append", 2), ("delete", 3)] {
-        let (mut expected, told) = (write(function, value), told.recv_timeout(PATIENCE).unwrap());
-        if function == "delete" {
-            expected.0 = json!(1);
-        }
-        assert_eq!(told, expected, "{function}");
+    for (function, value, data) in [("set", 1, 1), ("append", 2, 2), ("delete", 3, 1)] {
+        let trace_id = write(function, value);
+        let (event, found) = told.next();
+        assert_eq!((&event["event"]["data"], found), (&json!(data), trace_id), "{function}");
     }
     // What waits over a restart belongs there just as well.
-    works.store(false, Ordering::SeqCst);
+    told.works(false);
     let last = write("append", 4);
     bed.stop();
-    works.store(true, Ordering::SeqCst);
+    told.works(true);
     bed.start();
-    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), last);
+    assert_eq!(told.next().1, last);
 }
