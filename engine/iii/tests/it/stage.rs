@@ -212,14 +212,23 @@ impl Client {
 
     /// Waits until a function is in the catalog.
     pub(crate) fn sees(&mut self, function: &str) {
+        self.waits_until_listed(function, true);
+    }
+
+    /// Waits until it is there no longer.
+    pub(crate) fn sees_no_more(&mut self, function: &str) {
+        self.waits_until_listed(function, false);
+    }
+
+    fn waits_until_listed(&mut self, function: &str, wanted: bool) {
         let until = Instant::now() + PATIENCE;
         loop {
             let list = self.call("engine::functions::list", &json!({"prefix": function}));
             let functions = list["result"]["functions"].as_array().unwrap();
-            if functions.iter().any(|found| found["function_id"] == function) {
+            if functions.iter().any(|found| found["function_id"] == function) == wanted {
                 return;
             }
-            assert!(Instant::now() < until, "{function} is not listed: {list}");
+            assert!(Instant::now() < until, "{function} is listed otherwise: {list}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
