@@ -531,10 +531,15 @@ impl Channel {
         if let Some(view) = self.incoming.read().get(&key) {
             return Ok(Arc::clone(view));
         }
-        // The announcement was sent before the frame was published, so it is in the socket by now.
-        self.read_socket()?;
+        // The announcement was sent before the frame was published, so it is in the socket by now. Behind it may lie the
+        // goodbye of a caller that has left since, whose frames still count.
+        let read = self.read_socket();
         let view = self.incoming.read().get(&key).cloned();
-        view.ok_or_else(|| self.violation(CloseReason::Range))
+        match (view, read) {
+            (Some(view), _) => Ok(view),
+            (None, Err(reason)) => Err(reason),
+            (None, Ok(())) => Err(self.violation(CloseReason::Range)),
+        }
     }
 
     /// Closes the channel because the peer broke the protocol.

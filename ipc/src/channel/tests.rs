@@ -154,6 +154,18 @@ fn a_dead_peer_ends_its_leases() {
 }
 
 #[test]
+fn what_a_caller_lent_right_before_it_left_is_read() {
+    let (caller, callee) = pair();
+    let arena = Arena::new(ArenaConfig::default());
+    lend(&caller, block(&arena, b"last words"));
+    // The announcement of the segment and the goodbye wait in the socket together.
+    caller.close(CloseReason::Local);
+    let payload = receive(&callee);
+    assert_eq!(callee.close_reason(), Some(CloseReason::Goodbye));
+    assert_eq!(&*payload, b"last words");
+}
+
+#[test]
 fn lies_close_the_channel() {
     let lies: [fn(&mut Descriptor); 4] = [
         |descriptor| descriptor.segment += 1,
