@@ -11,7 +11,10 @@ use serde_json::Value;
 const ARROWS: &[(&str, &[&str])] = &[
     ("ringway-ipc", &[]),
     ("ringway-protocol", &[]),
-    ("ringway", &["ringway-ipc", "ringway-protocol"]),
+    // The frames of channels, over a socket: so it knows both what moves them and what they mean.
+    ("ringway-link", &["ringway-ipc", "ringway-protocol"]),
+    ("ringway-access", &["ringway-protocol"]),
+    ("ringway", &["ringway-ipc", "ringway-link", "ringway-protocol", "ringway-access"]),
     ("ringway-engine-core", &["ringway-protocol"]),
     ("ringway-telemetry", &["ringway-protocol"]),
     ("ringway-store", &[]),
@@ -41,6 +44,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ringway-worker-listen", &[]),
     ("ringway-worker-stream-socket", &["ringway", "ringway-worker-listen"]),
     ("ringway-iii", &["ringway", "ringway-worker-listen"]),
+    // It attaches as remote workers, by the control protocol itself.
+    ("ringway-links", &["ringway-ipc", "ringway-link", "ringway-protocol", "ringway-access"]),
     // The one place that names every built-in worker.
     (
         "ringway-workers",

@@ -1,0 +1,48 @@
+//! Every limit of this crate in one place, with the asserts that hold between them. Used by all modules here; the engine
+//! prints them. It must not know the limits of other layers.
+
+/// Payloads of one frame that are copied behind it instead of being sent as a transfer of their own, in bytes together.
+/// A copy of so much costs about a microsecond, a system call less than that is worth.
+pub const COPIED_BYTES_MAX: u64 = 16 << 10;
+
+/// What a transfer sends at a time, in bytes: a small frame waits for one such piece at most.
+pub const CHUNK_BYTES: usize = 128 << 10;
+
+/// Frames that one end may send over a channel before the other end says that it has taken some.
+pub const FRAMES_AHEAD: u64 = 256;
+
+/// Bytes of transfers under way at first and at least; see [`crate::pace`].
+pub const BULK_BYTES_MIN: u64 = 512 << 10;
+
+/// Bytes of transfers under way at most, for links that are fast and far: 10 Gbit/s over 50 ms.
+pub const BULK_BYTES_MAX: u64 = 64 << 20;
+
+/// Bytes of frames that wait for the socket before rings are left alone, so that callers feel the back-pressure.
+pub const WAITING_BYTES_MAX: usize = 256 << 10;
+
+/// Bytes that are read at a time while no large payload is on its way.
+pub const STAGING_BYTES: usize = 64 << 10;
+
+/// Bytes read ahead, behind a piece of a transfer, for the header of the next.
+pub const READ_AHEAD_BYTES: usize = 4 << 10;
+
+/// The longest message between the owners of the two ends, in bytes.
+pub const MESSAGE_BYTES_MAX: u64 = 64 << 20;
+
+/// What a message sends at a time, in bytes: frames go between its pieces.
+pub const MESSAGE_PIECE_BYTES: usize = 64 << 10;
+
+/// Bytes of messages between the owners that wait for the socket before the link is closed: the other end does not read.
+pub const MESSAGES_WAITING_BYTES_MAX: usize = 128 << 20;
+
+/// Channels of one link at a time.
+pub const CHANNELS_MAX: usize = 16 << 10;
+
+/// Transfers that the other end may have begun and not ended.
+pub const TRANSFERS_MAX: usize = 8 << 10;
+
+const _: () = assert!(COPIED_BYTES_MAX <= STAGING_BYTES as u64);
+const _: () = assert!(CHUNK_BYTES as u64 <= BULK_BYTES_MIN);
+const _: () = assert!(MESSAGE_BYTES_MAX <= MESSAGES_WAITING_BYTES_MAX as u64);
+const _: () = assert!(READ_AHEAD_BYTES <= STAGING_BYTES);
+const _: () = assert!(BULK_BYTES_MIN <= BULK_BYTES_MAX);

@@ -1,0 +1,109 @@
+//! How many bytes of transfers may be under way: enough to fill the link, and no more, because a small frame waits behind
+//! all that is queued before it, in this process or in the kernel. Used by [`crate::outgoing`]. It must not know what is sent.
+//!
+//! The bound is twice the rate at which bytes arrive times the shortest round trip seen, the bandwidth-delay product with as
+//! much again for acknowledgements to come late (Cardwell, Cheng, Gunn, Yeganeh and Jacobson, "BBR: Congestion-Based
+//! Congestion Control", ACM Queue 14(5), 2016, keeps to the same product). The rate is the best of the last few rounds.
+
+use crate::limits;
+
+/// Rounds whose best rate counts.
+const ROUNDS: usize = 8;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    sent: u64,
+    arrived: u64,
+    bound: u64,
+    /// Best bytes per second of each of the last rounds.
+    rates: [u64; ROUNDS],
+    round: usize,
+    round_began_ns: u64,
+    round_began_at: u64,
+}
+
+impl Pace {
+    pub(crate) fn new() -> Self {
+        Self {
+            sent: 0,
+            arrived: 0,
+            bound: limits::BULK_BYTES_MIN,
+            rates: [0; ROUNDS],
+            round: 0,
+            round_began_ns: 0,
+            round_began_at: 0,
+        }
+    }
+
+    /// Bytes that may be sent now.
+    pub(crate) fn room(&self) -> u64 {
+        self.bound.saturating_sub(self.sent - self.arrived)
+    }
+
+    pub(crate) fn sent(&mut self, bytes: u64) {
+        self.sent += bytes;
+    }
+
+    /// The other end says how many have arrived since the beginning. `false`: that cannot be.
+    pub(crate) fn arrived(&mut self, total: u64, now_ns: u64, round_trip_ns: u64) -> bool {
+        if total < self.arrived || total > self.sent {
+            return false;
+        }
+        self.arrived = total;
+        let round_ns = round_trip_ns.max(200_000);
+        if self.round_began_ns == 0 || total == self.sent {
+            // What was idle says nothing of the rate.
+            (self.round_began_ns, self.round_began_at) = (now_ns, total);
+        }
+        let lasted = now_ns.saturating_sub(self.round_began_ns);
+        if lasted >= round_ns {
+            let bytes = u128::from(total - self.round_began_at);
+            let rate = u64::try_from(bytes * 1_000_000_000 / u128::from(lasted)).unwrap_or(u64::MAX);
+            self.rates[self.round % ROUNDS] = rate;
+            self.round += 1;
+            (self.round_began_ns, self.round_began_at) = (now_ns, total);
+            let best = self.rates.iter().copied().max().unwrap_or(0);
+            let product = u128::from(best) * u128::from(round_trip_ns) * 2 / 1_000_000_000;
+            let product = u64::try_from(product).unwrap_or(u64::MAX);
+            self.bound = product.clamp(limits::BULK_BYTES_MIN, limits::BULK_BYTES_MAX);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_far_and_fast_link_is_filled_and_a_near_one_is_not() {
+        let mut far = Pace::new();
+        let (mut now, round_trip) = (1, 20_000_000);
+        for _ in 0..100 {
+            let bytes = far.room();
+            far.sent(bytes);
+            now += round_trip;
+            assert!(far.arrived(far.sent - 1, now, round_trip));
+        }
+        assert!(far.bound > 8 * limits::BULK_BYTES_MIN, "{}", far.bound);
+        // A link that takes 2 GB/s, however much is under way.
+        let mut near = Pace::new();
+        for _ in 0..100 {
+            let bytes = near.room();
+            near.sent(bytes);
+            now += (bytes / 2).max(100_000);
+            assert!(near.arrived(near.sent - 1, now, 100_000));
+        }
+        assert!(near.bound <= 4 * limits::BULK_BYTES_MIN, "{}", near.bound);
+    }
+
+    #[test]
+    fn counts_that_cannot_be_are_refused() {
+        let mut pace = Pace::new();
+        pace.sent(10);
+        assert!(!pace.arrived(11, 1, 1));
+        assert!(pace.arrived(10, 1, 1));
+        assert!(!pace.arrived(9, 2, 1));
+    }
+}
