@@ -17,6 +17,7 @@ pub mod framing;
 pub mod header;
 pub mod ids;
 pub mod limits;
+pub mod link;
 pub mod naming;
 pub mod telemetry;
 pub mod trace;

@@ -12,6 +12,8 @@ use std::path::Path;
 pub const SOCKET_VARIABLE: &str = "RINGWAY_SOCKET";
 /// The variable that names the project, and so one of several engines of a user.
 pub const PROJECT_VARIABLE: &str = "RINGWAY_PROJECT";
+/// The variable that names the credentials file of a worker whose engine is on another host.
+pub const CREDENTIALS_VARIABLE: &str = "RINGWAY_CREDENTIALS";
 /// The project of whoever names none.
 pub const PROJECT_DEFAULT: &str = "default";
 
@@ -69,6 +71,12 @@ impl ControlAddress {
     #[must_use]
     pub const fn origin(&self) -> AddressOrigin {
         self.origin
+    }
+
+    /// Says whether it is an engine on another host, reached over a link.
+    #[must_use]
+    pub fn is_link(&self) -> bool {
+        self.text.starts_with(ringway_access::address::SCHEME)
     }
 
     /// Says whether it is an abstract socket, which has no file.

@@ -24,10 +24,13 @@ use crate::telemetry::Telemetry;
 
 mod answer;
 mod command;
+mod dial;
 mod link;
 mod peers;
 mod registrations;
+mod remote;
 mod run;
+mod stream;
 mod timers;
 
 mod channels;
@@ -39,6 +42,7 @@ use run::Run;
 
 pub use answer::BindAnswer;
 pub(crate) use command::Done;
+pub(crate) use remote::Destination;
 pub(crate) use timers::TimerId;
 
 /// What the control thread tells the rest of the SDK. Called on that thread, one at a time and in the order in which
@@ -86,6 +90,8 @@ pub(crate) trait Events: Send + Sync + 'static {
 pub(crate) struct ControlConfig {
     /// Where the engine is.
     pub(crate) address: ControlAddress,
+    /// The link to dial, if the engine is on another host.
+    pub(crate) destination: Option<Destination>,
     /// The greeting; `reattach` and `channels` are filled in each time.
     pub(crate) hello: Hello,
     /// Spans and logs on their way to the engine.

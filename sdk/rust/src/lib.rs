@@ -110,6 +110,7 @@ pub use message::{Attachment, Message};
 pub use near::{Near, NearCall};
 #[doc(hidden)]
 pub use relay::{Relayed, relayed_function};
+pub use ringway_access::Credentials;
 pub use ringway_ipc::arena::{ArenaConfig, Loan};
 pub use ringway_ipc::channel::Payload;
 pub use ringway_ipc::waiter::WaitMode;

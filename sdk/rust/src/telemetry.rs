@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
@@ -24,10 +24,13 @@ use ringway_ipc::ring::{EndMemory, Producer, PushError, SleepFence};
 use ringway_ipc::segment::{Segment, SegmentError, SegmentOptions, SegmentView};
 use ringway_protocol::WorkerId;
 use ringway_protocol::limits::TELEMETRY_BYTES;
+use ringway_protocol::link::push_record;
 use ringway_protocol::telemetry::{Dropped, LogRecord, SpanRecord, SpanStart};
 
 /// Slots of the ring: a quarter of a megabyte.
 const SLOT_COUNT: u32 = 1024;
+/// How many bytes of records wait for a link, which takes them every few milliseconds.
+const BATCH_BYTES_MAX: usize = 4 << 20;
 /// How many records wait for an engine.
 const KEPT_MAX: usize = 1024;
 
@@ -79,9 +82,18 @@ struct Ring {
     rung: u64,
 }
 
+/// Records for an engine on another host, gathered until the control thread sends them.
+struct Batch {
+    bytes: Vec<u8>,
+    bell: Doorbell,
+    /// It was rung since the last were taken.
+    rung: bool,
+}
+
 #[derive(Default)]
 struct Sink {
     ring: Option<Ring>,
+    batch: Option<Batch>,
     kept: VecDeque<Record>,
     lost: Dropped,
     lost_told: Dropped,
@@ -103,7 +115,7 @@ impl Sink {
 
     #[inline]
     fn put_one(&mut self, record: Record) -> bool {
-        let Some(ring) = &mut self.ring else { return self.keep(record) };
+        let Some(ring) = &mut self.ring else { return self.put_aside(record) };
         let header = Header { inline_len: record.len, ..Header::default() };
         match ring.producer.push(&header, &record.bytes) {
             Ok(_) => true,
@@ -114,6 +126,16 @@ impl Sink {
                 self.keep(record)
             }
         }
+    }
+
+    #[cold]
+    fn put_aside(&mut self, record: Record) -> bool {
+        let Some(batch) = &mut self.batch else { return self.keep(record) };
+        let room = batch.bytes.len() < BATCH_BYTES_MAX;
+        if room {
+            push_record(&mut batch.bytes, &record.bytes.bytes()[..usize::from(record.len)]);
+        }
+        room
     }
 
     #[cold]
@@ -128,7 +150,10 @@ impl Sink {
     /// Returns the doorbell if the engine asked for it and was not answered.
     #[inline]
     fn bell_asked(&mut self) -> Option<Doorbell> {
-        let ring = self.ring.as_mut()?;
+        let Some(ring) = self.ring.as_mut() else {
+            let batch = self.batch.as_mut()?;
+            return (!std::mem::replace(&mut batch.rung, true)).then(|| batch.bell.clone());
+        };
         let attention = ring.producer.attention();
         if attention.bell() == layout::ATTENTION_POLLING || attention.0 == ring.rung {
             return None;
@@ -145,6 +170,8 @@ pub(crate) struct Telemetry {
     /// The ring that was offered with the last greeting.
     prepared: Mutex<Option<EndMemory>>,
     next_log: AtomicU32,
+    /// What to add to a time of this host to have the engine's; 0 where they are the same.
+    offset_ns: AtomicI64,
 }
 
 impl std::fmt::Debug for Telemetry {
@@ -161,6 +188,7 @@ impl Telemetry {
             sink: SpinLock::leaning(Sink::default()),
             prepared: Mutex::new(None),
             next_log: AtomicU32::new(0),
+            offset_ns: AtomicI64::new(0),
         });
         let mut all = OF_PROCESS.write();
         all.retain(|other| other.strong_count() > 0);
@@ -240,10 +268,40 @@ impl Telemetry {
         Ok(())
     }
 
+    /// The engine is on another host: records are gathered, and `bell` is rung when there are some.
+    pub(crate) fn attach_link(&self, bell: Doorbell) {
+        let mut sink = self.sink.lock();
+        sink.batch = Some(Batch { bytes: Vec::new(), bell: bell.clone(), rung: true });
+        for record in std::mem::take(&mut sink.kept) {
+            sink.put_one(record);
+        }
+        drop(sink);
+        bell.notify();
+    }
+
+    /// Takes what was gathered for a link, if there is anything; `offset_ns` is added to the times of what comes from now on.
+    pub(crate) fn take_batch(&self, offset_ns: i64) -> Option<Vec<u8>> {
+        self.offset_ns.store(offset_ns, Ordering::Relaxed);
+        let mut sink = self.sink.lock();
+        let batch = sink.batch.as_mut()?;
+        batch.rung = false;
+        let bytes = std::mem::take(&mut batch.bytes);
+        drop(sink);
+        (!bytes.is_empty()).then_some(bytes)
+    }
+
+    /// A time of this host by the engine's clock.
+    #[inline]
+    fn engine_ns(&self, time_ns: u64) -> u64 {
+        // 0 says that there is no time.
+        if time_ns == 0 { 0 } else { time_ns.saturating_add_signed(self.offset_ns.load(Ordering::Relaxed)) }
+    }
+
     /// The engine is gone. What it had not read is lost and counted as spans, of which most records are.
     pub(crate) fn detach(&self) {
         let mut sink = self.sink.lock();
         let old = sink.ring.take();
+        sink.batch = None;
         drop(sink);
         if let Some(mut ring) = old {
             let unread = ring.producer.backlog().unwrap_or(0);
@@ -254,12 +312,19 @@ impl Telemetry {
     /// Records a finished span. About 50 ns.
     #[inline]
     pub(crate) fn span(&self, span: &SpanRecord) {
+        let span = SpanRecord {
+            start_ns: self.engine_ns(span.start_ns),
+            end_ns: self.engine_ns(span.end_ns),
+            woke_ns: self.engine_ns(span.woke_ns),
+            ..*span
+        };
         let record = Record::new(|out| span.encode(out));
         self.put_span(record);
     }
 
     /// Records a span that has run for some time.
     pub(crate) fn span_start(&self, start: &SpanStart) {
+        let start = SpanStart { start_ns: self.engine_ns(start.start_ns), ..*start };
         let record = Record::new(|out| start.encode(out));
         self.put_span(record);
     }
@@ -280,6 +345,8 @@ impl Telemetry {
     /// Records a log. Takes a slot for each 184 bytes and allocates.
     pub(crate) fn log(&self, log: &LogRecord) {
         let sequence = self.next_log.fetch_add(1, Ordering::Relaxed);
+        let there = LogRecord { time_ns: self.engine_ns(log.time_ns), ..log.clone() };
+        let log = if there.time_ns == log.time_ns { log } else { &there };
         let mut sink = self.sink.lock();
         let put = log.encode(sequence, |bytes, len| {
             sink.put(Record::new(|out| {

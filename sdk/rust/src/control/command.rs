@@ -61,6 +61,8 @@ pub(super) enum Due {
     Connect { to: WorkerId, waiter: u64 },
     /// Gives up a channel whose other end does not introduce itself.
     Opening(usize),
+    /// Sends the records that wait for a link.
+    Telemetry,
 }
 
 /// What the control thread and its handles share.

@@ -14,6 +14,7 @@ use ringway_protocol::{CallError, WorkerId};
 use super::BindAnswer;
 use super::link::Stage;
 use super::run::Run;
+use super::stream::ReadError;
 
 impl Run {
     /// Reads everything the engine has sent so far.
@@ -22,6 +23,7 @@ impl Run {
             match self.link.receive() {
                 Ok(None) => return,
                 Ok(Some((message, fds))) => self.take_message(message, fds),
+                Err(ReadError::Refused(error)) => return self.take_refusal(error),
                 Err(error) => return self.detach(&error.to_string()),
             }
         }
@@ -70,7 +72,11 @@ impl Run {
         if welcome.protocol != PROTOCOL_VERSION {
             return self.attach_failed(CallError::incompatible_version(PROTOCOL_VERSION, welcome.protocol));
         }
-        if let Some(telemetry) = &self.config.telemetry {
+        if let (Some(telemetry), Some(bell)) =
+            (&self.config.telemetry, self.link.remote().map(|it| it.bell()))
+        {
+            telemetry.attach_link(bell);
+        } else if let Some(telemetry) = &self.config.telemetry {
             let bytes_max = self.config.channel.segment_bytes_max;
             let barrier = self.config.channel.barrier_registered;
             if let Err(error) = telemetry.attach(fds, bytes_max, barrier) {

@@ -9,9 +9,11 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use ringway_ipc::clock::now_ns;
-use ringway_ipc::packet::{PacketError, PacketStream};
+use ringway_ipc::packet::PacketStream;
 use ringway_protocol::control::{EngineMessage, WorkerMessage};
 
+use super::remote::Remote;
+use super::stream::{ReadError, Stream};
 use crate::sampler::random_u64;
 
 /// The pause before the second attempt to attach again; it doubles from one to the next.
@@ -19,26 +21,15 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Why a message could not be read: the connection is of no use any more.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ReadError {
-    /// The socket's end, or its failure.
-    #[error(transparent)]
-    Packet(#[from] PacketError),
-    /// A message that is none.
-    #[error("the engine sent what is no message: {0}")]
-    Json(#[from] serde_json::Error),
-}
-
 /// Where the connection stands.
 #[derive(Debug)]
 pub(super) enum Stage {
     /// None; tried again at a time, or never.
     Down { next_ns: Option<u64> },
     /// Greeted; the answer is due by a time.
-    Greeted { stream: PacketStream, answer_by_ns: u64 },
+    Greeted { stream: Stream, answer_by_ns: u64 },
     /// Attached, with the revision of the catalog.
-    Up { stream: PacketStream, revision: u64 },
+    Up { stream: Stream, revision: u64 },
 }
 
 #[derive(Debug)]
@@ -58,7 +49,7 @@ impl Link {
         matches!(self.stage, Stage::Up { .. })
     }
 
-    const fn stream(&mut self) -> Option<&mut PacketStream> {
+    const fn stream(&mut self) -> Option<&mut Stream> {
         match &mut self.stage {
             Stage::Down { .. } => None,
             Stage::Greeted { stream, .. } | Stage::Up { stream, .. } => Some(stream),
@@ -74,22 +65,33 @@ impl Link {
         }
     }
 
-    /// Connects and sends the greeting. May wait while the engine's queue of connections is full.
-    pub(super) fn connect(
+    /// Connects to the engine of this host. May wait while the engine's queue of connections is full.
+    pub(super) fn local(address: &str) -> io::Result<Stream> {
+        PacketStream::connect(address).map(|stream| Stream::Local(Box::new(stream)))
+    }
+
+    /// Sends the greeting over a new connection.
+    pub(super) fn greet(
         &mut self,
         registry: &Registry,
-        address: &str,
+        mut stream: Stream,
         hello: &WorkerMessage,
         fds: Vec<Arc<OwnedFd>>,
         answer_by_ns: u64,
     ) -> io::Result<()> {
-        let mut stream = PacketStream::connect(address)?;
         let fd = stream.as_fd().as_raw_fd();
         registry.register(&mut SourceFd(&fd), self.token, Interest::READABLE | Interest::WRITABLE)?;
-        let text = serde_json::to_vec(hello)?;
-        let queued = stream.queue(&text, fds);
+        let queued = stream.send(hello, fds);
         self.stage = Stage::Greeted { stream, answer_by_ns };
-        queued.map_err(io::Error::other)
+        queued
+    }
+
+    /// The link, if the engine is on another host.
+    pub(super) fn remote(&mut self) -> Option<&mut Remote> {
+        match self.stream() {
+            Some(Stream::Remote(remote)) => Some(remote),
+            _ => None,
+        }
     }
 
     /// The greeting was answered.
@@ -125,9 +127,7 @@ impl Link {
     /// told again at the next attach.
     pub(super) fn send(&mut self, message: &WorkerMessage, fds: Vec<Arc<OwnedFd>>) {
         let Some(stream) = self.stream() else { return };
-        let queued = serde_json::to_vec(message).map_err(io::Error::other);
-        let queued = queued.and_then(|text| stream.queue(&text, fds).map_err(io::Error::other));
-        if let Err(error) = queued {
+        if let Err(error) = stream.send(message, fds) {
             tracing::warn!(%error, message = message.name(), "cannot send a message to the engine");
         }
     }
@@ -135,16 +135,15 @@ impl Link {
     /// Sends as much as the socket takes.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         match self.stream() {
-            Some(stream) if stream.wants_write() => stream.flush().map(drop),
-            _ => Ok(()),
+            Some(stream) => stream.flush(),
+            None => Ok(()),
         }
     }
 
     /// Reads the next message, if one is there.
     pub(super) fn receive(&mut self) -> Result<Option<(EngineMessage, Vec<OwnedFd>)>, ReadError> {
         let Some(stream) = self.stream() else { return Ok(None) };
-        let Some((text, fds)) = stream.receive()? else { return Ok(None) };
-        Ok(Some((serde_json::from_slice(&text)?, fds)))
+        stream.receive()
     }
 }
 

@@ -15,12 +15,16 @@ use super::channels::Channels;
 use super::command::{Command, Due, Shared, closed};
 use super::link::{Link, Stage};
 use super::registrations::{RegistrationDone, Registrations, Wanted};
+use super::remote::{Caller, Destination, Remote};
+use super::stream::Stream;
 use super::{ControlConfig, Events};
 
 const ENGINE: Token = Token(0);
 const WAKER: Token = Token(1);
 /// How much news is taken from the system at a time.
 const NEWS_MAX: usize = 256;
+/// How often records go out over a link: those of so long a time travel together.
+const TELEMETRY_EVERY: Duration = Duration::from_millis(5);
 /// How long a goodbye may take.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
@@ -41,6 +45,9 @@ pub(super) struct Run {
     draining: bool,
     leave_by_ns: Option<u64>,
     stopped: bool,
+    /// When records may be sent again over a link, and whether that is scheduled.
+    telemetry_at_ns: u64,
+    telemetry_due: bool,
 }
 
 impl Run {
@@ -66,6 +73,8 @@ impl Run {
             draining: false,
             leave_by_ns: None,
             stopped: false,
+            telemetry_at_ns: 0,
+            telemetry_due: false,
         })
     }
 
@@ -108,7 +117,10 @@ impl Run {
     fn take_news(&mut self, token: Token) {
         match token {
             WAKER => {}
-            ENGINE => self.read_engine(),
+            ENGINE => {
+                self.read_engine();
+                self.send_telemetry();
+            }
             other => self.channel_news(other),
         }
     }
@@ -143,6 +155,10 @@ impl Run {
             }
             Due::Connect { to, waiter } => self.give_up_waiting(to, waiter),
             Due::Opening(key) => self.give_up_opening(key),
+            Due::Telemetry => {
+                self.telemetry_due = false;
+                self.send_telemetry();
+            }
         }
     }
 
@@ -193,12 +209,22 @@ impl Run {
         let mut hello = self.config.hello.clone();
         hello.reattach = self.attached_before;
         hello.channels = self.tell(Events::kept_channels).unwrap_or_default();
-        let fds = self.config.telemetry.as_ref().and_then(|telemetry| telemetry.prepare());
-        let fds = fds.into_iter().map(Arc::new).collect();
+        let mut fds = Vec::new();
+        let stream = match &self.config.destination {
+            // Over a link, records travel as messages, and nothing rides with the greeting.
+            Some(destination) => self.dial(destination.clone()),
+            None => {
+                let fd = self.config.telemetry.as_ref().and_then(|telemetry| telemetry.prepare());
+                fds.extend(fd.map(Arc::new));
+                Link::local(self.config.address.as_str())
+            }
+        };
         let answer_by_ns = after(self.config.attach_timeout);
         let address = self.config.address.as_str();
         let hello = WorkerMessage::Hello(Box::new(hello));
-        match self.link.connect(self.poll.registry(), address, &hello, fds, answer_by_ns) {
+        let greeted = stream
+            .and_then(|stream| self.link.greet(self.poll.registry(), stream, &hello, fds, answer_by_ns));
+        match greeted {
             Ok(()) => self.flush(),
             Err(error)
                 if self.attached_before || (self.config.wait_for_engine && now_ns() < self.first_by_ns) =>
@@ -207,6 +233,37 @@ impl Run {
                 self.link.drop_stream(self.poll.registry(), true);
             }
             Err(error) => self.attach_failed(self.unavailable(error)),
+        }
+    }
+
+    fn dial(&self, destination: Destination) -> io::Result<Stream> {
+        let caller = Caller {
+            worker: self.own_id(),
+            name: self.config.hello.name.clone(),
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let timeout = self.config.attach_timeout;
+        let remote = Remote::dial(destination, caller, self.config.channel.clone(), timeout)?;
+        Ok(Stream::Remote(Box::new(remote)))
+    }
+
+    /// Sends records that wait, over a link; those of one moment together.
+    pub(super) fn send_telemetry(&mut self) {
+        let Some(telemetry) = self.config.telemetry.clone() else { return };
+        if !self.link.is_up() {
+            return;
+        }
+        if now_ns() < self.telemetry_at_ns {
+            if !std::mem::replace(&mut self.telemetry_due, true) {
+                let (_timer, _wake) = self.shared.timers.add(self.telemetry_at_ns, Due::Telemetry);
+            }
+            return;
+        }
+        if let Some(remote) = self.link.remote()
+            && let Some(records) = telemetry.take_batch(remote.offset_ns())
+        {
+            remote.telemetry(records);
+            self.telemetry_at_ns = after(TELEMETRY_EVERY);
         }
     }
 
@@ -321,6 +378,8 @@ impl Run {
     }
 
     fn flush_last(&mut self) {
+        self.telemetry_at_ns = 0;
+        self.send_telemetry();
         if let Err(error) = self.link.flush() {
             tracing::debug!(%error, "the engine was gone first");
         }

@@ -133,6 +133,7 @@ fn config(address: &str, worker: u64) -> ControlConfig {
     let worker_id = WorkerId::new(worker);
     ControlConfig {
         address: ControlAddress::explicit(address),
+        destination: None,
         hello: Hello::new(worker_id, "test", std::process::id()),
         telemetry: None,
         channel: ChannelConfig {

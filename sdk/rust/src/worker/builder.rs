@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use ringway_access::{Credentials, LinkAddress};
 use ringway_ipc::arena::{Arena, ArenaConfig};
 use ringway_ipc::channel::ChannelConfig;
 use ringway_ipc::doorbell::Doorbell;
@@ -13,9 +14,9 @@ use ringway_protocol::control::{self as wire, Hello};
 use ringway_protocol::{CallError, ErrorCode, WorkerId};
 use serde_json::Value;
 
-use crate::address;
+use crate::address::{self, CREDENTIALS_VARIABLE, ControlAddress};
 use crate::callee::FunctionTable;
-use crate::control::{Control, ControlConfig, Events};
+use crate::control::{Control, ControlConfig, Destination, Events};
 use crate::dispatcher::{self, Dispatcher};
 use crate::executor::{BoxFuture, Pool, Spawner};
 use crate::memory::{ZoneOf, Zones, tell_of_freed_segments};
@@ -42,6 +43,7 @@ pub struct Builder {
     metadata: Option<Value>,
     address: Option<String>,
     project: Option<String>,
+    credentials: Option<Arc<Credentials>>,
     wait_mode: Option<WaitMode>,
     pin: Option<usize>,
     threads: usize,
@@ -80,6 +82,7 @@ impl Builder {
             metadata: None,
             address: None,
             project: None,
+            credentials: None,
             wait_mode: None,
             pin: None,
             threads: 64,
@@ -100,11 +103,20 @@ impl Builder {
         }
     }
 
-    /// Where the engine is: the path of its socket, or `@name` for one without a file. The default is `RINGWAY_SOCKET`,
-    /// then `RINGWAY_PROJECT` or `default` in the user's runtime directory.
+    /// Where the engine is: the path of its socket, `@name` for one without a file, or `ringway://host:port` for one on
+    /// another host, which wants [`Self::credentials`]. The default is `RINGWAY_SOCKET`, then `RINGWAY_PROJECT` or `default`
+    /// in the user's runtime directory.
     #[must_use]
     pub fn address(mut self, address: impl Into<String>) -> Self {
         self.address = Some(address.into());
+        self
+    }
+
+    /// What opens the door of an engine on another host, as `ringway link new` writes it. Without it, the file that
+    /// `RINGWAY_CREDENTIALS` names is read.
+    #[must_use]
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = Some(Arc::new(credentials));
         self
     }
 
@@ -275,6 +287,8 @@ impl Builder {
         let failed = |error: std::io::Error| {
             CallError::new(ErrorCode::OutOfMemory, format!("the worker could not be set up: {error}"))
         };
+        let address = address::control_address(self.address.as_deref(), self.project.as_deref());
+        let destination = destination(&address, self.credentials)?;
         let mode = self.wait_mode.unwrap_or_else(|| {
             std::env::var("RINGWAY_WAIT").ok().and_then(|word| WaitMode::parse(&word)).unwrap_or_default()
         });
@@ -353,7 +367,8 @@ impl Builder {
         };
         let hello = Hello { os: self.os.unwrap_or_else(|| hello.os.clone()), ..hello };
         let config = ControlConfig {
-            address: address::control_address(self.address.as_deref(), self.project.as_deref()),
+            address,
+            destination,
             hello,
             telemetry: Some(telemetry),
             channel,
@@ -370,6 +385,31 @@ impl Builder {
         }
         Ok(Worker { inner, _leave: Some(leave) })
     }
+}
+
+/// The link to dial, if the address is one of another host.
+fn destination(
+    address: &ControlAddress,
+    credentials: Option<Arc<Credentials>>,
+) -> Result<Option<Destination>, CallError> {
+    if !address.is_link() {
+        return Ok(None);
+    }
+    let bad = |error: String| CallError::new(ErrorCode::InvalidRequest, error);
+    let parsed: LinkAddress = address
+        .as_str()
+        .parse()
+        .map_err(|error: ringway_access::address::AddressError| bad(error.to_string()))?;
+    let credentials = match (credentials, std::env::var_os(CREDENTIALS_VARIABLE)) {
+        (Some(credentials), _) => credentials,
+        (None, Some(path)) if !path.is_empty() => {
+            let path = std::path::PathBuf::from(path);
+            let read = Credentials::from_file(&path);
+            Arc::new(read.map_err(|error| bad(format!("{CREDENTIALS_VARIABLE}: {error}")))?)
+        }
+        _ => Arc::default(),
+    };
+    Ok(Some(Destination { address: parsed, credentials }))
 }
 
 fn random_id() -> WorkerId {

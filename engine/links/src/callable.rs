@@ -1,0 +1,185 @@
+//! What a remote worker may call, as the catalog is at this moment: which function each index of each worker stands for is
+//! known here, and whether the grant has it. Used by [`crate::proxy`] and, for every call, by the gates of its channels. It
+//! must not know channels.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use ringway_access::Grant;
+use ringway_ipc::frame::Header;
+use ringway_ipc::permission::PermissionView;
+use ringway_link::tunnel::Gate;
+use ringway_protocol::control::{Catalog, CatalogFunction, Change};
+use ringway_protocol::{CallError, ErrorCode, WorkerId};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Callable {
+    grant: Grant,
+    indexes: RwLock<HashMap<WorkerId, HashSet<u32>>>,
+}
+
+impl Callable {
+    pub(crate) fn new(grant: Grant) -> Arc<Self> {
+        Arc::new(Self { grant, indexes: RwLock::default() })
+    }
+
+    pub(crate) fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
+    fn allows(&self, function: &CatalogFunction) -> bool {
+        self.grant.may_call(&function.namespace, function.id.as_str())
+    }
+
+    /// Leaves in a catalog what may be called, and remembers that.
+    pub(crate) fn keep_callable(&self, catalog: &mut Catalog) {
+        catalog.functions.retain(|function| self.allows(function));
+        let mut indexes = self.indexes.write();
+        indexes.clear();
+        for function in &catalog.functions {
+            indexes.entry(function.worker).or_default().insert(function.index);
+        }
+    }
+
+    /// The same for changes.
+    pub(crate) fn keep_callable_of(&self, changes: Vec<Change>) -> Vec<Change> {
+        let mut indexes = self.indexes.write();
+        let known = |indexes: &HashMap<WorkerId, HashSet<u32>>, worker: &WorkerId, index: &u32| {
+            indexes.get(worker).is_some_and(|known| known.contains(index))
+        };
+        let kept = changes.into_iter().filter(|change| match change {
+            Change::FunctionAdded { function } => {
+                let allowed = self.allows(function);
+                let of_worker = indexes.entry(function.worker).or_default();
+                if allowed {
+                    of_worker.insert(function.index);
+                } else {
+                    // The index may have stood for another function before.
+                    of_worker.remove(&function.index);
+                }
+                allowed
+            }
+            Change::FunctionRemoved { worker, index, id, namespace } => {
+                let was_known = known(&indexes, worker, index) && self.grant.may_call(namespace, id.as_str());
+                if was_known && let Some(of_worker) = indexes.get_mut(worker) {
+                    of_worker.remove(index);
+                }
+                was_known
+            }
+            Change::WorkerGone { id, .. } => {
+                indexes.remove(id);
+                true
+            }
+            _ => true,
+        });
+        kept.collect()
+    }
+}
+
+/// Lets calls of a remote worker through to one callee, if its grant has the function.
+#[derive(Debug)]
+pub(crate) struct OutwardGate {
+    pub(crate) callable: Arc<Callable>,
+    pub(crate) callee: WorkerId,
+}
+
+impl Gate for OutwardGate {
+    fn check(&self, header: &Header) -> Result<(), CallError> {
+        let indexes = self.callable.indexes.read();
+        if indexes.get(&self.callee).is_some_and(|known| known.contains(&header.function)) {
+            return Ok(());
+        }
+        let text = format!(
+            "the link's grant does not have function {} of worker {}, or it is gone; `call` in the token or in the engine's \
+             `links` settings says what may be called",
+            header.function, self.callee
+        );
+        Err(CallError::new(ErrorCode::Forbidden, text))
+    }
+}
+
+/// Lets calls through to a remote worker that the engine's permission page of the channel allows.
+#[derive(Debug)]
+pub(crate) struct InwardGate {
+    pub(crate) page: Option<PermissionView>,
+}
+
+impl Gate for InwardGate {
+    fn check(&self, header: &Header) -> Result<(), CallError> {
+        // Index 0 is for inspection by the engine, and has a bit like any other.
+        if self.page.as_ref().is_none_or(|page| page.allows(header.function)) {
+            return Ok(());
+        }
+        let text =
+            format!("the policy of this engine does not allow function {} to this caller", header.function);
+        Err(CallError::new(ErrorCode::Forbidden, text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringway_protocol::FunctionId;
+    use ringway_protocol::control::GoneCause;
+
+    use super::*;
+
+    fn function(id: &str, worker: u64, index: u32) -> CatalogFunction {
+        ringway_protocol_function(id, worker, index)
+    }
+
+    fn ringway_protocol_function(id: &str, worker: u64, index: u32) -> CatalogFunction {
+        CatalogFunction {
+            id: FunctionId::new(id).unwrap(),
+            namespace: "default".to_owned(),
+            worker: WorkerId::new(worker),
+            index,
+            generation: 0,
+            encodings: Vec::new(),
+            type_key: None,
+            idempotent: false,
+            streams_in: false,
+            streams_out: false,
+            streams_optional: false,
+            relay: None,
+        }
+    }
+
+    #[test]
+    fn only_what_is_granted_is_seen_and_called() {
+        let callable = Callable::new(Grant::default().with_call("math::*"));
+        let may = |worker: u64, index: u32| {
+            let callee = WorkerId::new(worker);
+            let gate = OutwardGate { callable: Arc::clone(&callable), callee };
+            gate.check(&Header { function: index, ..Header::default() }).is_ok()
+        };
+        let mut catalog = Catalog {
+            functions: vec![function("math::add", 1, 1), function("bank::pay", 1, 2)],
+            ..Catalog::default()
+        };
+        callable.keep_callable(&mut catalog);
+        assert_eq!(catalog.functions.len(), 1);
+        assert!(may(1, 1) && !may(1, 2) && !may(2, 1) && !may(1, 0));
+        let removed = |id: &str, index| Change::FunctionRemoved {
+            id: FunctionId::new(id).unwrap(),
+            namespace: "default".to_owned(),
+            worker: WorkerId::new(1),
+            index,
+        };
+        let kept = callable.keep_callable_of(vec![
+            Change::FunctionAdded { function: function("math::sub", 2, 1) },
+            Change::FunctionAdded { function: function("bank::pay", 2, 2) },
+            removed("bank::pay", 2),
+            removed("math::add", 1),
+        ]);
+        assert_eq!(kept.len(), 2, "{kept:?}");
+        assert!(may(2, 1) && !may(2, 2) && !may(1, 1));
+        // An index that stands for something else now is not what was granted.
+        callable.keep_callable_of(vec![Change::FunctionAdded { function: function("bank::rob", 2, 1) }]);
+        assert!(!may(2, 1));
+        callable.keep_callable_of(vec![Change::FunctionAdded { function: function("math::sub", 2, 3) }]);
+        callable.keep_callable_of(vec![Change::WorkerGone { id: WorkerId::new(2), cause: GoneCause::Died }]);
+        assert!(!may(2, 3));
+    }
+}

@@ -1,0 +1,18 @@
+//! Every limit of this crate in one place. It must not know the limits of other layers.
+
+use std::time::Duration;
+
+/// How long whoever connects may take for encryption and the handshake.
+pub const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+
+/// Handshakes at a time: whoever comes then is let go, and may come again.
+pub const HANDSHAKES_MAX: usize = 64;
+
+/// Links at a time.
+pub const LINKS_MAX: usize = 4096;
+
+/// How long the network may keep what was sent without a sign of the other end, before the connection counts as cut.
+pub const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(8);
+
+/// How long to wait after an error of the listening socket, such as too many open files.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -1,0 +1,287 @@
+//! One remote worker, as the engine sees it: an attach of its own, over which its messages go within what it was granted.
+//! Used by [`crate::gateway`]. It must not know sockets of other hosts.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use ringway_ipc::channel::{ChannelConfig, Opening, Role};
+use ringway_ipc::packet::{PacketError, PacketStream};
+use ringway_ipc::permission::PermissionView;
+use ringway_ipc::sys::socket;
+use ringway_link::driver::Link;
+use ringway_link::tunnel::Gate;
+use ringway_protocol::control::{
+    ChannelId, EngineMessage, Register, RegistrationResult, RequestId, WorkerMessage,
+};
+use ringway_protocol::link::{DIALLER, Topic, split_channel, with_channel};
+use ringway_protocol::{CallError, ErrorCode, WorkerId};
+
+use crate::callable::{Callable, InwardGate, OutwardGate};
+
+/// Slots of the rings whose other end is elsewhere.
+const SLOT_COUNT: u32 = 256;
+
+/// Why a remote worker is put out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProxyError {
+    #[error("the engine's control socket failed: {0}")]
+    Engine(#[from] PacketError),
+    #[error("a message is none: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("{0}")]
+    Nonsense(&'static str),
+}
+
+/// See the module.
+pub(crate) struct Proxy {
+    pub(crate) worker: WorkerId,
+    pub(crate) link: Link,
+    pub(crate) stream: PacketStream,
+    callable: Arc<Callable>,
+    /// The revision of the catalog as the worker counts it, who does not see all of its changes.
+    revision: u64,
+    /// Channels that it asked for: this end of the socket, the callee, the number on the link.
+    asked: HashMap<RequestId, (OwnedFd, WorkerId, u32)>,
+    /// What of a registration was refused here, with the place in the answer.
+    refused: HashMap<RequestId, Vec<(usize, RegistrationResult)>>,
+    next_channel: u32,
+    /// The namespace of all that it registers.
+    namespace: String,
+}
+
+impl Proxy {
+    /// Attaches to the engine in the worker's name; its greeting follows.
+    pub(crate) fn new(worker: WorkerId, link: Link, stream: PacketStream, callable: Arc<Callable>) -> Self {
+        Self {
+            worker,
+            link,
+            stream,
+            callable,
+            revision: 0,
+            asked: HashMap::new(),
+            refused: HashMap::new(),
+            next_channel: 0,
+            namespace: ringway_protocol::naming::NAMESPACE_DEFAULT.to_owned(),
+        }
+    }
+
+    /// A message of the remote worker.
+    pub(crate) fn take_from_worker(&mut self, topic: u64, bytes: &[u8]) -> Result<(), ProxyError> {
+        match Topic::from_u64(topic) {
+            Some(Topic::Control) => match serde_json::from_slice(bytes)? {
+                WorkerMessage::Hello(hello) if hello.worker_id != self.worker => {
+                    Err(ProxyError::Nonsense("the greeting names another worker than the handshake"))
+                }
+                WorkerMessage::Hello(mut hello) => {
+                    // The engine compares with what the kernel says of this process.
+                    hello.pid = std::process::id();
+                    hello.channels.clear();
+                    // It is what the engine makes of this process, whatever it asks for.
+                    hello.zone = None;
+                    self.namespace.clone_from(&hello.namespace);
+                    self.tell_engine(&WorkerMessage::Hello(hello), Vec::new())
+                }
+                WorkerMessage::Register(register) => self.register(register),
+                WorkerMessage::Connect { .. } => {
+                    Err(ProxyError::Nonsense("a channel was asked for without a number"))
+                }
+                message => self.tell_engine(&message, Vec::new()),
+            },
+            Some(Topic::Channel) => {
+                let (number, json) =
+                    split_channel(bytes).ok_or(ProxyError::Nonsense("no number of a channel"))?;
+                let WorkerMessage::Connect { request, to } = serde_json::from_slice(json)? else {
+                    return Err(ProxyError::Nonsense("a message that has no channel came with one"));
+                };
+                self.connect(number, request, to)
+            }
+            Some(Topic::Telemetry) | None => Ok(()),
+        }
+    }
+
+    fn tell_engine(&mut self, message: &WorkerMessage, fds: Vec<Arc<OwnedFd>>) -> Result<(), ProxyError> {
+        self.stream.queue(&serde_json::to_vec(message)?, fds)?;
+        Ok(())
+    }
+
+    fn tell_worker(&self, message: &EngineMessage) -> Result<(), ProxyError> {
+        self.link.message(Topic::Control.to_u64(), serde_json::to_vec(message)?);
+        Ok(())
+    }
+
+    /// Registers what the grant has, and keeps the refusals for the answer.
+    fn register(&mut self, mut register: Register) -> Result<(), ProxyError> {
+        let namespace = self.namespace.as_str();
+        let grant = self.callable.grant();
+        let mut refused = Vec::new();
+        let mut place = 0;
+        let mut check = |id: &str, allowed: bool, what: &str| {
+            if !allowed {
+                let text = format!(
+                    "the link's grant does not have {what} `{id}`; `offer` and `triggers` in the token or in the engine's \
+                     `links` settings say what a remote worker may register"
+                );
+                let error = CallError::new(ErrorCode::Forbidden, text);
+                refused.push((place, RegistrationResult::refused(id, error)));
+            }
+            place += 1;
+            allowed
+        };
+        register.functions.retain(|function| {
+            let id = function.id.as_str();
+            check(id, grant.may_offer(namespace, id), "function")
+        });
+        register
+            .trigger_types
+            .retain(|kind| check(&kind.id, grant.may_trigger(namespace, &kind.id), "trigger type"));
+        register.triggers.retain(|trigger| {
+            let kind = &trigger.trigger_type;
+            check(&trigger.id, grant.may_trigger(namespace, kind), "trigger")
+        });
+        if !refused.is_empty() {
+            self.refused.insert(register.request, refused);
+        }
+        self.tell_engine(&WorkerMessage::Register(register), Vec::new())
+    }
+
+    /// The remote worker wants to call somebody.
+    fn connect(&mut self, number: u32, request: RequestId, to: WorkerId) -> Result<(), ProxyError> {
+        if number & DIALLER == 0 {
+            return Err(ProxyError::Nonsense("a channel's number is not one of whoever dialled"));
+        }
+        match socket::seqpacket_pair() {
+            Ok((ours, theirs)) => {
+                self.asked.insert(request, (ours, to, number));
+                self.tell_engine(&WorkerMessage::Connect { request, to }, vec![Arc::new(theirs)])
+            }
+            Err(error) => {
+                let text = format!("the engine cannot make a socket for a channel: {error}");
+                let error = CallError::new(ErrorCode::OutOfMemory, text);
+                self.tell_worker(&EngineMessage::ConnectFailed { request, error })
+            }
+        }
+    }
+
+    /// Reads what the engine has said. `false`: it has closed the connection.
+    pub(crate) fn read_engine(&mut self) -> Result<bool, ProxyError> {
+        loop {
+            match self.stream.receive() {
+                Ok(None) => return Ok(true),
+                Ok(Some((json, fds))) => self.take_from_engine(serde_json::from_slice(&json)?, fds)?,
+                Err(PacketError::HungUp) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn take_from_engine(&mut self, message: EngineMessage, fds: Vec<OwnedFd>) -> Result<(), ProxyError> {
+        match message {
+            EngineMessage::Welcome(mut welcome) => {
+                self.callable.keep_callable(&mut welcome.catalog);
+                self.revision = welcome.catalog.revision;
+                self.tell_worker(&EngineMessage::Welcome(welcome))
+            }
+            EngineMessage::CatalogChange { changes, .. } => {
+                let changes = self.callable.keep_callable_of(changes);
+                if changes.is_empty() {
+                    return Ok(());
+                }
+                self.revision = self.revision.wrapping_add(changes.len() as u64);
+                self.tell_worker(&EngineMessage::CatalogChange { revision: self.revision, changes })
+            }
+            EngineMessage::Registered { request, mut results } => {
+                for (place, result) in self.refused.remove(&request).unwrap_or_default() {
+                    results.insert(place.min(results.len()), result);
+                }
+                self.tell_worker(&EngineMessage::Registered { request, results })
+            }
+            EngineMessage::Connected { request, channel } => self.connected(request, channel),
+            EngineMessage::ConnectFailed { request, error } => {
+                self.asked.remove(&request);
+                self.tell_worker(&EngineMessage::ConnectFailed { request, error })
+            }
+            EngineMessage::Incoming { channel, from, name, zone } => {
+                self.incoming(channel, from, name, zone, fds)
+            }
+            // A page lies in the memory of this host, and calls are held against it here.
+            EngineMessage::Permissions { .. } => Ok(()),
+            other => self.tell_worker(&other),
+        }
+    }
+
+    /// The engine has handed the callee its end of a socket: the other end is this one's, in the remote worker's place.
+    fn connected(&mut self, request: RequestId, channel: ChannelId) -> Result<(), ProxyError> {
+        let Some((socket, callee, number)) = self.asked.remove(&request) else { return Ok(()) };
+        let gate = Arc::new(OutwardGate { callable: Arc::clone(&self.callable), callee });
+        match self.open(number, channel, socket, Role::Caller, callee, gate) {
+            Ok(()) => {
+                let json = serde_json::to_vec(&EngineMessage::Connected { request, channel })?;
+                self.link.message(Topic::Channel.to_u64(), with_channel(number, &json));
+                Ok(())
+            }
+            Err(error) => {
+                self.tell_engine(&WorkerMessage::Disconnected { peer: callee }, Vec::new())?;
+                self.tell_worker(&EngineMessage::ConnectFailed { request, error })
+            }
+        }
+    }
+
+    /// A worker of this host wants to call the remote one.
+    fn incoming(
+        &mut self,
+        channel: ChannelId,
+        from: WorkerId,
+        name: String,
+        zone: String,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), ProxyError> {
+        let mut fds = fds.into_iter();
+        let (socket, _process, page) = (fds.next(), fds.next(), fds.next());
+        let socket = socket.ok_or(ProxyError::Nonsense("the engine announced a channel without a socket"))?;
+        let page = page.and_then(|page| PermissionView::map(page).ok());
+        self.next_channel = self.next_channel.wrapping_add(2);
+        let number = self.next_channel;
+        match self.open(number, channel, socket, Role::Callee, from, Arc::new(InwardGate { page })) {
+            Ok(()) => {
+                let incoming = EngineMessage::Incoming { channel, from, name, zone };
+                let json = serde_json::to_vec(&incoming)?;
+                self.link.message(Topic::Channel.to_u64(), with_channel(number, &json));
+            }
+            // The caller's end hangs up with the socket, and it hears that there is no channel.
+            Err(error) => tracing::warn!(%error, %from, "a channel to a remote worker was not opened"),
+        }
+        Ok(())
+    }
+
+    /// Has the link carry a channel of this host whose one end is the remote worker's and plays `role`.
+    fn open(
+        &self,
+        number: u32,
+        channel: ChannelId,
+        socket: OwnedFd,
+        role: Role,
+        peer: WorkerId,
+        gate: Arc<dyn Gate>,
+    ) -> Result<(), CallError> {
+        let config = ChannelConfig {
+            channel,
+            worker: self.worker.get(),
+            peer_worker: peer.get(),
+            worker_bell: self.link.bell(),
+            slot_count: SLOT_COUNT,
+            segment_bytes_max: ringway_ipc::limits::SEGMENT_BYTES_MAX,
+            barrier_registered: ringway_ipc::sys::barrier::register(),
+            // The driver looks with a fence before it sleeps, so whoever publishes to it pays for one too.
+            barrier_before_sleep: false,
+        };
+        let opening = Opening::start(socket, role, config).map_err(|error| {
+            CallError::new(
+                ErrorCode::OutOfMemory,
+                format!("the engine cannot open a channel for a link: {error}"),
+            )
+        })?;
+        self.link.add_channel(number, opening, role, gate, true);
+        Ok(())
+    }
+}
