@@ -61,6 +61,9 @@ pub mod nap;
 #[cfg(all(target_os = "linux", not(loom)))]
 pub mod channel;
 
+#[cfg(all(target_os = "linux", not(loom)))]
+pub mod records;
+
 #[cfg(target_os = "linux")]
 pub mod floor;
 

@@ -99,6 +99,7 @@ impl Worker {
             pid: self.credentials.pid,
             runtime: self.hello.runtime.clone(),
             status: self.status,
+            remote: self.hello.remote.clone(),
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use ringway_access::Grant;
+use ringway_access::grant::Pattern;
 use ringway_ipc::frame::Header;
 use ringway_ipc::permission::PermissionView;
 use ringway_link::tunnel::Gate;
@@ -17,12 +18,20 @@ use ringway_protocol::{CallError, ErrorCode, WorkerId};
 #[derive(Debug)]
 pub(crate) struct Callable {
     grant: Grant,
+    /// What is told of at all, if there is more to that than the grant.
+    offered: Option<Vec<Pattern>>,
     indexes: RwLock<HashMap<WorkerId, HashSet<u32>>>,
 }
 
 impl Callable {
     pub(crate) fn new(grant: Grant) -> Arc<Self> {
-        Arc::new(Self { grant, indexes: RwLock::default() })
+        Arc::new(Self { grant, offered: None, indexes: RwLock::default() })
+    }
+
+    /// As [`Self::new`], for whoever is told of these functions alone.
+    pub(crate) fn offered(grant: Grant, offered: &[String]) -> Arc<Self> {
+        let offered = offered.iter().map(|pattern| Pattern::new(pattern)).collect();
+        Arc::new(Self { grant, offered: Some(offered), indexes: RwLock::default() })
     }
 
     pub(crate) fn grant(&self) -> &Grant {
@@ -30,7 +39,10 @@ impl Callable {
     }
 
     fn allows(&self, function: &CatalogFunction) -> bool {
-        self.grant.may_call(&function.namespace, function.id.as_str())
+        let id = function.id.as_str();
+        let offered = self.offered.as_ref();
+        self.grant.may_call(&function.namespace, id)
+            && offered.is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(id)))
     }
 
     /// Leaves in a catalog what may be called, and remembers that.

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use ringway_access::handshake::{self, Arrival, ClockReading, Introduction, PeerKind};
+use parking_lot::Mutex;
+use ringway_access::handshake::{self, Arrival as Came, ClockReading, Introduction};
 use ringway_access::limited::Limited;
-use ringway_access::{HandshakeError, Peer};
+use ringway_access::{Doorkeeper, HandshakeError, Peer};
 use ringway_ipc::clock::now_ns;
-use ringway_protocol::WorkerId;
 use rustix::net::sockopt;
 
-use crate::gateway::{Command, Shared};
+use crate::gateway::{Arrival, Command, Shared};
 use crate::limits;
 use crate::settings::Settings;
 
@@ -23,8 +23,10 @@ use crate::settings::Settings;
 pub(crate) struct Door {
     pub(crate) listener: TcpListener,
     pub(crate) settings: Settings,
+    /// In place of the one in the settings, which it was at first.
+    pub(crate) doorkeeper: Arc<Mutex<Arc<Doorkeeper>>>,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) engine_id: WorkerId,
+    pub(crate) me: Introduction,
     pub(crate) stop: Arc<AtomicBool>,
 }
 
@@ -39,7 +41,7 @@ enum DoorError {
     Socket(#[from] io::Error),
 }
 
-fn clocks() -> ClockReading {
+pub(crate) fn clocks() -> ClockReading {
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     ClockReading { monotonic_ns: now_ns(), unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX) }
 }
@@ -90,35 +92,39 @@ impl Door {
         let (peer, socket, tls) = match &self.settings.tls {
             None => {
                 let mut stream = limited;
-                let peer = self.identify(&mut stream, &Arrival::plain(from), deadline)?;
+                let peer = self.identify(&mut stream, &Came::plain(from), deadline)?;
                 (peer, stream.into_inner()?, None)
             }
             Some(tls) => {
                 let mut secured = tls.accept(limited)?;
-                let arrival = Arrival::secured(from, &secured);
+                let arrival = Came::secured(from, &secured);
                 let peer = self.identify(&mut secured.stream, &arrival, deadline)?;
                 let (connection, limited) = secured.stream.into_parts();
                 (peer, limited.into_inner()?, Some(Box::new(connection.into())))
             }
         };
-        self.shared.tell(Command::Arrived { socket: socket.into(), tls, peer: Box::new(peer) });
+        self.shared.tell(Command::Arrived(Box::new(Arrival {
+            socket: socket.into(),
+            tls,
+            introduction: peer.introduction,
+            identity: Some(peer.identity),
+            grant: peer.grant,
+            expires_s: peer.expires_s,
+            host: from,
+            over: None,
+        })));
         Ok(())
     }
 
     fn identify<S: io::Read + io::Write>(
         &self,
         stream: &mut S,
-        arrival: &Arrival,
+        arrival: &Came,
         deadline: Instant,
     ) -> Result<Peer, HandshakeError> {
-        let candidate = handshake::identify(stream, &self.settings.doorkeeper, arrival, &clocks, deadline)?;
-        let me = Introduction {
-            kind: PeerKind::Engine,
-            id: self.engine_id,
-            name: self.settings.name.clone(),
-            release: env!("CARGO_PKG_VERSION").to_owned(),
-        };
-        candidate.accept(stream, &me, 0, serde_json::Value::Null, &clocks)
+        let doorkeeper = Arc::clone(&self.doorkeeper.lock());
+        let candidate = handshake::identify(stream, &doorkeeper, arrival, &clocks, deadline)?;
+        candidate.accept(stream, &self.me, 0, serde_json::Value::Null, &clocks)
     }
 }
 

@@ -1,37 +1,59 @@
-//! The thread between links and the engine: reads what remote workers say and what the engine answers, and has each passed
-//! on by its proxy. Used by [`crate::links`]. It must not know what messages mean.
+//! The thread between links and the engine: reads what comes over links and what the engine answers, and has each passed on:
+//! for a remote worker by its [`Proxy`], for another engine by its [`Peer`]. Used by [`crate::links`]. It must not know what
+//! messages mean.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use parking_lot::Mutex;
-use ringway_access::Peer;
+use ringway_access::handshake::{Introduction, PeerKind};
+use ringway_access::{Grant, Identity};
 use ringway_ipc::packet::PacketStream;
 use ringway_link::News;
 use ringway_link::driver::{Driver, Link, Owner};
 use ringway_link::fault::Ended;
+use ringway_protocol::WorkerId;
+use ringway_protocol::control::Remote;
 
 use crate::callable::Callable;
+use crate::peer::{Peer, Wish};
 use crate::proxy::Proxy;
+use crate::watch::Watch;
 
 const WAKER: Token = Token(0);
+const WATCH: Token = Token(1);
 
-/// How often links are looked at whose credentials end at a time.
-const EXPIRY_EVERY: Duration = Duration::from_secs(1);
+/// How often links are looked at whose credentials end at a time, and attaches that are tried again.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long to wait for the engine to read records.
+const UNREAD_PAUSE: Duration = Duration::from_millis(5);
+
+/// Somebody at the other end of a new link.
+pub(crate) struct Arrival {
+    pub(crate) socket: OwnedFd,
+    pub(crate) tls: Option<Box<rustls::Connection>>,
+    pub(crate) introduction: Introduction,
+    /// By what it was let in; none where this end dialled.
+    pub(crate) identity: Option<Identity>,
+    /// What it may call and register here.
+    pub(crate) grant: Grant,
+    pub(crate) expires_s: Option<u64>,
+    pub(crate) host: SocketAddr,
+    /// Dropped when the link is over, for whoever dialled.
+    pub(crate) over: Option<SyncSender<()>>,
+}
 
 /// What the thread is told.
 pub(crate) enum Command {
-    /// Somebody was let in.
-    Arrived {
-        socket: OwnedFd,
-        tls: Option<Box<rustls::Connection>>,
-        peer: Box<Peer>,
-    },
+    Arrived(Box<Arrival>),
     News {
         link: usize,
         news: News,
@@ -40,6 +62,8 @@ pub(crate) enum Command {
         link: usize,
         why: String,
     },
+    /// Close the links whose tokens are among these.
+    Revoke(Vec<String>),
     Stop,
 }
 
@@ -47,6 +71,12 @@ pub(crate) enum Command {
 #[derive(Debug, Clone)]
 pub(crate) struct Known {
     pub(crate) name: String,
+    pub(crate) id: WorkerId,
+    pub(crate) is_engine: bool,
+    pub(crate) host: SocketAddr,
+    /// By which it was let in, if it was by one.
+    pub(crate) token_id: Option<String>,
+    pub(crate) expires_s: Option<u64>,
     pub(crate) link: Link,
 }
 
@@ -73,9 +103,7 @@ struct Ear {
 
 impl Owner for Ear {
     fn news(&self, news: News) {
-        if matches!(news, News::Message { .. }) {
-            self.shared.tell(Command::News { link: self.link, news });
-        }
+        self.shared.tell(Command::News { link: self.link, news });
     }
 
     fn over(&self, why: &Ended) {
@@ -83,10 +111,27 @@ impl Owner for Ear {
     }
 }
 
+enum Behind {
+    Worker(Box<Proxy>),
+    Engine(Box<Peer>),
+}
+
 struct Entry {
-    proxy: Proxy,
-    name: String,
+    behind: Behind,
+    link: Link,
+    token_id: Option<String>,
     expires_s: Option<u64>,
+    dialled: bool,
+    _over: Option<SyncSender<()>>,
+}
+
+/// What a token of the wait set stands for.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    /// The attach of a remote worker.
+    Worker(usize),
+    /// That of a worker of another engine.
+    Foreign(usize, WorkerId),
 }
 
 /// See the module.
@@ -95,23 +140,36 @@ pub(crate) struct Gateway {
     shared: Arc<Shared>,
     driver: Arc<Driver>,
     engine: String,
+    watch: Watch,
+    /// What engines are told of that dial this one.
+    offer: Vec<String>,
     entries: BTreeMap<usize, Entry>,
+    sources: BTreeMap<usize, Source>,
     next: usize,
     stopped: bool,
 }
 
 impl Gateway {
-    pub(crate) fn new(driver: Arc<Driver>, engine: &str) -> io::Result<Self> {
+    pub(crate) fn new(
+        driver: Arc<Driver>,
+        engine: &str,
+        watch: Watch,
+        offer: Vec<String>,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
+        register(&poll, watch.attach.as_fd(), WATCH)?;
         let shared = Arc::new(Shared { inbox: Mutex::default(), waker, known: Mutex::default() });
         Ok(Self {
             poll,
             shared,
             driver,
             engine: engine.to_owned(),
+            watch,
+            offer,
             entries: BTreeMap::new(),
-            next: 1,
+            sources: BTreeMap::new(),
+            next: WATCH.0 + 1,
             stopped: false,
         })
     }
@@ -122,9 +180,13 @@ impl Gateway {
 
     pub(crate) fn run(mut self) {
         let mut events = Events::with_capacity(256);
+        // What came right behind the welcome raises no news of its own.
+        self.follow_catalog();
+        let mut look = false;
         while !self.stopped {
-            let expire = self.entries.values().any(|entry| entry.expires_s.is_some());
-            match self.poll.poll(&mut events, expire.then_some(EXPIRY_EVERY)) {
+            let unread = self.proxies().any(|proxy| proxy.has_unread());
+            let timeout = unread.then_some(UNREAD_PAUSE).or(look.then_some(LOOK_EVERY));
+            match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
@@ -135,37 +197,73 @@ impl Gateway {
             let commands = std::mem::take(&mut *self.shared.inbox.lock());
             commands.into_iter().for_each(|command| self.carry_out(command));
             for event in &events {
-                let Token(link) = event.token();
-                if event.token() != WAKER {
-                    self.read_engine(link);
+                match event.token() {
+                    WAKER => {}
+                    WATCH => self.follow_catalog(),
+                    Token(token) => self.read_engine(token),
                 }
             }
+            self.proxies().filter(|proxy| proxy.has_unread()).for_each(|proxy| proxy.keep_records(&[]));
+            look = self.look_after();
+            self.grant_wishes();
             self.flush();
-            if expire {
-                self.expire();
-            }
         }
         let links: Vec<usize> = self.entries.keys().copied().collect();
         links.into_iter().for_each(|link| self.remove(link, "the engine stops"));
     }
 
+    fn proxies(&mut self) -> impl Iterator<Item = &mut Box<Proxy>> {
+        self.entries.values_mut().filter_map(|entry| match &mut entry.behind {
+            Behind::Worker(proxy) => Some(proxy),
+            Behind::Engine(_) => None,
+        })
+    }
+
+    fn peers(&mut self) -> impl Iterator<Item = (usize, &mut Box<Peer>)> {
+        self.entries.iter_mut().filter_map(|(link, entry)| match &mut entry.behind {
+            Behind::Engine(peer) => Some((*link, peer)),
+            Behind::Worker(_) => None,
+        })
+    }
+
     fn carry_out(&mut self, command: Command) {
         match command {
-            Command::Arrived { socket, tls, peer } => self.arrived(socket, tls.map(|tls| *tls), *peer),
+            Command::Arrived(arrival) => self.arrived(*arrival),
             Command::News { link, news: News::Message { topic, bytes } } => {
                 let Some(entry) = self.entries.get_mut(&link) else { return };
-                if let Err(error) = entry.proxy.take_from_worker(topic, &bytes) {
+                let taken = match &mut entry.behind {
+                    Behind::Worker(proxy) => proxy.take_from_worker(topic, &bytes),
+                    Behind::Engine(peer) => peer.take(topic, &bytes),
+                };
+                if let Err(error) = taken {
                     self.remove(link, &error.to_string());
+                }
+            }
+            Command::News { link, news: News::ChannelOver { number, .. } } => {
+                if let Some(Entry { behind: Behind::Engine(peer), .. }) = self.entries.get_mut(&link) {
+                    peer.channel_over(number);
                 }
             }
             Command::News { .. } => {}
             Command::Over { link, why } => self.remove(link, &why),
+            Command::Revoke(tokens) => {
+                let revoked = |entry: &Entry| entry.token_id.as_ref().is_some_and(|id| tokens.contains(id));
+                let links = self.entries.iter().filter(|(_, entry)| revoked(entry)).map(|(link, _)| *link);
+                let links: Vec<usize> = links.collect();
+                links.into_iter().for_each(|link| self.remove(link, "its token was revoked"));
+            }
             Command::Stop => self.stopped = true,
         }
     }
 
-    fn arrived(&mut self, socket: OwnedFd, tls: Option<rustls::Connection>, peer: Peer) {
-        let stream = match PacketStream::connect(&self.engine) {
+    fn arrived(&mut self, arrival: Arrival) {
+        let is_engine = arrival.introduction.kind == PeerKind::Engine;
+        let id = arrival.introduction.id;
+        if is_engine && !self.prefers(id, arrival.over.is_some()) {
+            return tracing::debug!(engine = %id, "a second link to the same engine was let go");
+        }
+        let stream = (!is_engine).then(|| PacketStream::connect(&self.engine)).transpose();
+        let stream = match stream {
             Ok(stream) => stream,
             Err(error) => {
                 return tracing::error!(%error, "cannot attach a remote worker: the engine does not answer");
@@ -173,38 +271,155 @@ impl Gateway {
         };
         let link = self.next;
         self.next += 1;
-        let fd = stream.as_fd().as_raw_fd();
-        let both = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.poll.registry().register(&mut SourceFd(&fd), Token(link), both) {
-            return tracing::error!(%error, "cannot wait for the engine");
+        if let Some(stream) = &stream {
+            if let Err(error) = register(&self.poll, stream.as_fd(), Token(link)) {
+                return tracing::error!(%error, "cannot wait for the engine");
+            }
+            self.sources.insert(link, Source::Worker(link));
         }
-        let name = peer.introduction.name.clone();
-        let worker = peer.introduction.id;
-        tracing::info!(%worker, name, identity = ?peer.identity, "a remote worker is linked");
+        let Arrival { socket, tls, introduction, identity, grant, expires_s, host, over } = arrival;
+        let name = introduction.name;
+        tracing::info!(%id, name, ?identity, is_engine, %host, "linked");
         let owner = Arc::new(Ear { link, shared: Arc::clone(&self.shared) });
-        let carried = self.driver.add(socket, tls, owner);
-        self.shared.known.lock().insert(link, Known { name: name.clone(), link: carried.clone() });
-        let proxy = Proxy::new(worker, carried, stream, Callable::new(peer.grant));
-        self.entries.insert(link, Entry { proxy, name, expires_s: peer.expires_s });
+        let carried = self.driver.add(socket, tls.map(|tls| *tls), owner);
+        let token_id = match &identity {
+            Some(Identity::Token { id, .. }) => Some(id.clone()),
+            _ => None,
+        };
+        let (token, own) = (token_id.clone(), carried.clone());
+        let known = Known { name, id, is_engine, host, token_id: token, expires_s, link: own };
+        self.shared.known.lock().insert(link, known);
+        let dialled = over.is_some();
+        let behind = match stream {
+            Some(stream) => {
+                let remote =
+                    Remote { identity: holder(identity.as_ref()), host: host.to_string(), round_trip_us: 0 };
+                Behind::Worker(Box::new(Proxy::new(
+                    id,
+                    carried.clone(),
+                    stream,
+                    Callable::new(grant),
+                    remote,
+                )))
+            }
+            None => {
+                let offered = (!dialled).then_some(&*self.offer);
+                let mut peer = Peer::new(id, carried.clone(), &self.engine, host.to_string(), grant, offered);
+                peer.offer(self.watch.all(), true, |id| self.watch.worker(id));
+                Behind::Engine(Box::new(peer))
+            }
+        };
+        let entry = Entry { behind, link: carried, token_id, expires_s, dialled, _over: over };
+        self.entries.insert(link, entry);
     }
 
-    fn read_engine(&mut self, link: usize) {
-        let Some(entry) = self.entries.get_mut(&link) else { return };
-        match entry.proxy.read_engine() {
-            Ok(true) => {}
-            Ok(false) => self.remove(link, "the engine closed its attach"),
-            Err(error) => self.remove(link, &error.to_string()),
+    /// Whether a link to an engine is to be kept beside what there is: one link to each. Where both have dialled at the same
+    /// time, both keep the one that the engine with the smaller id has dialled.
+    fn prefers(&mut self, id: WorkerId, dialled: bool) -> bool {
+        if id == self.watch.engine_id {
+            tracing::warn!("an engine was linked to itself; the link was let go");
+            return false;
+        }
+        let own = self.watch.engine_id;
+        let old = self.entries.iter().find_map(|(link, entry)| match &entry.behind {
+            Behind::Engine(peer) if peer.id == id => Some((*link, entry.dialled)),
+            _ => None,
+        });
+        let Some((link, old_dialled)) = old else { return true };
+        let dialled_by_smaller = |dialled: bool| dialled == (own < id);
+        if old_dialled != dialled && dialled_by_smaller(old_dialled) {
+            return false;
+        }
+        self.remove(link, "another link to the same engine takes its place");
+        true
+    }
+
+    fn read_engine(&mut self, token: usize) {
+        match self.sources.get(&token).copied() {
+            None => {}
+            Some(Source::Foreign(link, worker)) => {
+                if let Some(Entry { behind: Behind::Engine(peer), .. }) = self.entries.get_mut(&link) {
+                    peer.read(worker);
+                }
+            }
+            Some(Source::Worker(link)) => {
+                let Some(Entry { behind: Behind::Worker(proxy), .. }) = self.entries.get_mut(&link) else {
+                    return;
+                };
+                match proxy.read_engine() {
+                    Ok(true) => {}
+                    Ok(false) => self.remove(link, "the engine closed its attach"),
+                    Err(error) => self.remove(link, &error.to_string()),
+                }
+            }
+        }
+    }
+
+    /// Tells other engines what has changed here.
+    fn follow_catalog(&mut self) {
+        loop {
+            let changes = match self.watch.next() {
+                Ok(Some(changes)) => changes,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::info!(%error, "the engine is gone; all links end");
+                    self.stopped = true;
+                    return;
+                }
+            };
+            let watch = &self.watch;
+            for entry in self.entries.values_mut() {
+                if let Behind::Engine(peer) = &mut entry.behind {
+                    peer.offer(changes.clone(), false, |id| watch.worker(id));
+                }
+            }
+        }
+    }
+
+    /// Waits for attaches that peers have made, and for those they have dropped no more.
+    fn grant_wishes(&mut self) {
+        let mut wishes = Vec::new();
+        for (link, peer) in self.peers() {
+            wishes.extend(std::mem::take(&mut peer.wishes).into_iter().map(|wish| (link, wish)));
+        }
+        for (link, wish) in wishes {
+            match wish {
+                Wish::Unwatch(token) => {
+                    self.sources.remove(&token);
+                }
+                Wish::Watch(worker) => {
+                    let token = self.next;
+                    self.next += 1;
+                    let Some(Entry { behind: Behind::Engine(peer), .. }) = self.entries.get_mut(&link) else {
+                        continue;
+                    };
+                    let Some((attach, place)) = peer.watched(worker) else { continue };
+                    if let Err(error) = register(&self.poll, attach.as_fd(), Token(token)) {
+                        tracing::error!(%error, "cannot wait for the engine");
+                        continue;
+                    }
+                    *place = token;
+                    self.sources.insert(token, Source::Foreign(link, worker));
+                    // It may have answered already.
+                    peer.read(worker);
+                }
+            }
         }
     }
 
     fn flush(&mut self) {
         let mut failed = Vec::new();
         for (link, entry) in &mut self.entries {
-            if entry.proxy.stream.wants_write()
-                && let Err(error) = entry.proxy.stream.flush()
-            {
-                tracing::debug!(%error, "cannot send to the engine");
-                failed.push(*link);
+            match &mut entry.behind {
+                Behind::Engine(peer) => peer.flush(),
+                Behind::Worker(proxy) => {
+                    if proxy.stream.wants_write()
+                        && let Err(error) = proxy.stream.flush()
+                    {
+                        tracing::debug!(%error, "cannot send to the engine");
+                        failed.push(*link);
+                    }
+                }
             }
         }
         for link in failed {
@@ -212,24 +427,54 @@ impl Gateway {
             self.read_engine(link);
             self.remove(link, "the engine closed its attach");
         }
+        if let Err(error) = self.watch.attach.flush() {
+            tracing::debug!(%error, "the engine is gone");
+        }
     }
 
-    fn expire(&mut self) {
-        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let late = self.entries.iter().filter(|(_, entry)| entry.expires_s.is_some_and(|at| at <= now_s));
-        let late: Vec<usize> = late.map(|(link, _)| *link).collect();
-        late.into_iter().for_each(|link| self.remove(link, "its credentials have expired"));
+    /// Ends links whose credentials have ended and tries attaches again; says whether there will be more of that.
+    fn look_after(&mut self) -> bool {
+        let mut more = false;
+        for (_, peer) in self.peers() {
+            more |= peer.retry();
+        }
+        let ends = self.entries.values().any(|entry| entry.expires_s.is_some());
+        if ends {
+            let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let late = self.entries.iter().filter(|(_, entry)| entry.expires_s.is_some_and(|at| at <= now_s));
+            let late: Vec<usize> = late.map(|(link, _)| *link).collect();
+            late.into_iter().for_each(|link| self.remove(link, "its credentials have expired"));
+        }
+        more || ends
     }
 
-    /// Ends a link and the attach with it: the engine sees a worker that left without a goodbye.
+    /// Ends a link and the attaches with it: the engine sees workers that left without a goodbye.
     fn remove(&mut self, link: usize, why: &str) {
         let Some(entry) = self.entries.remove(&link) else { return };
-        tracing::info!(worker = %entry.proxy.worker, name = entry.name, why, "a remote worker is gone");
-        self.shared.known.lock().remove(&link);
-        let fd = entry.proxy.stream.as_fd().as_raw_fd();
-        if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
-            tracing::debug!(%error, "cannot stop waiting for the engine");
+        if let Some(known) = self.shared.known.lock().remove(&link) {
+            tracing::info!(id = %known.id, name = known.name, why, "no longer linked");
         }
-        entry.proxy.link.close();
+        let tokens = match &entry.behind {
+            Behind::Worker(_) => vec![link],
+            Behind::Engine(peer) => peer.tokens(),
+        };
+        // Closing the sockets takes them out of the wait set.
+        for token in tokens {
+            self.sources.remove(&token);
+        }
+        entry.link.close();
     }
+}
+
+/// Who may come back with the same worker id.
+fn holder(identity: Option<&Identity>) -> String {
+    match identity {
+        Some(Identity::Token { subject, issuer, .. }) => format!("token:{issuer}:{subject}"),
+        Some(Identity::Certificate { fingerprint, .. }) => format!("certificate:{fingerprint}"),
+        _ => "open".to_owned(),
+    }
+}
+
+fn register(poll: &Poll, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
+    poll.registry().register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE | Interest::WRITABLE)
 }

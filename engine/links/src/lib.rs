@@ -1,13 +1,13 @@
-//! Remote workers: those of other hosts, which reach this engine over a link and are here what they would be on this host.
-//! Used by whoever starts the built-in workers.
+//! Workers of other hosts, which reach this engine over a link and are here what they would be on this host: those that
+//! dialled it themselves, and those of other engines. Used by whoever starts the built-in workers.
 //!
 //! For each of them this crate attaches to the engine as that worker, with its id and its name: the engine knows no other
-//! kind. What it says to the engine is passed on, within what it was granted; its channels end here, and go on over the
-//! link.
+//! kind. Their channels end here, and go on over the link. What they may call and register is what their link was granted.
 //!
 //! - [`Links`]: what runs;
-//! - `door`: who comes, and the handshake;
-//! - `gateway`: the thread that passes messages on; `proxy`: one remote worker there.
+//! - `door`: who comes, and the handshake; `dialler`: other engines, dialled until they answer;
+//! - `gateway`: the thread that passes messages on; `proxy`: one remote worker there; `peer`: one other engine, with what it
+//!   offers; `watch`: what this one has to offer.
 //!
 //! It must not know the engine: it attaches to an address as any worker does.
 
@@ -19,13 +19,21 @@ mod settings;
 
 mod callable;
 
+mod attach;
+
+mod watch;
+
 mod proxy;
+
+mod peer;
 
 mod gateway;
 
 mod door;
 
+mod dialler;
+
 mod links;
 
 pub use links::{LinkStatus, Links, StartError};
-pub use settings::Settings;
+pub use settings::{PeerSettings, Settings};

@@ -16,3 +16,9 @@ pub const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(8);
 
 /// How long to wait after an error of the listening socket, such as too many open files.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The pause before another engine is dialled again; it doubles from one attempt to the next.
+pub const PAUSE_MIN: Duration = Duration::from_millis(50);
+
+/// The longest pause.
+pub const PAUSE_MAX: Duration = Duration::from_secs(1);

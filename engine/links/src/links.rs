@@ -8,14 +8,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use ringway_access::{LinkAddress, check_exposure};
+use ringway_access::handshake::{Introduction, PeerKind};
+use ringway_access::{Credentials, Doorkeeper, LinkAddress, check_exposure};
 use ringway_link::driver::{Driver, Path};
 use ringway_link::{Distance, LinkStats};
-use ringway_protocol::WorkerId;
+use ringway_protocol::{CallError, WorkerId};
 
+use crate::dialler::Dialler;
 use crate::door::Door;
 use crate::gateway::{Command, Gateway, Shared};
 use crate::settings::Settings;
+use crate::watch::Watch;
 
 /// How long the connection that wakes the door may take.
 const WAKE_MAX: Duration = Duration::from_millis(200);
@@ -35,6 +38,17 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// The engine of this host did not take the links in.
+    #[error("links cannot attach to their engine: {0}")]
+    Engine(#[source] Box<CallError>),
+    /// A file of credentials for another engine cannot be used.
+    #[error("cannot dial {address}: {source}")]
+    Credentials {
+        /// The other engine.
+        address: LinkAddress,
+        /// What is wrong.
+        source: Box<ringway_access::credentials::CredentialsError>,
+    },
     /// Threads or descriptors ran out, or `io_uring` is refused where nothing else is allowed.
     #[error("cannot start links: {0}")]
     System(#[from] io::Error),
@@ -45,6 +59,16 @@ pub enum StartError {
 pub struct LinkStatus {
     /// Who is at its other end.
     pub name: String,
+    /// The worker's id, or the engine's.
+    pub id: WorkerId,
+    /// Whether that is an engine with workers behind it.
+    pub is_engine: bool,
+    /// The other host.
+    pub host: SocketAddr,
+    /// The token by which it was let in, if it was by one.
+    pub token_id: Option<String>,
+    /// When what it was let in by ends, in seconds since 1970.
+    pub expires_s: Option<u64>,
     /// How far away that is.
     pub distance: Distance,
     /// What it has carried.
@@ -55,6 +79,7 @@ pub struct LinkStatus {
 pub struct Links {
     shared: Arc<Shared>,
     driver: Arc<Driver>,
+    doorkeeper: Arc<Mutex<Arc<Doorkeeper>>>,
     address: Option<SocketAddr>,
     stop: Arc<AtomicBool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -77,24 +102,50 @@ impl Links {
             check_exposure(&exposed, settings.tls.is_some(), settings.doorkeeper.has_authentication())?;
         }
         let driver = Arc::new(Driver::start(settings.driver.clone())?);
-        let gateway = Gateway::new(Arc::clone(&driver), engine)?;
+        let watch =
+            Watch::new(engine, &settings.name).map_err(|error| StartError::Engine(Box::new(error)))?;
+        let me = Introduction {
+            kind: PeerKind::Engine,
+            id: watch.engine_id,
+            name: settings.name.clone(),
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let gateway = Gateway::new(Arc::clone(&driver), engine, watch, settings.offer.clone())?;
         let shared = gateway.shared();
         let stop = Arc::new(AtomicBool::new(false));
+        let doorkeeper = Arc::new(Mutex::new(Arc::clone(&settings.doorkeeper)));
         let mut links = Self {
             shared: Arc::clone(&shared),
             driver,
+            doorkeeper: Arc::clone(&doorkeeper),
             address: None,
             stop: Arc::clone(&stop),
             threads: Mutex::default(),
         };
         let thread = std::thread::Builder::new().name("ringway-links".to_owned());
         links.threads.get_mut().push(thread.spawn(move || gateway.run())?);
+        for peer in &settings.peers {
+            let credentials = peer.credentials.as_deref().map(Credentials::from_file).transpose();
+            let credentials = credentials.map_err(|source| {
+                let (address, source) = (peer.address.clone(), Box::new(source));
+                StartError::Credentials { address, source }
+            })?;
+            let dialler = Dialler {
+                settings: peer.clone(),
+                credentials: credentials.unwrap_or_default(),
+                me: me.clone(),
+                shared: Arc::clone(&shared),
+                stop: Arc::clone(&stop),
+            };
+            let thread = std::thread::Builder::new().name("ringway-dial".to_owned());
+            links.threads.get_mut().push(thread.spawn(move || dialler.run())?);
+        }
         if let Some(address) = settings.listen {
             let listener =
                 TcpListener::bind(address).map_err(|source| StartError::Bind { address, source })?;
             let bound = listener.local_addr()?;
             links.address = Some(bound);
-            let door = Door { listener, settings, shared, engine_id: WorkerId::new(1), stop };
+            let door = Door { listener, settings, doorkeeper, shared, me, stop };
             let thread = std::thread::Builder::new().name("ringway-door".to_owned());
             links.threads.get_mut().push(thread.spawn(move || door.run())?);
             tracing::info!(address = %bound, path = links.driver.path().as_str(), "links are let in");
@@ -117,12 +168,35 @@ impl Links {
         self.driver.path()
     }
 
+    /// Why not by `io_uring`, where that was tried.
+    #[must_use]
+    pub fn why_not_uring(&self) -> Option<&str> {
+        self.driver.why_not_uring()
+    }
+
+    /// Sets who is let in from now on, and closes the links whose tokens have been revoked. What the others may do stays as it
+    /// was when they came.
+    ///
+    /// Somebody may be greeted by the one before while this is done; setting the same one again finds them.
+    pub fn set_doorkeeper(&self, doorkeeper: Doorkeeper) {
+        let revoked: Vec<String> = doorkeeper.revocations().ids().map(str::to_owned).collect();
+        *self.doorkeeper.lock() = Arc::new(doorkeeper);
+        if !revoked.is_empty() {
+            self.shared.tell(Command::Revoke(revoked));
+        }
+    }
+
     /// The links at this moment.
     #[must_use]
     pub fn status(&self) -> Vec<LinkStatus> {
         let known = self.shared.known.lock();
         let status = known.values().map(|known| LinkStatus {
             name: known.name.clone(),
+            id: known.id,
+            is_engine: known.is_engine,
+            host: known.host,
+            token_id: known.token_id.clone(),
+            expires_s: known.expires_s,
             distance: known.link.distance(),
             stats: known.link.stats(),
         });

@@ -5,22 +5,25 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use ringway_ipc::channel::{ChannelConfig, Opening, Role};
+use ringway_ipc::channel::Role;
+use ringway_ipc::frame::Inline;
 use ringway_ipc::packet::{PacketError, PacketStream};
 use ringway_ipc::permission::PermissionView;
+use ringway_ipc::records::{PreparedRecords, Records};
 use ringway_ipc::sys::socket;
 use ringway_link::driver::Link;
 use ringway_link::tunnel::Gate;
 use ringway_protocol::control::{
-    ChannelId, EngineMessage, Register, RegistrationResult, RequestId, WorkerMessage,
+    ChannelId, EngineMessage, Register, RegistrationResult, Remote, RequestId, WorkerMessage,
 };
-use ringway_protocol::link::{DIALLER, Topic, split_channel, with_channel};
+use ringway_protocol::link::{DIALLER, Topic, records, split_channel, with_channel};
 use ringway_protocol::{CallError, ErrorCode, WorkerId};
 
+use crate::attach::End;
 use crate::callable::{Callable, InwardGate, OutwardGate};
 
-/// Slots of the rings whose other end is elsewhere.
-const SLOT_COUNT: u32 = 256;
+/// Bytes of records that wait for the engine to read.
+const RECORDS_WAITING_BYTES_MAX: usize = 4 << 20;
 
 /// Why a remote worker is put out.
 #[derive(Debug, thiserror::Error)]
@@ -48,11 +51,23 @@ pub(crate) struct Proxy {
     next_channel: u32,
     /// The namespace of all that it registers.
     namespace: String,
+    /// Where its records go, once the engine has said so.
+    records: Option<Records>,
+    prepared: Option<PreparedRecords>,
+    /// Records that found no room there.
+    unread: Vec<u8>,
+    remote: Remote,
 }
 
 impl Proxy {
     /// Attaches to the engine in the worker's name; its greeting follows.
-    pub(crate) fn new(worker: WorkerId, link: Link, stream: PacketStream, callable: Arc<Callable>) -> Self {
+    pub(crate) fn new(
+        worker: WorkerId,
+        link: Link,
+        stream: PacketStream,
+        callable: Arc<Callable>,
+        remote: Remote,
+    ) -> Self {
         Self {
             worker,
             link,
@@ -63,6 +78,10 @@ impl Proxy {
             refused: HashMap::new(),
             next_channel: 0,
             namespace: ringway_protocol::naming::NAMESPACE_DEFAULT.to_owned(),
+            records: None,
+            prepared: None,
+            unread: Vec::new(),
+            remote,
         }
     }
 
@@ -80,7 +99,22 @@ impl Proxy {
                     // It is what the engine makes of this process, whatever it asks for.
                     hello.zone = None;
                     self.namespace.clone_from(&hello.namespace);
-                    self.tell_engine(&WorkerMessage::Hello(hello), Vec::new())
+                    let round_trip_us = self.link.distance().round_trip_ns / 1000;
+                    hello.remote = Some(Remote {
+                        round_trip_us: u32::try_from(round_trip_us).unwrap_or(u32::MAX),
+                        ..self.remote.clone()
+                    });
+                    let fd = match PreparedRecords::new(self.worker.get()) {
+                        Ok((prepared, fd)) => {
+                            self.prepared = Some(prepared);
+                            Some(Arc::new(fd))
+                        }
+                        Err(error) => {
+                            tracing::warn!(%error, "spans and logs of a remote worker are not kept");
+                            None
+                        }
+                    };
+                    self.tell_engine(&WorkerMessage::Hello(hello), fd.into_iter().collect())
                 }
                 WorkerMessage::Register(register) => self.register(register),
                 WorkerMessage::Connect { .. } => {
@@ -96,8 +130,52 @@ impl Proxy {
                 };
                 self.connect(number, request, to)
             }
-            Some(Topic::Telemetry) | None => Ok(()),
+            Some(Topic::Telemetry) => {
+                self.keep_records(bytes);
+                Ok(())
+            }
+            // A later release may have topics that are new.
+            None => Ok(()),
         }
+    }
+
+    /// Passes records on as if the worker had written them here; those that find no room wait for the engine to read.
+    pub(crate) fn keep_records(&mut self, bytes: &[u8]) {
+        let Some(ring) = &mut self.records else { return };
+        if self.unread.len() + bytes.len() > RECORDS_WAITING_BYTES_MAX {
+            tracing::warn!(worker = %self.worker, bytes = bytes.len(), "records of a remote worker are lost: the engine does not read");
+        } else {
+            self.unread.extend_from_slice(bytes);
+        }
+        let mut place = Inline::default();
+        let mut taken = 0;
+        let mut broken = false;
+        for record in records(&self.unread) {
+            place.bytes_mut()[..record.len()].copy_from_slice(record);
+            match ring.push(&place, u16::try_from(record.len()).unwrap_or(0)) {
+                Ok(true) => taken += 1 + record.len(),
+                Ok(false) => break,
+                Err(_) => {
+                    broken = true;
+                    break;
+                }
+            }
+        }
+        if broken {
+            tracing::warn!("the engine broke its telemetry page; records of a remote worker are lost");
+            self.records = None;
+            self.unread.clear();
+            return;
+        }
+        self.unread.drain(..taken);
+        if let Some(bell) = ring.bell_asked() {
+            bell.notify();
+        }
+    }
+
+    /// Whether records wait for the engine to read.
+    pub(crate) fn has_unread(&self) -> bool {
+        !self.unread.is_empty()
     }
 
     fn tell_engine(&mut self, message: &WorkerMessage, fds: Vec<Arc<OwnedFd>>) -> Result<(), ProxyError> {
@@ -178,6 +256,13 @@ impl Proxy {
     fn take_from_engine(&mut self, message: EngineMessage, fds: Vec<OwnedFd>) -> Result<(), ProxyError> {
         match message {
             EngineMessage::Welcome(mut welcome) => {
+                if let Some(prepared) = self.prepared.take() {
+                    let barrier = ringway_ipc::sys::barrier::register();
+                    let attached = prepared.attach(fds, ringway_ipc::limits::SEGMENT_BYTES_MAX, barrier);
+                    self.records = attached
+                        .map_err(|error| tracing::warn!(%error, "spans of a remote worker are not kept"))
+                        .ok();
+                }
                 self.callable.keep_callable(&mut welcome.catalog);
                 self.revision = welcome.catalog.revision;
                 self.tell_worker(&EngineMessage::Welcome(welcome))
@@ -264,24 +349,10 @@ impl Proxy {
         peer: WorkerId,
         gate: Arc<dyn Gate>,
     ) -> Result<(), CallError> {
-        let config = ChannelConfig {
-            channel,
-            worker: self.worker.get(),
-            peer_worker: peer.get(),
-            worker_bell: self.link.bell(),
-            slot_count: SLOT_COUNT,
-            segment_bytes_max: ringway_ipc::limits::SEGMENT_BYTES_MAX,
-            barrier_registered: ringway_ipc::sys::barrier::register(),
-            // The driver looks with a fence before it sleeps, so whoever publishes to it pays for one too.
-            barrier_before_sleep: false,
-        };
-        let opening = Opening::start(socket, role, config).map_err(|error| {
-            CallError::new(
-                ErrorCode::OutOfMemory,
-                format!("the engine cannot open a channel for a link: {error}"),
-            )
-        })?;
-        self.link.add_channel(number, opening, role, gate, true);
-        Ok(())
+        let end = End { number, channel, socket, role, worker: self.worker, peer, gate, first: true };
+        end.carry(&self.link).map_err(|error| {
+            let text = format!("the engine cannot open a channel for a link: {error}");
+            CallError::new(ErrorCode::OutOfMemory, text)
+        })
     }
 }

@@ -1,10 +1,11 @@
 //! What the links of an engine are told. It must not know where that was written.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use ringway_access::Doorkeeper;
 use ringway_access::tls::ServerTls;
+use ringway_access::{Doorkeeper, LinkAddress};
 use ringway_link::driver::DriverConfig;
 
 /// See the module.
@@ -20,4 +21,21 @@ pub struct Settings {
     pub doorkeeper: Arc<Doorkeeper>,
     /// How bytes are moved.
     pub driver: DriverConfig,
+    /// Engines of other hosts, which this one dials.
+    pub peers: Vec<PeerSettings>,
+    /// What engines that dial this one are told of: patterns of functions, within what each of them may call. Empty: nothing.
+    pub offer: Vec<String>,
+}
+
+/// An engine of another host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerSettings {
+    /// Where it listens for links.
+    pub address: LinkAddress,
+    /// The file of credentials that it is shown; none: nothing is shown, which is allowed on loopback alone.
+    pub credentials: Option<PathBuf>,
+    /// What it is told of: patterns of functions of this engine. Empty: nothing.
+    pub offer: Vec<String>,
+    /// What of it may be called from here: patterns of functions. Empty: nothing.
+    pub call: Vec<String>,
 }

@@ -191,7 +191,10 @@ impl Engine {
     fn foreign_workers(&self) -> Vec<WorkerId> {
         let own = std::process::id();
         let core = self.shared.core.read();
-        core.workers().filter(|(_, worker)| worker.credentials.pid != own).map(|(id, _)| id).collect()
+        let foreign = core
+            .workers()
+            .filter(|(_, worker)| worker.credentials.pid != own || worker.hello.remote.is_some());
+        foreign.map(|(id, _)| id).collect()
     }
 
     /// Accepts nobody any more and tells all workers, once.

@@ -10,6 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// What an address begins with.
 pub const SCHEME: &str = "ringway://";
+/// Where links are listened for, unless a port is named.
+pub const PORT: u16 = 49_135;
 /// The longest name of a host, in bytes (RFC 1035, section 2.3.4).
 const HOST_BYTES_MAX: usize = 253;
 
@@ -18,7 +20,7 @@ const HOST_BYTES_MAX: usize = 253;
 #[non_exhaustive]
 pub enum AddressError {
     /// It begins with something else.
-    #[error("wanted an address such as `ringway://host:4919`, found `{found}`")]
+    #[error("wanted an address such as `ringway://host:49135`, found `{found}`")]
     Scheme {
         /// The text.
         found: String,
@@ -138,7 +140,7 @@ mod tests {
             let parts = found.as_ref().map(|found| (found.host(), found.port(), found.is_loopback()));
             assert_eq!(parts, expected, "{text}");
         };
-        check("ringway://example.org:4919", Some(("example.org", 4919, false)));
+        check("ringway://example.org:49135", Some(("example.org", 49135, false)));
         check("ringway://Edge_7.Example.org:1", Some(("edge_7.example.org", 1, false)));
         check("ringway://127.0.0.1:0", Some(("127.0.0.1", 0, true)));
         check("ringway://127.9.9.9:1", Some(("127.9.9.9", 1, true)));

@@ -3,7 +3,7 @@
 //!
 //! ```toml
 //! version = 1
-//! address = "ringway://engine.example.org:4919"
+//! address = "ringway://engine.example.org:49135"
 //! token = "…"
 //! key = """PEM"""
 //!

@@ -126,6 +126,12 @@ impl Doorkeeper {
         !self.issuers.is_empty() || !self.certificates.is_empty()
     }
 
+    /// Returns the tokens that hold no more.
+    #[must_use]
+    pub const fn revocations(&self) -> &Revocations {
+        &self.revocations
+    }
+
     /// Decides. Whoever shows a token is judged by it alone: one that does not hold is a mistake that somebody should hear
     /// of, not a reason to be let in as somebody else.
     pub(crate) fn judge(&self, shown: &Shown<'_>, now_s: u64) -> Result<Admission, DeniedError> {

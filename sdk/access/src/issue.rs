@@ -8,8 +8,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, date_time_ymd,
 };
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
 
 use crate::address::LinkAddress;
 use crate::credentials::{Credentials, CredentialsError, Written, WrittenTls};
@@ -260,6 +260,20 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.signer()?).map_err(certificate_error)?;
         Ok((certificate.pem(), key.serialize_pem(), CertificateFingerprint::of(certificate.der())))
     }
+}
+
+/// Says whether a server's certificate (PEM) is for a host name or an IP address.
+///
+/// # Errors
+/// The text is no certificate.
+pub fn is_for_host(certificate: &str, host: &str) -> Result<bool, IssueError> {
+    let problem = |problem: &str| IssueError::Certificate { problem: problem.to_owned() };
+    let der = CertificateDer::from_pem_slice(certificate.as_bytes());
+    let der = der.map_err(|_| problem("what is there cannot be read as PEM"))?;
+    let parsed =
+        webpki::EndEntityCert::try_from(&der).map_err(|_| problem("what is there cannot be read"))?;
+    let Ok(name) = ServerName::try_from(host) else { return Ok(false) };
+    Ok(parsed.verify_is_valid_for_subject_name(&name).is_ok())
 }
 
 fn check_name(name: &str) -> Result<(), IssueError> {

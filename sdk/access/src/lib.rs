@@ -36,12 +36,15 @@ pub mod credentials;
 
 pub mod handshake;
 
+pub mod dial;
+
 pub mod issue;
 
 pub use address::LinkAddress;
 pub use credentials::Credentials;
+pub use dial::{DialError, Dialled, dial};
 pub use doorkeeper::{Doorkeeper, Identity, check_exposure};
 pub use grant::Grant;
 pub use handshake::{Accepted, HandshakeError, Peer};
 pub use key::{IdentityKey, PublicKey};
-pub use text::NoRandomnessError;
+pub use text::{NoRandomnessError, utc};

@@ -53,7 +53,8 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
 }
 
 /// Writes seconds since 1970 as people read them: `2026-03-01 12:00:00 UTC`.
-pub(crate) fn utc(seconds: u64) -> String {
+#[must_use]
+pub fn utc(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     // Counted from 1 March of the year 0, so that the day that some years have more is the last of a year.
     let days = days + 719_468;

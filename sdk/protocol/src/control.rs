@@ -16,7 +16,7 @@ mod catalog;
 mod spec;
 
 pub use catalog::{
-    Catalog, CatalogFunction, CatalogWorker, Change, GoneCause, Relay, RevisionGapError, WorkerStatus,
+    Catalog, CatalogFunction, CatalogWorker, Change, GoneCause, Relay, Remote, RevisionGapError, WorkerStatus,
 };
 pub use spec::{FunctionSpec, TriggerSpec, TriggerTypeSpec};
 
@@ -273,6 +273,10 @@ pub struct Hello {
     /// When its process started, milliseconds of Unix time.
     #[serde(default)]
     pub started_at_ms: u64,
+    /// Where it is, if it is on another host: said by the end of the link that attaches for it, and believed of the engine's
+    /// own process alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<Remote>,
 }
 
 fn default_namespace() -> String {
@@ -299,6 +303,7 @@ impl Hello {
             wait_mode: WaitMode::default(),
             channels: Vec::new(),
             started_at_ms: 0,
+            remote: None,
         }
     }
 }

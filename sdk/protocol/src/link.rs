@@ -4,6 +4,11 @@
 //! A message of the control socket that carries the descriptor of a channel names the channel's number on the link in its
 //! place: `connect`, `connected` and `incoming` are [`Topic::Channel`] messages, with four bytes of number before the JSON.
 
+use serde::{Deserialize, Serialize};
+
+use crate::control::Change;
+use crate::error::CallError;
+use crate::ids::WorkerId;
 use crate::telemetry::RecordBytes;
 
 /// What a message is about.
@@ -68,6 +73,35 @@ pub fn records(mut message: &[u8]) -> impl Iterator<Item = &[u8]> {
         message = rest;
         Some(record)
     })
+}
+
+/// What two engines tell each other: [`Topic::Control`] messages, and those about a channel as [`Topic::Channel`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum EngineLinkMessage {
+    /// What the other engine's workers may call here, as it changes. Workers that serve nothing are left out.
+    Offer {
+        /// Everything that was offered before is gone.
+        #[serde(default)]
+        reset: bool,
+        /// The changes, in order.
+        changes: Vec<Change>,
+    },
+    /// A worker of the sender's calls one of the receiver's: the receiver is to open the other end of the channel.
+    Open {
+        /// The caller.
+        from: WorkerId,
+        /// Its name.
+        name: String,
+        /// The callee.
+        to: WorkerId,
+    },
+    /// The other end of a channel cannot be opened.
+    Refused {
+        /// Why.
+        error: CallError,
+    },
 }
 
 /// The bit of a channel's number that says who chose it: set by whoever dialled.

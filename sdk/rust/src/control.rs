@@ -24,7 +24,6 @@ use crate::telemetry::Telemetry;
 
 mod answer;
 mod command;
-mod dial;
 mod link;
 mod peers;
 mod registrations;

@@ -25,6 +25,8 @@ pub(crate) struct Target {
     pub(crate) archive_key: Option<ArchiveKey>,
     /// The worker takes no new calls.
     pub(crate) draining: bool,
+    /// How far away it is, in classes: 0 on this host, and one more for each doubling of the round trip.
+    far: u32,
     pub(crate) link: Arc<Link>,
 }
 
@@ -35,8 +37,11 @@ impl Target {
         key.is_some() && self.archive_key == key
     }
 
-    fn new(function: CatalogFunction, draining: bool, link: Arc<Link>) -> Self {
-        Self { archive_key: ArchiveKey::of(&function), function, draining, link }
+    fn new(function: CatalogFunction, worker: Option<&CatalogWorker>, link: Arc<Link>) -> Self {
+        let draining = worker.is_some_and(|worker| worker.status == WorkerStatus::Draining);
+        let remote = worker.and_then(|worker| worker.remote.as_ref());
+        let far = remote.map_or(0, |remote| u32::BITS - remote.round_trip_us.leading_zeros() + 1);
+        Self { archive_key: ArchiveKey::of(&function), function, draining, far, link }
     }
 }
 
@@ -80,7 +85,8 @@ impl Sole {
 
 impl Route {
     /// Picks a replica: of two at random the one with fewer calls in flight (Mitzenmacher, "The power of two choices
-    /// in randomized load balancing", 2001). Draining ones, and the one to avoid, only when there is no other.
+    /// in randomized load balancing", 2001), of those that are nearest. Farther ones, draining ones, and the one to avoid, only
+    /// when there is no other.
     #[inline]
     pub(crate) fn pick(targets: &[Target], turn: &AtomicU32, avoid: Option<WorkerId>) -> Option<usize> {
         match targets {
@@ -151,13 +157,16 @@ impl Route {
 }
 
 fn pick_of_many(targets: &[Target], turn: &AtomicU32, avoid: Option<WorkerId>) -> usize {
+    // They are sorted by distance.
+    let nearest = targets.first().map_or(0, |target| target.far);
+    let near = targets.partition_point(|target| target.far == nearest);
     // A Weyl sequence spreads the pairs evenly without a shared random state.
     let ticket = turn.fetch_add(0x9E37_79B9, Ordering::Relaxed) as usize;
-    let (first, second) = (ticket % targets.len(), (ticket >> 16) % targets.len());
+    let (first, second) = (ticket % near, (ticket >> 16) % near);
     let load = |at: usize| {
         let target = &targets[at];
         let unwanted = target.draining || Some(target.function.worker) == avoid;
-        (unwanted, target.link.caller.load().as_ref().map_or(0, |caller| caller.in_flight()))
+        (unwanted, target.far, target.link.caller.load().as_ref().map_or(0, |caller| caller.in_flight()))
     };
     let (load_first, load_second) = (load(first), load(second));
     let best = if load_first <= load_second { first } else { second };
@@ -227,7 +236,7 @@ impl Routes {
         let id = functions.first().map(|function| function.id.as_str().to_owned()).unwrap_or_default();
         let targets = functions.into_iter().map(|function| {
             let link = state.link(function.worker);
-            Target::new(function, false, link)
+            Target::new(function, None, link)
         });
         let turn = AtomicU32::new(TURN.fetch_add(0x9E37_79B9, Ordering::Relaxed));
         Arc::new(Route { turn, ..Route::new(id, targets.collect()) })
@@ -377,12 +386,12 @@ impl State {
     fn targets(&self, key: &(String, String)) -> Vec<Target> {
         let functions = self.functions.get(key).map_or(&[][..], Vec::as_slice);
         let target = |function: &CatalogFunction| {
-            let status = self.workers.get(&function.worker).map(|worker| worker.status);
             let link = self.links.get(&function.worker)?;
-            let draining = status == Some(WorkerStatus::Draining);
-            Some(Target::new(function.clone(), draining, Arc::clone(link)))
+            Some(Target::new(function.clone(), self.workers.get(&function.worker), Arc::clone(link)))
         };
-        functions.iter().filter_map(target).collect()
+        let mut targets: Vec<Target> = functions.iter().filter_map(target).collect();
+        targets.sort_by_key(|target| target.far);
+        targets
     }
 
     fn add(&mut self, function: CatalogFunction) -> (String, String) {

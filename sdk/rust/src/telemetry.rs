@@ -10,25 +10,21 @@
 //! used by the control thread only, at an attach. Both are private memory; the ring's own rules are in [`ringway_ipc::ring`].
 
 use std::collections::VecDeque;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
 use ringway_ipc::doorbell::Doorbell;
-use ringway_ipc::frame::{Header, Inline};
-use ringway_ipc::layout::{self, FACT_BARRIER_BEFORE_SLEEP, Facts, LayoutError};
+use ringway_ipc::frame::Inline;
+use ringway_ipc::layout;
 use ringway_ipc::lock::SpinLock;
-use ringway_ipc::ring::{EndMemory, Producer, PushError, SleepFence};
-use ringway_ipc::segment::{Segment, SegmentError, SegmentOptions, SegmentView};
+use ringway_ipc::records::{PreparedRecords, Records, RecordsError};
 use ringway_protocol::WorkerId;
 use ringway_protocol::limits::TELEMETRY_BYTES;
 use ringway_protocol::link::push_record;
 use ringway_protocol::telemetry::{Dropped, LogRecord, SpanRecord, SpanStart};
 
-/// Slots of the ring: a quarter of a megabyte.
-const SLOT_COUNT: u32 = 1024;
 /// How many bytes of records wait for a link, which takes them every few milliseconds.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 /// How many records wait for an engine.
@@ -39,27 +35,6 @@ const _: () = assert!(TELEMETRY_BYTES == layout::INLINE_BYTES);
 /// All telemetry of this process, the oldest first: a log belongs to the worker whose handler it came from, and to the
 /// oldest where it came from none.
 static OF_PROCESS: RwLock<Vec<Weak<Telemetry>>> = RwLock::new(Vec::new());
-
-/// Why spans and logs cannot be sent.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub(crate) enum TelemetryError {
-    /// The engine did not send its page and its doorbell.
-    #[error("the engine sent {found} descriptors for telemetry, 2 were wanted")]
-    Descriptors {
-        /// How many came.
-        found: usize,
-    },
-    /// A segment could not be made or mapped.
-    #[error(transparent)]
-    Segment(#[from] SegmentError),
-    /// A page is not one of this version.
-    #[error(transparent)]
-    Layout(#[from] LayoutError),
-    /// A descriptor could not be copied.
-    #[error("cannot hand over the telemetry segment")]
-    System(#[from] io::Error),
-}
 
 /// One record, encoded.
 struct Record {
@@ -75,13 +50,6 @@ impl Record {
     }
 }
 
-struct Ring {
-    producer: Producer,
-    bell: Doorbell,
-    /// The last request for the bell that was answered.
-    rung: u64,
-}
-
 /// Records for an engine on another host, gathered until the control thread sends them.
 struct Batch {
     bytes: Vec<u8>,
@@ -92,7 +60,7 @@ struct Batch {
 
 #[derive(Default)]
 struct Sink {
-    ring: Option<Ring>,
+    ring: Option<Records>,
     batch: Option<Batch>,
     kept: VecDeque<Record>,
     lost: Dropped,
@@ -116,10 +84,8 @@ impl Sink {
     #[inline]
     fn put_one(&mut self, record: Record) -> bool {
         let Some(ring) = &mut self.ring else { return self.put_aside(record) };
-        let header = Header { inline_len: record.len, ..Header::default() };
-        match ring.producer.push(&header, &record.bytes) {
-            Ok(_) => true,
-            Err(PushError::Full) => false,
+        match ring.push(&record.bytes, record.len) {
+            Ok(room) => room,
             Err(_) => {
                 // The engine broke its page. Nothing is logged here: a log would come back to this very lock.
                 self.ring = None;
@@ -154,12 +120,7 @@ impl Sink {
             let batch = self.batch.as_mut()?;
             return (!std::mem::replace(&mut batch.rung, true)).then(|| batch.bell.clone());
         };
-        let attention = ring.producer.attention();
-        if attention.bell() == layout::ATTENTION_POLLING || attention.0 == ring.rung {
-            return None;
-        }
-        ring.rung = attention.0;
-        Some(ring.bell.clone())
+        ring.bell_asked()
     }
 }
 
@@ -168,7 +129,7 @@ pub(crate) struct Telemetry {
     worker: WorkerId,
     sink: SpinLock<Sink>,
     /// The ring that was offered with the last greeting.
-    prepared: Mutex<Option<EndMemory>>,
+    prepared: Mutex<Option<PreparedRecords>>,
     next_log: AtomicU32,
     /// What to add to a time of this host to have the engine's; 0 where they are the same.
     offset_ns: AtomicI64,
@@ -211,7 +172,7 @@ impl Telemetry {
     /// Makes a ring for the next attach and returns the descriptor that rides with the greeting. About 0.3 ms. Without
     /// memory for it the worker goes without telemetry.
     pub(crate) fn prepare(&self) -> Option<OwnedFd> {
-        match self.make_ring() {
+        match PreparedRecords::new(self.worker.get()) {
             Ok((memory, fd)) => {
                 *self.prepared.lock() = Some(memory);
                 Some(fd)
@@ -224,15 +185,6 @@ impl Telemetry {
         }
     }
 
-    fn make_ring(&self) -> Result<(EndMemory, OwnedFd), TelemetryError> {
-        let bytes = layout::end_bytes(SLOT_COUNT);
-        let segment = Segment::create("ringway-telemetry", bytes, SegmentOptions::default())?;
-        let fd = segment.fd().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
-        let fd = fd.try_clone_to_owned()?;
-        let facts = Facts { slot_count: SLOT_COUNT, flags: 0, owner: self.worker.get(), channel: 0 };
-        Ok((EndMemory::create(segment, facts)?, fd))
-    }
-
     /// Takes the descriptors that came with the engine's answer, its page and its doorbell, and sends what was kept.
     ///
     /// # Errors
@@ -242,21 +194,13 @@ impl Telemetry {
         fds: Vec<OwnedFd>,
         segment_bytes_max: u64,
         barrier_registered: bool,
-    ) -> Result<(), TelemetryError> {
-        let found = fds.len();
-        let mut fds = fds.into_iter();
-        let Some(own) = self.prepared.lock().take() else { return Ok(()) };
-        let (Some(page), Some(bell)) = (fds.next(), fds.next()) else {
-            return Err(TelemetryError::Descriptors { found });
-        };
-        let (peer, facts) = EndMemory::map(SegmentView::map(page, segment_bytes_max)?)?;
-        let consumer_only = facts.flags & FACT_BARRIER_BEFORE_SLEEP != 0 && barrier_registered;
-        let fence = if consumer_only { SleepFence::ConsumerOnly } else { SleepFence::Both };
-        let producer = Producer::new(own, peer, fence);
-        let bell = Doorbell::from_fd(bell);
+    ) -> Result<(), RecordsError> {
+        let Some(prepared) = self.prepared.lock().take() else { return Ok(()) };
+        let ring = prepared.attach(fds, segment_bytes_max, barrier_registered)?;
+        let bell = ring.bell().clone();
         let mut sink = self.sink.lock();
         let kept = std::mem::take(&mut sink.kept);
-        let old = sink.ring.replace(Ring { producer, bell: bell.clone(), rung: u64::MAX });
+        let old = sink.ring.replace(ring);
         for record in kept {
             if !sink.put_one(record) {
                 sink.lost.spans += 1;
@@ -304,7 +248,7 @@ impl Telemetry {
         sink.batch = None;
         drop(sink);
         if let Some(mut ring) = old {
-            let unread = ring.producer.backlog().unwrap_or(0);
+            let unread = ring.backlog();
             self.sink.lock().lost.spans += unread;
         }
     }

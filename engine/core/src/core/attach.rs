@@ -74,6 +74,14 @@ impl Core {
                 );
                 Err(CallError::new(ErrorCode::RegistrationConflict, message))
             }
+            Some(old) if identity(&old.hello) != identity(hello) => {
+                let message = format!(
+                    "worker id {} is in use by {}; draw a random id at each start",
+                    hello.worker_id,
+                    identity(&old.hello).map_or("a worker of this host", |holder| holder)
+                );
+                Err(CallError::new(ErrorCode::RegistrationConflict, message))
+            }
             Some(old) if *old.namespace != *hello.namespace => {
                 Err(CallError::invalid_registration("a worker cannot change its namespace while attached"))
             }
@@ -107,7 +115,9 @@ impl Core {
         Worker {
             connection: from,
             credentials,
-            inside: credentials.engine || credentials.pid == self.config.engine_pid,
+            // One that came over a link is in this process only because its end of the link is.
+            inside: hello.remote.is_none()
+                && (credentials.engine || credentials.pid == self.config.engine_pid),
             namespace: Arc::from(hello.namespace.as_str()),
             zone: Zone::clone(zone),
             status: WorkerStatus::Ready,
@@ -182,4 +192,9 @@ impl Core {
     pub(crate) const fn unix_ms(&self, time_ns: u64) -> u64 {
         self.config.unix_anchor_ms.saturating_add(time_ns / 1_000_000)
     }
+}
+
+/// What a worker of another host was let in by.
+fn identity(hello: &Hello) -> Option<&str> {
+    hello.remote.as_ref().map(|remote| remote.identity.as_str())
 }

@@ -57,7 +57,7 @@ impl<'a> Listing<'a> {
             "connected_at_ms": self.core.unix_ms(worker.attached_at_ns),
             "active_invocations": null,
             "isolation": worker.announced.isolation,
-            "ip_address": null,
+            "ip_address": worker.hello.remote.as_ref().map(|remote| remote.host.as_str()),
             "zone": &*worker.zone,
             "wait_mode": worker.hello.wait_mode,
             "epoch": worker.epoch,
@@ -108,6 +108,9 @@ impl<'a> Listing<'a> {
         let mut summary = self.worker_summary(id, worker);
         summary["pid"] = worker.credentials.pid.into();
         summary["internal"] = worker.credentials.engine.into();
+        if let Some(remote) = &worker.hello.remote {
+            summary["remote"] = json!(remote);
+        }
         if let Some(metadata) = &worker.hello.metadata {
             summary["metadata"] = metadata.clone();
         }

@@ -3,4 +3,5 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is a failure")]
 
 mod calls;
+mod engines;
 mod stage;

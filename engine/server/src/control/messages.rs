@@ -115,6 +115,10 @@ impl Control {
         }
         // Our own worker is in this very process and knows the id that was drawn for it.
         let own_process = connection.credentials.pid == std::process::id();
+        if !own_process {
+            // Links end in this process too; whoever else says that it came over one did not.
+            hello.remote = None;
+        }
         self.open(id, own_process && hello.worker_id == self.shared.engine_id);
         self.feed(Event::Message { connection: id, message: WorkerMessage::Hello(Box::new(hello)) });
     }

@@ -17,7 +17,7 @@ fn check(text: &str, expected: &str) {
 fn a_file_is_read_as_it_is_written() {
     let key = IdentityKey::generate().unwrap();
     let written = Written {
-        address: Some("ringway://engine.example.org:4919".parse().unwrap()),
+        address: Some("ringway://engine.example.org:49135".parse().unwrap()),
         token: Some("a.b.c".to_owned()),
         key: Some(key.to_pem()),
         tls: Some(WrittenTls { pin: Some(CertificateFingerprint::of(b"x")), ..WrittenTls::default() }),

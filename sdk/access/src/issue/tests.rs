@@ -15,7 +15,7 @@ fn request(name: &str) -> ClientRequest<'_> {
     ClientRequest {
         name,
         grant: Grant::default().with_call("orders::*"),
-        address: Some("ringway://engine.example.org:4919".parse().unwrap()),
+        address: Some("ringway://engine.example.org:49135".parse().unwrap()),
         server_name: None,
         pin: None,
         with_certificate: true,
@@ -51,6 +51,20 @@ fn an_authority_survives_its_texts() {
     assert!(Authority::from_pem("", first.certificate(), &key).is_err());
     assert!(Authority::from_pem(&issuer, "", &key).is_err());
     assert!(Authority::from_pem(&issuer, first.certificate(), "").is_err());
+}
+
+#[test]
+fn a_servers_certificate_says_for_which_hosts_it_is() {
+    let hosts = ["engine.example.org", "10.0.0.1", "::1"];
+    let made = authority().server("engine", &hosts, NOW_S, YEAR).unwrap();
+    let check = |host: &str, expected: bool| {
+        assert_eq!(is_for_host(&made.certificate, host).unwrap(), expected, "{host}");
+    };
+    hosts.iter().for_each(|host| check(host, true));
+    for other in ["example.org", "10.0.0.2", "::2", "no host", ""] {
+        check(other, false);
+    }
+    assert!(is_for_host("text", "10.0.0.1").is_err());
 }
 
 #[test]

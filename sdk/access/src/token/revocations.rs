@@ -63,6 +63,11 @@ impl Revocations {
         self.0.contains(id)
     }
 
+    /// Returns the ids, in any order.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
     /// Returns how many tokens were revoked.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -86,6 +91,7 @@ mod tests {
             (Ok(found), Some(expected)) => {
                 assert_eq!(found.len(), expected.len(), "{text:?}");
                 assert!(expected.iter().all(|id| found.contains(id)), "{text:?}");
+                assert!(found.ids().all(|id| expected.contains(&id)), "{text:?}");
             }
             (found, expected) => assert_eq!(found.is_err(), expected.is_none(), "{text:?}"),
         };

@@ -48,6 +48,20 @@ pub struct CatalogWorker {
     /// Whether it takes calls.
     #[serde(default)]
     pub status: WorkerStatus,
+    /// Where it is, if it is on another host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<Remote>,
+}
+
+/// Where a worker is that reaches this engine over a link.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Remote {
+    /// What it was let in by: its token's holder, its certificate, its engine. Only the same one may attach with its id again.
+    pub identity: String,
+    /// The other host, as the connection has it.
+    pub host: String,
+    /// How long a round trip took at its attach, in microseconds; near replicas are called before far ones.
+    pub round_trip_us: u32,
 }
 
 /// A function in the catalog, at one worker.

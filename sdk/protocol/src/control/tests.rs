@@ -123,6 +123,7 @@ fn a_view_follows_its_changes() {
         pid: 1,
         runtime: "rust".into(),
         status: WorkerStatus::Ready,
+        remote: None,
     };
     let mut view = Catalog { revision: 5, ..Catalog::default() };
     let added = [

@@ -9,11 +9,13 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use ringway_access::{Credentials, LinkAddress};
+use ringway_access::handshake::{ClockReading, Introduction, PeerKind};
+use ringway_access::{Credentials, DialError, LinkAddress, dial};
 use ringway_ipc::channel::{ChannelConfig, Opening, Role};
+use ringway_ipc::clock::{now_ns, unix_ns};
 use ringway_ipc::doorbell::Doorbell;
 use ringway_ipc::sys::socket;
 use ringway_link::News;
@@ -24,7 +26,6 @@ use ringway_protocol::control::{ChannelId, EngineMessage, RequestId, WorkerMessa
 use ringway_protocol::link::{DIALLER, Topic, split_channel, with_channel};
 use ringway_protocol::{CallError, WorkerId};
 
-use super::dial::{DialError, dial};
 use super::stream::ReadError;
 
 /// The driver of all links of this process, for as long as there is one.
@@ -91,6 +92,11 @@ impl Owner for Ear {
     }
 }
 
+/// The clocks of this host.
+fn clocks() -> ClockReading {
+    ClockReading { monotonic_ns: now_ns(), unix_ms: unix_ns() / 1_000_000 }
+}
+
 /// See the module.
 pub(crate) struct Remote {
     inbox: Arc<Inbox>,
@@ -134,14 +140,21 @@ impl Remote {
             _driver: Arc::clone(&driver),
         };
         std::thread::Builder::new().name("ringway-dial".to_owned()).spawn(move || {
-            match dial(&destination, &caller, timeout) {
-                Ok((socket, tls)) => {
+            let me = Introduction {
+                kind: PeerKind::Worker,
+                id: caller.worker,
+                name: caller.name,
+                release: caller.release,
+            };
+            let Destination { address, credentials } = destination;
+            match dial(&address, &credentials, &me, &clocks, Instant::now() + timeout) {
+                Ok(dialled) => {
                     let mut state = inbox.state.lock();
                     if state.left {
                         return;
                     }
                     let owner = Arc::new(Ear { inbox: Arc::clone(&inbox), bell });
-                    let link = driver.add(socket, tls, owner);
+                    let link = driver.add(dialled.socket.into(), dialled.tls, owner);
                     for (topic, bytes) in std::mem::take(&mut state.waiting) {
                         link.message(topic.to_u64(), bytes);
                     }

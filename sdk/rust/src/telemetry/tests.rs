@@ -6,6 +6,8 @@ use ringway_protocol::telemetry::{FunctionRef, SpanKind, SpanName};
 use ringway_protocol::{SpanId, TraceId};
 
 use super::fake_reader::{Came, FakeReader};
+use ringway_ipc::records::RECORDS_SLOTS;
+
 use super::*;
 
 fn span(number: u64) -> SpanRecord {
@@ -69,12 +71,12 @@ fn what_comes_before_an_engine_waits_for_it() {
 fn a_full_ring_drops_and_says_so_later() {
     let telemetry = Telemetry::new(WorkerId::new(9));
     let mut reader = FakeReader::attach(&telemetry);
-    for number in 0..u64::from(SLOT_COUNT) + 3 {
+    for number in 0..u64::from(RECORDS_SLOTS) + 3 {
         telemetry.span(&span(number));
     }
     telemetry.log(&LogRecord::default());
     assert_eq!(telemetry.lost(), Dropped { spans: 3, logs: 1 });
-    assert_eq!(reader.read().len(), SLOT_COUNT as usize);
+    assert_eq!(reader.read().len(), RECORDS_SLOTS as usize);
     telemetry.span(&span(1));
     assert_eq!(reader.read()[0], Came::Dropped(Dropped { spans: 3, logs: 1 }));
     telemetry.span(&span(2));
@@ -119,7 +121,7 @@ fn without_the_engines_descriptors_records_are_kept() {
     assert!(telemetry.prepare().is_some());
     assert!(matches!(
         telemetry.attach(Vec::new(), 1 << 30, false),
-        Err(TelemetryError::Descriptors { found: 0 })
+        Err(RecordsError::Descriptors { found: 0 })
     ));
     telemetry.span(&span(1));
     assert_eq!(numbers(&FakeReader::attach(&telemetry).read()), [1]);
