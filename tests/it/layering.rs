@@ -46,6 +46,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ringway-iii", &["ringway", "ringway-worker-listen"]),
     // It attaches as remote workers, by the control protocol itself.
     ("ringway-links", &["ringway-ipc", "ringway-link", "ringway-protocol", "ringway-access"]),
+    // Who one is towards a NATS server, the store's crate has said already.
+    ("ringway-links-nats", &["ringway-links", "ringway-protocol", "ringway-store-nats"]),
     // The one place that names every built-in worker.
     (
         "ringway-workers",
@@ -55,6 +57,9 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ringway-store-nats",
             "ringway-config",
             "ringway-iii",
+            "ringway-access",
+            "ringway-link",
+            "ringway-links",
             "ringway-worker-blob",
             "ringway-worker-configuration",
             "ringway-worker-cron",
@@ -94,6 +99,8 @@ const ARROWS: &[(&str, &[&str])] = &[
         "ringway-cli",
         &[
             "ringway-ipc",
+            "ringway-link",
+            "ringway-access",
             "ringway-protocol",
             "ringway",
             "ringway-telemetry",
@@ -128,11 +135,13 @@ const LEAVES: &[&str] = &[
 /// Outside crates that only some of ours may name, outside their tests.
 const OUTSIDE: &[(&str, &[&str])] = &[
     // Raw memory has one door. The safe calls of rustix may be used where processes and machines are looked at.
-    ("libc", &["ringway-ipc"]),
+    ("libc", &["ringway-ipc", "ringway-link"]),
     (
         "rustix",
         &[
             "ringway-ipc",
+            "ringway-link",
+            "ringway-links",
             "ringway",
             "ringway-store",
             "ringway-engine",
@@ -148,12 +157,13 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("fuser", &["ringway-power"]),
     ("memmap2", &[]),
     ("shared_memory", &["ringway-ipc"]),
-    ("io-uring", &["ringway-ipc", "ringway-cli"]),
+    ("io-uring", &["ringway-link", "ringway-cli"]),
     // No crate that users add brings a runtime; one store and the faces do, on threads of their own.
     (
         "tokio",
         &[
             "ringway-store-nats",
+            "ringway-links-nats",
             "ringway-worker-http",
             "ringway-worker-http-functions",
             "ringway-worker-listen",
@@ -161,7 +171,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
             "ringway-iii",
         ],
     ),
-    ("async-nats", &["ringway-store-nats"]),
+    ("async-nats", &["ringway-store-nats", "ringway-links-nats"]),
     (
         "axum",
         &["ringway-worker-http", "ringway-worker-listen", "ringway-worker-stream-socket", "ringway-iii"],
@@ -176,14 +186,14 @@ const OUTSIDE: &[(&str, &[&str])] = &[
             "ringway-iii",
         ],
     ),
-    ("ring", &["ringway-worker-http", "ringway-worker-http-functions"]),
+    ("ring", &["ringway-access", "ringway-worker-http", "ringway-worker-http-functions"]),
     (
         "tokio-tungstenite",
         &["ringway-worker-http", "ringway-worker-listen", "ringway-worker-stream-socket", "ringway-iii"],
     ),
     ("tokio-rustls", &["ringway-worker-http", "ringway-worker-http-functions"]),
     ("tonic", &[]),
-    ("mio", &["ringway-ipc", "ringway", "ringway-engine"]),
+    ("mio", &["ringway-link", "ringway-links", "ringway", "ringway-engine"]),
     // What an engine says to others leaves from few places: spans, the keys of tokens; what its users ask for, from
     // `http-functions`.
     ("ureq", &["ringway-telemetry", "ringway-worker-http"]),
@@ -196,7 +206,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("clap", &["ringway-cli", "ringway-bench"]),
     ("ratatui", &["ringway-cli"]),
     ("anyhow", &["ringway-cli", "ringway-demo", "ringway-bench", "ringway-example-stage"]),
-    ("toml", &["ringway-cli"]),
+    ("toml", &["ringway-access", "ringway-cli"]),
     ("notify", &["ringway-cli"]),
     ("saphyr-parser", &["ringway-config"]),
     ("tantivy", &["ringway-demo"]),

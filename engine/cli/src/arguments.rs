@@ -8,8 +8,8 @@ use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand
 use clap_complete::Shell;
 
 use crate::commands::{
-    backup, config, cron, demo, doctor, errors, functions, logs, queue, shm, state, stream, top, traces,
-    trigger, up, workers,
+    backup, config, cron, demo, doctor, errors, functions, link, logs, queue, shm, state, stream, top,
+    traces, trigger, up, workers,
 };
 
 /// Call functions of any process on this host, and see what they do.
@@ -94,6 +94,9 @@ pub(crate) enum Command {
     /// Look at what is due when, run it now, hold it
     #[command(subcommand)]
     Cron(cron::CronCommand),
+    /// Let workers and engines of other hosts in: make keys and tokens, see who is linked, try a link out
+    #[command(subcommand)]
+    Link(link::LinkCommand),
     /// Check ringway.yaml, or write its schema
     #[command(subcommand)]
     Config(config::ConfigCommand),

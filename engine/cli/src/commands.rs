@@ -23,6 +23,8 @@ pub(crate) mod queue;
 
 pub(crate) mod cron;
 
+pub(crate) mod link;
+
 pub(crate) mod config;
 
 pub(crate) mod errors;
@@ -65,6 +67,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Stream(command) => stream::run(place, &command),
         Command::Queue(command) => queue::run(place, &command),
         Command::Cron(command) => cron::run(place, &command),
+        Command::Link(command) => link::run(place, &command),
         Command::Config(command) => config::run(place, &command),
         Command::Errors(arguments) => errors::run(&arguments),
         Command::Backup(command) => backup::run(place, &command),

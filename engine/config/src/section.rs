@@ -24,6 +24,7 @@ pub struct Section {
     iii_name: Option<&'static str>,
     iii_keys: &'static [(&'static str, Option<&'static str>)],
     iii_further: Option<&'static str>,
+    is_at_top: bool,
     live: &'static [&'static str],
     check: Arc<Check>,
     schema: fn(&mut SchemaGenerator) -> Schema,
@@ -57,6 +58,7 @@ impl Section {
             iii_name: None,
             iii_keys: &[],
             iii_further: None,
+            is_at_top: false,
             live: &[],
             check: Arc::new(check),
             schema,
@@ -78,6 +80,30 @@ impl Section {
                 _ => Ok((value, parsed)),
             }
         });
+        self
+    }
+
+    /// The same where several parts may be wrong: each is a JSON pointer within the section, and what is wrong about it.
+    #[must_use]
+    pub fn checked_parts<C: Send + Sync + 'static>(mut self, check: fn(&C) -> Vec<(String, String)>) -> Self {
+        let read = self.check;
+        self.check = Arc::new(move |node: &Node| {
+            let (value, parsed) = read(node)?;
+            let wrong = parsed.downcast_ref::<C>().map(check).unwrap_or_default();
+            let mut faults: Vec<Fault> = wrong
+                .into_iter()
+                .map(|(pointer, message)| Fault::new(node.place_of(&pointer), message))
+                .collect();
+            faults.sort_by_key(|fault| fault.at);
+            if faults.is_empty() { Ok((value, parsed)) } else { Err(faults) }
+        });
+        self
+    }
+
+    /// It stands at the top of the file, beside `engine` and `workers`, and what it is about runs only where it is there.
+    #[must_use]
+    pub fn at_top(mut self) -> Self {
+        self.is_at_top = true;
         self
     }
 
@@ -108,6 +134,15 @@ impl Section {
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    pub(crate) fn is_at_top(&self) -> bool {
+        self.is_at_top
+    }
+
+    /// Its path in the file.
+    pub(crate) fn path(&self) -> String {
+        if self.is_at_top { self.name.to_owned() } else { format!("workers.{}", self.name) }
     }
 
     pub(crate) fn further(&self) -> Option<&'static str> {

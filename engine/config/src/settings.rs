@@ -31,7 +31,7 @@ const NOT_OURS: &[(&str, &str)] = &[
         "traces and logs are always kept, and sent on where OTEL_EXPORTER_OTLP_ENDPOINT says",
     ),
     ("iii-telemetry", "nothing is told to anybody"),
-    ("iii-bridge", "there is no bridge to another engine"),
+    ("iii-bridge", "`links` at the top of the file connects engines"),
     ("iii-exec", "start programs beside the engine"),
     ("iii-worker-ops", "start workers beside the engine"),
     ("iii-sandbox", "start workers beside the engine"),
@@ -181,7 +181,7 @@ impl Settings {
         let live = |key: &str| engine::LIVE.contains(&key);
         let mut changes = differing("engine", &old_engine, &new_engine, &live);
         for section in sections {
-            let path = format!("workers.{}", section.name());
+            let path = section.path();
             let (old, new) = (self.workers.get(section.name()), new.workers.get(section.name()));
             let (Some(old), Some(new)) = (old, new) else { continue };
             if old.value.is_null() != new.value.is_null() {
@@ -200,8 +200,14 @@ impl Settings {
         let engine = generator.subschema_for::<EngineSettings>();
         let mut workers = Map::new();
         let mut names: Vec<&str> = NOT_OURS.iter().map(|(name, _)| *name).collect();
+        let mut top = Map::new();
         for section in sections {
             let own = section.schema(&mut generator);
+            if section.is_at_top() {
+                let whether = json!({ "enum": [false, null], "description": "nothing of it runs" });
+                top.insert(section.name().to_owned(), json!({ "anyOf": [own, whether] }));
+                continue;
+            }
             let whether =
                 json!({ "type": ["boolean", "null"], "description": "false: this worker does not run" });
             workers.insert(section.name().to_owned(), json!({ "anyOf": [own, whether] }));
@@ -221,7 +227,7 @@ impl Settings {
             "additionalProperties": false,
         });
         let list = json!({ "type": "array", "items": { "anyOf": [item, foreign] } });
-        json!({
+        let mut schema = json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "title": FILE_NAME,
             "description": "What a Ringway engine and its built-in workers are told. Texts may hold ${VAR} and ${VAR:-default}.",
@@ -239,7 +245,11 @@ impl Settings {
             },
             "additionalProperties": false,
             "$defs": definitions,
-        })
+        });
+        if let Some(properties) = schema["properties"].as_object_mut() {
+            properties.append(&mut top);
+        }
+        schema
     }
 }
 
@@ -286,13 +296,25 @@ impl Reading<'_> {
                 "workers" => self.take_workers(value),
                 // iii's older name of its list.
                 "modules" if matches!(value.kind, Kind::List(_)) => self.take_workers(value),
-                _ => self.faults.push(
-                    Fault::new(key_at, format!("unknown key `{key}`"))
-                        .hint(known(&key, ["engine", "workers"].into_iter())),
-                ),
+                _ => match self.at_top(&key) {
+                    Some(name) => {
+                        self.found.insert(name, value);
+                    }
+                    None => {
+                        let top = self.sections.iter().filter(|section| section.is_at_top());
+                        let names = ["engine", "workers"].into_iter().chain(top.map(Section::name));
+                        let fault = Fault::new(key_at, format!("unknown key `{key}`"));
+                        self.faults.push(fault.hint(known(&key, names)));
+                    }
+                },
             }
         }
         engine
+    }
+
+    /// The name of the section at the top that is called so.
+    fn at_top(&self, key: &str) -> Option<&'static str> {
+        self.sections.iter().find(|section| section.is_at_top() && section.name() == key).map(Section::name)
     }
 
     fn take_workers(&mut self, node: Node) {
@@ -352,13 +374,20 @@ impl Reading<'_> {
     }
 
     fn take_worker(&mut self, name: &str, at: Position, node: Node, from_iii: bool) {
+        if self.at_top(name).is_some() {
+            let fault = Fault::new(at, format!("`{name}` is no worker"));
+            return self
+                .faults
+                .push(fault.hint(format!("write `{name}:` at the top of the file, beside `workers:`")));
+        }
         let Some(section) = self.sections.iter().find(|section| section.is_called(name)) else {
             let theirs = NOT_OURS.iter().find(|(known, _)| from_iii && *known == name);
             if let Some((_, instead)) = theirs {
                 let text = format!("`{name}` is no worker of Ringway's and is left out: {instead}");
                 return self.warnings.push(Fault::new(at, text));
             }
-            let names = self.sections.iter().flat_map(Section::names);
+            let workers = self.sections.iter().filter(|section| !section.is_at_top());
+            let names = workers.flat_map(Section::names);
             let names: Vec<&str> = names.filter(|known| from_iii || !known.starts_with("iii-")).collect();
             let fault = Fault::new(at, format!("there is no built-in worker `{name}`"));
             return self.faults.push(fault.hint(known(name, names.into_iter())));
@@ -377,7 +406,7 @@ impl Reading<'_> {
         if from_iii && let Some((key, first)) = section.further().zip(self.found.get_mut(section.name())) {
             // One without a config is one as by default, as far as there is such.
             let node = if node.is_null() { Node { at, kind: Kind::Map(Vec::new()) } } else { node };
-            match no_section(section.name(), first) {
+            match no_section(section, first) {
                 Some(fault) => self.faults.push(fault),
                 None => first.push_below(key, node),
             }
@@ -395,15 +424,17 @@ impl Reading<'_> {
         let mut workers = BTreeMap::new();
         for section in self.sections {
             let node = self.found.remove(section.name()).unwrap_or(Node::null(Position::START));
+            let is_off = node.as_bool() == Some(false) || (section.is_at_top() && node.is_null());
+            if is_off {
+                workers.insert(section.name(), Worker { parsed: None, value: Value::Null });
+                continue;
+            }
+            // What runs by default can be told to; what stands at the top says what it is to do.
             let node = match node.as_bool() {
-                Some(false) => {
-                    workers.insert(section.name(), Worker { parsed: None, value: Value::Null });
-                    continue;
-                }
-                Some(true) => Node::null(node.at),
-                None => node,
+                Some(true) if !section.is_at_top() => Node::null(node.at),
+                _ => node,
             };
-            if let Some(fault) = no_section(section.name(), &node) {
+            if let Some(fault) = no_section(section, &node) {
                 self.faults.push(fault);
                 continue;
             }
@@ -418,12 +449,17 @@ impl Reading<'_> {
     }
 }
 
-/// What is wrong with something that is no section of a worker.
-fn no_section(name: &str, node: &Node) -> Option<Fault> {
+/// What is wrong with something that is no section.
+fn no_section(section: &Section, node: &Node) -> Option<Fault> {
     if node.is_null() || matches!(node.kind, Kind::Map(_)) {
         return None;
     }
+    let name = section.name();
     let found = node.as_text().map_or_else(|| node.word().to_owned(), |text| format!("`{text}`"));
+    if section.is_at_top() {
+        let text = format!("wanted a map of settings under `{name}`, found {found}");
+        return Some(Fault::new(node.at, text).hint("left out, nothing of it runs"));
+    }
     let text = format!("wanted the section of `{name}`, or true or false, found {found}");
     Some(Fault::new(node.at, text).hint("`false`, without quotes, keeps it from running"))
 }

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use ringway_access::handshake::{Introduction, PeerKind};
 use ringway_access::{Credentials, Dialled, Grant, dial};
 
+use ringway_protocol::WorkerId;
+
 use crate::door::{clocks, prepare};
 use crate::gateway::{Arrival, Command, Shared};
 use crate::limits;
@@ -31,7 +33,13 @@ impl Dialler {
     pub(crate) fn run(self) {
         let mut pause = limits::PAUSE_MIN;
         let mut told = String::new();
+        let mut engine = None;
         while !self.stop.load(Ordering::Acquire) {
+            // It may have dialled this one meanwhile, and one link is enough.
+            if engine.is_some_and(|engine| self.is_linked(engine)) {
+                std::thread::sleep(STEP);
+                continue;
+            }
             let begun = Instant::now();
             match dial(
                 &self.settings.address,
@@ -42,6 +50,7 @@ impl Dialler {
             ) {
                 Ok(dialled) => {
                     told.clear();
+                    engine = Some(dialled.accepted.server.id);
                     self.link(dialled);
                     if begun.elapsed() > limits::PAUSE_MAX {
                         pause = limits::PAUSE_MIN;
@@ -61,6 +70,10 @@ impl Dialler {
             self.rest(pause);
             pause = (pause * 2).min(limits::PAUSE_MAX);
         }
+    }
+
+    fn is_linked(&self, engine: WorkerId) -> bool {
+        self.shared.known.lock().values().any(|known| known.is_engine && known.id == engine)
     }
 
     /// Hands the link over and waits for its end.

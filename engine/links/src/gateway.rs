@@ -22,7 +22,10 @@ use ringway_link::fault::Ended;
 use ringway_protocol::WorkerId;
 use ringway_protocol::control::Remote;
 
+use crate::bus::{BusNews, BusSettings};
 use crate::callable::Callable;
+use crate::limits;
+use crate::offers::Offers;
 use crate::peer::{Peer, Wish};
 use crate::proxy::Proxy;
 use crate::watch::Watch;
@@ -64,6 +67,15 @@ pub(crate) enum Command {
     },
     /// Close the links whose tokens are among these.
     Revoke(Vec<String>),
+    /// Other engines are behind this bus.
+    JoinBus(Box<BusSettings>),
+    Bus(Box<BusNews>),
+    BusLinked {
+        engine: WorkerId,
+        socket: OwnedFd,
+        dialled: bool,
+    },
+    LeaveBus,
     Stop,
 }
 
@@ -118,7 +130,8 @@ enum Behind {
 
 struct Entry {
     behind: Behind,
-    link: Link,
+    /// Behind a bus: with the number by which it tells of itself, while there is one.
+    link: Option<(usize, Link)>,
     token_id: Option<String>,
     expires_s: Option<u64>,
     dialled: bool,
@@ -134,6 +147,17 @@ enum Source {
     Foreign(usize, WorkerId),
 }
 
+/// A bus, and what all engines behind it are told.
+struct Joined {
+    settings: BusSettings,
+    offers: Offers,
+    grant: Grant,
+    /// Whose entry is which.
+    entries: BTreeMap<WorkerId, usize>,
+    /// By the number of a link, the entry of the engine behind it.
+    carried: BTreeMap<usize, usize>,
+}
+
 /// See the module.
 pub(crate) struct Gateway {
     poll: Poll,
@@ -145,6 +169,7 @@ pub(crate) struct Gateway {
     offer: Vec<String>,
     entries: BTreeMap<usize, Entry>,
     sources: BTreeMap<usize, Source>,
+    joined: Option<Joined>,
     next: usize,
     stopped: bool,
 }
@@ -169,6 +194,7 @@ impl Gateway {
             offer,
             entries: BTreeMap::new(),
             sources: BTreeMap::new(),
+            joined: None,
             next: WATCH.0 + 1,
             stopped: false,
         })
@@ -185,7 +211,7 @@ impl Gateway {
         let mut look = false;
         while !self.stopped {
             let unread = self.proxies().any(|proxy| proxy.has_unread());
-            let timeout = unread.then_some(UNREAD_PAUSE).or(look.then_some(LOOK_EVERY));
+            let timeout = unread.then_some(UNREAD_PAUSE).or_else(|| look.then_some(LOOK_EVERY));
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -204,9 +230,10 @@ impl Gateway {
                 }
             }
             self.proxies().filter(|proxy| proxy.has_unread()).for_each(|proxy| proxy.keep_records(&[]));
-            look = self.look_after();
             self.grant_wishes();
             self.flush();
+            // Last, for what is found above may have to be tried again.
+            look = self.look_after();
         }
         let links: Vec<usize> = self.entries.keys().copied().collect();
         links.into_iter().for_each(|link| self.remove(link, "the engine stops"));
@@ -230,22 +257,29 @@ impl Gateway {
         match command {
             Command::Arrived(arrival) => self.arrived(*arrival),
             Command::News { link, news: News::Message { topic, bytes } } => {
+                let number = link;
+                let link = self.entry_of(number);
                 let Some(entry) = self.entries.get_mut(&link) else { return };
                 let taken = match &mut entry.behind {
                     Behind::Worker(proxy) => proxy.take_from_worker(topic, &bytes),
                     Behind::Engine(peer) => peer.take(topic, &bytes),
                 };
                 if let Err(error) = taken {
-                    self.remove(link, &error.to_string());
+                    self.over(number, &error.to_string());
                 }
             }
             Command::News { link, news: News::ChannelOver { number, .. } } => {
+                let link = self.entry_of(link);
                 if let Some(Entry { behind: Behind::Engine(peer), .. }) = self.entries.get_mut(&link) {
                     peer.channel_over(number);
                 }
             }
             Command::News { .. } => {}
-            Command::Over { link, why } => self.remove(link, &why),
+            Command::Over { link, why } => self.over(link, &why),
+            Command::JoinBus(settings) => self.join(*settings),
+            Command::Bus(news) => self.take_from_bus(*news),
+            Command::BusLinked { engine, socket, dialled } => self.bus_linked(engine, socket, dialled),
+            Command::LeaveBus => self.leave_bus(),
             Command::Revoke(tokens) => {
                 let revoked = |entry: &Entry| entry.token_id.as_ref().is_some_and(|id| tokens.contains(id));
                 let links = self.entries.iter().filter(|(_, entry)| revoked(entry)).map(|(link, _)| *link);
@@ -309,7 +343,7 @@ impl Gateway {
                 Behind::Engine(Box::new(peer))
             }
         };
-        let entry = Entry { behind, link: carried, token_id, expires_s, dialled, _over: over };
+        let entry = Entry { behind, link: Some((link, carried)), token_id, expires_s, dialled, _over: over };
         self.entries.insert(link, entry);
     }
 
@@ -322,7 +356,7 @@ impl Gateway {
         }
         let own = self.watch.engine_id;
         let old = self.entries.iter().find_map(|(link, entry)| match &entry.behind {
-            Behind::Engine(peer) if peer.id == id => Some((*link, entry.dialled)),
+            Behind::Engine(peer) if peer.id == id && !peer.is_behind_bus() => Some((*link, entry.dialled)),
             _ => None,
         });
         let Some((link, old_dialled)) = old else { return true };
@@ -369,8 +403,16 @@ impl Gateway {
             };
             let watch = &self.watch;
             for entry in self.entries.values_mut() {
-                if let Behind::Engine(peer) = &mut entry.behind {
+                if let Behind::Engine(peer) = &mut entry.behind
+                    && !peer.is_behind_bus()
+                {
                     peer.offer(changes.clone(), false, |id| watch.worker(id));
+                }
+            }
+            if let Some(joined) = &mut self.joined {
+                let told = joined.offers.of(changes, |id| watch.worker(id));
+                if !told.is_empty() {
+                    joined.settings.bus.offer(false, told);
                 }
             }
         }
@@ -386,6 +428,12 @@ impl Gateway {
             match wish {
                 Wish::Unwatch(token) => {
                     self.sources.remove(&token);
+                }
+                Wish::Dial => {
+                    let Some(joined) = &self.joined else { continue };
+                    if let Some(Entry { behind: Behind::Engine(peer), .. }) = self.entries.get(&link) {
+                        joined.settings.bus.dial(peer.id);
+                    }
                 }
                 Wish::Watch(worker) => {
                     let token = self.next;
@@ -435,9 +483,15 @@ impl Gateway {
     /// Ends links whose credentials have ended and tries attaches again; says whether there will be more of that.
     fn look_after(&mut self) -> bool {
         let mut more = false;
+        let mut idle = Vec::new();
         for (_, peer) in self.peers() {
             more |= peer.retry();
+            if peer.is_behind_bus() && peer.link.is_some() {
+                more = true;
+                idle.extend(peer.is_idle(limits::IDLE_MAX).then(|| peer.link.clone()).flatten());
+            }
         }
+        idle.into_iter().for_each(|link| link.close());
         let ends = self.entries.values().any(|entry| entry.expires_s.is_some());
         if ends {
             let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -462,7 +516,146 @@ impl Gateway {
         for token in tokens {
             self.sources.remove(&token);
         }
-        entry.link.close();
+        if let Some((number, carried)) = entry.link {
+            if let Some(joined) = &mut self.joined {
+                joined.carried.remove(&number);
+            }
+            self.shared.known.lock().remove(&number);
+            carried.close();
+        }
+    }
+
+    /// The entry that the link of a number is of.
+    fn entry_of(&self, number: usize) -> usize {
+        self.joined.as_ref().and_then(|joined| joined.carried.get(&number).copied()).unwrap_or(number)
+    }
+
+    /// A link is over. Behind a bus the engine stays.
+    fn over(&mut self, number: usize, why: &str) {
+        let entry = self.joined.as_mut().and_then(|joined| joined.carried.remove(&number));
+        let Some(entry) = entry else { return self.remove(number, why) };
+        if let Some(known) = self.shared.known.lock().remove(&number) {
+            tracing::debug!(id = %known.id, name = known.name, why, "no longer linked over the bus");
+        }
+        let Some(entry) = self.entries.get_mut(&entry) else { return };
+        if entry.link.as_ref().is_some_and(|(current, _)| *current == number) {
+            if let Some((_, link)) = entry.link.take() {
+                link.close();
+            }
+            if let Behind::Engine(peer) = &mut entry.behind {
+                peer.unlinked();
+            }
+        }
+    }
+
+    fn join(&mut self, settings: BusSettings) {
+        let mut grant = Grant::default().with_namespaces(&["*"]);
+        for pattern in &settings.offer {
+            grant = grant.with_call(pattern);
+        }
+        for pattern in &settings.call {
+            grant = grant.with_offer(pattern);
+        }
+        let mut offers = Offers::new(Callable::new(grant.clone()));
+        settings.bus.offer(true, offers.of(self.watch.all(), |id| self.watch.worker(id)));
+        let (entries, carried) = (BTreeMap::new(), BTreeMap::new());
+        self.joined = Some(Joined { settings, offers, grant, entries, carried });
+    }
+
+    fn leave_bus(&mut self) {
+        let Some(joined) = &self.joined else { return };
+        let entries: Vec<usize> = joined.entries.values().copied().collect();
+        entries.into_iter().for_each(|entry| self.remove(entry, "the engine left the bus"));
+        self.joined = None;
+    }
+
+    /// An engine behind the bus, and if it is new, its place.
+    fn behind_bus(&mut self, engine: WorkerId, name: Option<&str>) -> Option<&mut Entry> {
+        if engine == self.watch.engine_id {
+            return None;
+        }
+        let joined = self.joined.as_mut()?;
+        let known = joined.entries.get(&engine).copied();
+        let place = match (known, name) {
+            (Some(place), _) => place,
+            (None, None) => return None,
+            (None, Some(name)) => {
+                let place = self.next;
+                self.next += 1;
+                let (grant, callable) = (joined.grant.clone(), Arc::clone(&joined.offers.callable));
+                let round_trip_us = joined.settings.round_trip_us;
+                let peer =
+                    Peer::behind_bus(engine, &self.engine, name.to_owned(), grant, callable, round_trip_us);
+                tracing::info!(id = %engine, name, "an engine is behind the bus");
+                let behind = Behind::Engine(Box::new(peer));
+                let entry = Entry {
+                    behind,
+                    link: None,
+                    token_id: None,
+                    expires_s: None,
+                    dialled: false,
+                    _over: None,
+                };
+                self.entries.insert(place, entry);
+                joined.entries.insert(engine, place);
+                place
+            }
+        };
+        self.entries.get_mut(&place)
+    }
+
+    fn take_from_bus(&mut self, news: BusNews) {
+        let (engine, name) = match &news {
+            BusNews::Offered { engine, name, .. } => (*engine, Some(name.as_str())),
+            BusNews::Gone { engine } => {
+                let place = self.joined.as_mut().and_then(|joined| joined.entries.remove(engine));
+                return place.into_iter().for_each(|place| self.remove(place, "it left the bus"));
+            }
+            BusNews::Silent { engine } | BusNews::Back { engine } | BusNews::NotLinked { engine, .. } => {
+                (*engine, None)
+            }
+        };
+        let Some(Entry { behind: Behind::Engine(peer), .. }) = self.behind_bus(engine, name) else { return };
+        match news {
+            BusNews::Offered { reset, changes, .. } => {
+                peer.set_silent(false);
+                peer.take_offer(reset, changes);
+            }
+            BusNews::Silent { .. } => peer.set_silent(true),
+            BusNews::Back { .. } => peer.set_silent(false),
+            BusNews::NotLinked { why, .. } => peer.not_linked(&why),
+            BusNews::Gone { .. } => {}
+        }
+    }
+
+    /// The bus has a link to an engine, which may be one that this engine has not heard of yet.
+    fn bus_linked(&mut self, engine: WorkerId, socket: OwnedFd, dialled: bool) {
+        let number = self.next;
+        self.next += 1;
+        let (shared, driver) = (Arc::clone(&self.shared), Arc::clone(&self.driver));
+        let Some(entry) = self.behind_bus(engine, Some("")) else { return };
+        let Behind::Engine(peer) = &mut entry.behind else { return };
+        let link = driver.add(socket, None, Arc::new(Ear { link: number, shared: Arc::clone(&shared) }));
+        let known = Known {
+            name: peer.host().to_owned(),
+            id: engine,
+            is_engine: true,
+            host: SocketAddr::from(([0, 0, 0, 0], 0)),
+            token_id: None,
+            expires_s: None,
+            link: link.clone(),
+        };
+        shared.known.lock().insert(number, known);
+        peer.linked(link.clone(), dialled);
+        let before = entry.link.replace((number, link));
+        if let Some((_, before)) = before {
+            before.close();
+        }
+        if let Some(joined) = &mut self.joined
+            && let Some(place) = joined.entries.get(&engine)
+        {
+            joined.carried.insert(number, *place);
+        }
     }
 }
 

@@ -7,7 +7,8 @@
 //! - [`Links`]: what runs;
 //! - `door`: who comes, and the handshake; `dialler`: other engines, dialled until they answer;
 //! - `gateway`: the thread that passes messages on; `proxy`: one remote worker there; `peer`: one other engine, with what it
-//!   offers; `watch`: what this one has to offer.
+//!   offers; `watch`: what this one has to offer, `offers`: what of that others are told;
+//! - [`Bus`]: engines that are not dialled one by one, but are behind something that knows them all.
 //!
 //! It must not know the engine: it attaches to an address as any worker does.
 
@@ -19,6 +20,8 @@ mod settings;
 
 mod callable;
 
+mod offers;
+
 mod attach;
 
 mod watch;
@@ -26,6 +29,8 @@ mod watch;
 mod proxy;
 
 mod peer;
+
+mod bus;
 
 mod gateway;
 
@@ -35,5 +40,6 @@ mod dialler;
 
 mod links;
 
+pub use bus::{Bus, BusInlet, BusSettings};
 pub use links::{LinkStatus, Links, StartError};
 pub use settings::{PeerSettings, Settings};

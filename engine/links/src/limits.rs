@@ -12,7 +12,7 @@ pub const HANDSHAKES_MAX: usize = 64;
 pub const LINKS_MAX: usize = 4096;
 
 /// How long the network may keep what was sent without a sign of the other end, before the connection counts as cut.
-pub const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(8);
+pub const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(4);
 
 /// How long to wait after an error of the listening socket, such as too many open files.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -22,3 +22,6 @@ pub const PAUSE_MIN: Duration = Duration::from_millis(50);
 
 /// The longest pause.
 pub const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// How long a link over a bus may carry no channel before it is closed; the next call opens another.
+pub const IDLE_MAX: Duration = Duration::from_secs(60);

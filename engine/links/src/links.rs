@@ -14,6 +14,7 @@ use ringway_link::driver::{Driver, Path};
 use ringway_link::{Distance, LinkStats};
 use ringway_protocol::{CallError, WorkerId};
 
+use crate::bus::{BusInlet, BusSettings};
 use crate::dialler::Dialler;
 use crate::door::Door;
 use crate::gateway::{Command, Gateway, Shared};
@@ -81,6 +82,7 @@ pub struct Links {
     driver: Arc<Driver>,
     doorkeeper: Arc<Mutex<Arc<Doorkeeper>>>,
     address: Option<SocketAddr>,
+    engine_id: WorkerId,
     stop: Arc<AtomicBool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -119,6 +121,7 @@ impl Links {
             driver,
             doorkeeper: Arc::clone(&doorkeeper),
             address: None,
+            engine_id: me.id,
             stop: Arc::clone(&stop),
             threads: Mutex::default(),
         };
@@ -154,6 +157,19 @@ impl Links {
             tracing::info!(why, "links go by epoll, since io_uring is not to be had");
         }
         Ok(links)
+    }
+
+    /// Has this engine see those behind a bus, and be seen by them, until [`BusInlet::leave`]. One bus at a time.
+    #[must_use]
+    pub fn join(&self, settings: BusSettings) -> BusInlet {
+        self.shared.tell(Command::JoinBus(Box::new(settings)));
+        BusInlet { shared: Arc::clone(&self.shared) }
+    }
+
+    /// The id of the engine whose links these are.
+    #[must_use]
+    pub fn engine_id(&self) -> WorkerId {
+        self.engine_id
     }
 
     /// Where remote workers dial.

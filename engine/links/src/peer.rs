@@ -3,6 +3,9 @@
 //!
 //! The two ends are alike. Each tells the other what it offers, and every change of that; each opens, for a caller here, a
 //! channel whose other end opens there. A worker keeps its id, and a function its index, everywhere.
+//!
+//! Behind a bus an engine's link is there while it is needed: what it offers comes over the bus, and whoever is called first
+//! waits in [`Parked`] until the link is up.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::OwnedFd;
@@ -15,7 +18,7 @@ use ringway_ipc::permission::PermissionView;
 use ringway_ipc::sys::socket;
 use ringway_link::driver::Link;
 use ringway_protocol::control::{
-    CatalogFunction, CatalogWorker, Change, EngineMessage, FunctionSpec, Hello, Register,
+    CatalogFunction, CatalogWorker, Change, ChannelId, EngineMessage, FunctionSpec, Hello, Register,
     RegistrationOutcome, Remote, RequestId, Unregister, WorkerMessage, WorkerStatus,
 };
 use ringway_protocol::link::{DIALLER, EngineLinkMessage, Topic, split_channel, with_channel};
@@ -23,6 +26,7 @@ use ringway_protocol::{CallError, ErrorCode, FunctionId, WorkerId};
 
 use crate::attach::{Attach, AttachError, End};
 use crate::callable::{Callable, InwardGate, OutwardGate};
+use crate::offers::Offers;
 use crate::proxy::ProxyError;
 use crate::watch::ENGINE_IDENTITY;
 
@@ -36,22 +40,45 @@ pub(crate) enum Wish {
     Watch(WorkerId),
     /// Wait for it no more.
     Unwatch(usize),
+    /// Have the bus open a link.
+    Dial,
 }
 
 /// See the module.
 pub(crate) struct Peer {
     /// The other engine.
     pub(crate) id: WorkerId,
-    pub(crate) link: Link,
+    /// Behind a bus: while there is one.
+    pub(crate) link: Option<Link>,
     engine: String,
     host: String,
     grant: Grant,
-    callable: Arc<Callable>,
-    /// Workers of this engine that the other one was told of.
-    told: HashSet<WorkerId>,
+    offers: Offers,
+    bus: Option<BehindBus>,
     foreign: HashMap<WorkerId, Foreign>,
     next_channel: u32,
     pub(crate) wishes: Vec<Wish>,
+}
+
+/// What is kept of an engine behind a bus.
+struct BehindBus {
+    /// Whether the bus was asked for a link and has not answered.
+    dialling: bool,
+    /// Nothing is heard of it: nobody here can call its workers.
+    silent: bool,
+    parked: Vec<Parked>,
+    round_trip_us: u32,
+    idle_since: Option<Instant>,
+}
+
+/// A channel of this host that waits for a link.
+struct Parked {
+    channel: ChannelId,
+    from: WorkerId,
+    name: String,
+    to: WorkerId,
+    socket: OwnedFd,
+    page: Option<PermissionView>,
 }
 
 /// A worker of the other engine.
@@ -60,6 +87,8 @@ struct Foreign {
     functions: BTreeMap<u32, CatalogFunction>,
     attached: Option<Attached>,
     retry_at: Option<Instant>,
+    /// The other engine has told of it, and will tell when it is gone.
+    told: bool,
 }
 
 struct Attached {
@@ -71,7 +100,7 @@ struct Attached {
     next_request: RequestId,
     /// Channels that are to be opened to workers of this engine: number and callee; asked for once it is up.
     waiting: Vec<(u32, WorkerId)>,
-    asked: HashMap<RequestId, (OwnedFd, WorkerId, u32)>,
+    asked: HashMap<RequestId, (OwnedFd, WorkerId, Option<u32>)>,
     channels: HashMap<u32, (Role, WorkerId)>,
 }
 
@@ -98,31 +127,66 @@ impl Peer {
         grant: Grant,
         offered: Option<&[String]>,
     ) -> Self {
+        let callable = offered.map_or_else(
+            || Callable::new(grant.clone()),
+            |offered| Callable::offered(grant.clone(), offered),
+        );
+        let dialled = offered.is_none();
+        Self {
+            link: Some(link),
+            next_channel: parity(dialled),
+            ..Self::empty(id, engine, host, grant, callable)
+        }
+    }
+
+    /// An engine behind a bus, without a link so far. `callable`: what all engines there may call here.
+    pub(crate) fn behind_bus(
+        id: WorkerId,
+        engine: &str,
+        host: String,
+        grant: Grant,
+        callable: Arc<Callable>,
+        round_trip_us: u32,
+    ) -> Self {
+        let bus =
+            BehindBus { dialling: false, silent: false, parked: Vec::new(), round_trip_us, idle_since: None };
+        Self { bus: Some(bus), ..Self::empty(id, engine, host, grant, callable) }
+    }
+
+    fn empty(id: WorkerId, engine: &str, host: String, grant: Grant, callable: Arc<Callable>) -> Self {
         Self {
             id,
-            link,
+            link: None,
             engine: engine.to_owned(),
             host,
-            callable: offered.map_or_else(
-                || Callable::new(grant.clone()),
-                |offered| Callable::offered(grant.clone(), offered),
-            ),
             grant,
-            told: HashSet::new(),
+            offers: Offers::new(callable),
+            bus: None,
             foreign: HashMap::new(),
-            next_channel: if offered.is_none() { DIALLER } else { 0 },
+            next_channel: 0,
             wishes: Vec::new(),
         }
     }
 
+    fn message(&self, topic: Topic, bytes: Vec<u8>) {
+        if let Some(link) = &self.link {
+            link.message(topic.to_u64(), bytes);
+        }
+    }
+
     fn tell(&self, message: &EngineLinkMessage) {
-        let json = serde_json::to_vec(message).unwrap_or_default();
-        self.link.message(Topic::Control.to_u64(), json);
+        self.message(Topic::Control, serde_json::to_vec(message).unwrap_or_default());
     }
 
     fn tell_of_channel(&self, number: u32, message: &EngineLinkMessage) {
         let json = serde_json::to_vec(message).unwrap_or_default();
-        self.link.message(Topic::Channel.to_u64(), with_channel(number, &json));
+        self.message(Topic::Channel, with_channel(number, &json));
+    }
+
+    fn close_channel(&self, number: u32, reason: CloseReason) {
+        if let Some(link) = &self.link {
+            link.close_channel(number, reason);
+        }
     }
 
     /// Tells the other engine what it may call here: all of it at first, then changes. `worker` finds workers of this engine.
@@ -132,25 +196,7 @@ impl Peer {
         reset: bool,
         worker: impl Fn(WorkerId) -> Option<&'a CatalogWorker>,
     ) {
-        let mut told = Vec::new();
-        for change in self.callable.keep_callable_of(changes) {
-            match &change {
-                // Whoever serves nothing is nobody's business.
-                Change::WorkerAdded { worker } | Change::WorkerChanged { worker }
-                    if !self.told.contains(&worker.id) => {}
-                Change::WorkerDraining { id } if !self.told.contains(id) => {}
-                Change::WorkerGone { id, .. } if !self.told.remove(id) => {}
-                Change::FunctionAdded { function } => {
-                    if self.told.insert(function.worker)
-                        && let Some(worker) = worker(function.worker)
-                    {
-                        told.push(Change::WorkerAdded { worker: worker.clone() });
-                    }
-                    told.push(change);
-                }
-                _ => told.push(change),
-            }
-        }
+        let told = self.offers.of(changes, worker);
         if reset || !told.is_empty() {
             self.tell(&EngineLinkMessage::Offer { reset, changes: told });
         }
@@ -160,6 +206,9 @@ impl Peer {
     pub(crate) fn take(&mut self, topic: u64, bytes: &[u8]) -> Result<(), ProxyError> {
         match Topic::from_u64(topic) {
             Some(Topic::Control) => match serde_json::from_slice(bytes)? {
+                EngineLinkMessage::Offer { .. } if self.bus.is_some() => {
+                    Err(ProxyError::Nonsense("an offer came over a link, not over the bus"))
+                }
                 EngineLinkMessage::Offer { reset, changes } => {
                     self.take_offer(reset, changes);
                     Ok(())
@@ -173,7 +222,7 @@ impl Peer {
                     EngineLinkMessage::Open { from, name, to } => self.open(number, from, name, to),
                     EngineLinkMessage::Refused { error } => {
                         tracing::debug!(number, %error, "the other engine did not open a channel");
-                        self.link.close_channel(number, CloseReason::Goodbye);
+                        self.close_channel(number, CloseReason::Goodbye);
                         Ok(())
                     }
                     _ => Err(ProxyError::Nonsense("a message that has no channel came with one")),
@@ -183,11 +232,12 @@ impl Peer {
         }
     }
 
-    fn take_offer(&mut self, reset: bool, changes: Vec<Change>) {
+    pub(crate) fn take_offer(&mut self, reset: bool, changes: Vec<Change>) {
         let mut touched: HashSet<WorkerId> = HashSet::new();
         if reset {
             for (id, foreign) in &mut self.foreign {
                 foreign.functions.clear();
+                foreign.told = false;
                 touched.insert(*id);
             }
         }
@@ -196,10 +246,9 @@ impl Peer {
                 Change::WorkerAdded { worker } | Change::WorkerChanged { worker } => {
                     touched.insert(worker.id);
                     let id = worker.id;
-                    match self.foreign.get_mut(&id) {
-                        Some(known) => known.info = worker,
-                        None => drop(self.foreign.insert(id, Foreign::new(worker))),
-                    }
+                    let known = self.foreign.entry(id).or_insert_with(|| Foreign::new(worker.clone()));
+                    known.info = worker;
+                    known.told = true;
                 }
                 Change::WorkerDraining { id } => {
                     if let Some(known) = self.foreign.get_mut(&id) {
@@ -236,18 +285,31 @@ impl Peer {
 
     fn drop_attach(&mut self, attached: Attached) {
         for number in attached.channels.keys() {
-            self.link.close_channel(*number, CloseReason::Goodbye);
+            self.close_channel(*number, CloseReason::Goodbye);
         }
         self.wishes.push(Wish::Unwatch(attached.token));
     }
 
     /// Has the engine know a worker as the other one tells of it.
     fn settle(&mut self, id: WorkerId) {
+        let silent = self.bus.as_ref().is_some_and(|bus| bus.silent);
         let Some(foreign) = self.foreign.get_mut(&id) else { return };
+        if silent {
+            if let Some(attached) = foreign.attached.take() {
+                self.drop_attach(attached);
+            }
+            return;
+        }
         let wanted = !foreign.functions.is_empty();
         let busy = foreign.attached.as_ref().is_some_and(Attached::is_busy);
         if !wanted && !busy {
-            return self.forget(id);
+            let attached = foreign.attached.take();
+            // One that was told of may serve something again, and is told of no second time.
+            if !foreign.told {
+                self.foreign.remove(&id);
+            }
+            attached.into_iter().for_each(|attached| self.drop_attach(attached));
+            return;
         }
         let Some(attached) = foreign.attached.as_mut() else {
             if foreign.retry_at.is_none() {
@@ -294,7 +356,13 @@ impl Peer {
     }
 
     fn attach(&mut self, id: WorkerId) {
-        let round_trip_us = u32::try_from(self.link.distance().round_trip_ns / 1000).unwrap_or(u32::MAX);
+        let measured = self.link.as_ref().map_or(0, |link| link.distance().round_trip_ns / 1000);
+        let assumed = self.bus.as_ref().map_or(0, |bus| bus.round_trip_us);
+        let round_trip_us = if self.bus.is_some() && measured == 0 {
+            assumed
+        } else {
+            u32::try_from(measured).unwrap_or(u32::MAX)
+        };
         let Some(foreign) = self.foreign.get_mut(&id) else { return };
         let info = &foreign.info;
         let mut hello = Hello::new(id, info.name.clone(), std::process::id());
@@ -385,7 +453,7 @@ impl Peer {
             let connected =
                 socket::seqpacket_pair().map_err(AttachError::Connect).and_then(|(ours, theirs)| {
                     let request = attached.request();
-                    attached.asked.insert(request, (ours, to, number));
+                    attached.asked.insert(request, (ours, to, Some(number)));
                     attached.attach.send(&WorkerMessage::Connect { request, to }, vec![Arc::new(theirs)])
                 });
             if let Err(error) = connected {
@@ -457,29 +525,29 @@ impl Peer {
                 let (socket, _process, page) = (fds.next(), fds.next(), fds.next());
                 let Some(socket) = socket else { return };
                 let page = page.and_then(|page| PermissionView::map(page).ok());
-                self.next_channel = self.next_channel.wrapping_add(2);
-                let number = self.next_channel;
-                attached.channels.insert(number, (Role::Callee, from));
-                let gate = Arc::new(InwardGate { page });
-                let end = End {
-                    number,
-                    channel,
-                    socket,
-                    role: Role::Callee,
-                    worker: id,
-                    peer: from,
-                    gate,
-                    first: true,
-                };
-                match end.carry(&self.link) {
-                    Ok(()) => self.tell_of_channel(number, &EngineLinkMessage::Open { from, name, to: id }),
-                    Err(error) => tracing::warn!(%error, "cannot open a channel over a link"),
+                let parked = Parked { channel, from, name, to: id, socket, page };
+                match (&self.link, &mut self.bus) {
+                    (None, Some(bus)) => {
+                        bus.parked.push(parked);
+                        if !std::mem::replace(&mut bus.dialling, true) {
+                            self.wishes.push(Wish::Dial);
+                        }
+                    }
+                    _ => self.carry_to_callee(parked),
                 }
             }
             EngineMessage::Connected { request, channel } => {
                 let Some((socket, to, number)) = attached.asked.remove(&request) else { return };
+                let (Some(number), Some(link)) = (number, &self.link) else {
+                    // The link that it was for is gone.
+                    let over = WorkerMessage::Disconnected { peer: to };
+                    if let Err(error) = attached.attach.send(&over, Vec::new()) {
+                        tracing::debug!(%error, "the engine was gone first");
+                    }
+                    return self.settle(id);
+                };
                 attached.channels.insert(number, (Role::Caller, to));
-                let gate = Arc::new(OutwardGate { callable: Arc::clone(&self.callable), callee: to });
+                let gate = Arc::new(OutwardGate { callable: Arc::clone(&self.offers.callable), callee: to });
                 let end = End {
                     number,
                     channel,
@@ -490,14 +558,14 @@ impl Peer {
                     gate,
                     first: false,
                 };
-                if let Err(error) = end.carry(&self.link) {
+                if let Err(error) = end.carry(link) {
                     let error = CallError::new(ErrorCode::OutOfMemory, error.to_string());
                     self.tell_of_channel(number, &EngineLinkMessage::Refused { error });
                     self.channel_over(number);
                 }
             }
             EngineMessage::ConnectFailed { request, error } => {
-                if let Some((_, _, number)) = attached.asked.remove(&request) {
+                if let Some((_, _, Some(number))) = attached.asked.remove(&request) {
                     self.tell_of_channel(number, &EngineLinkMessage::Refused { error });
                 }
                 self.settle(id);
@@ -505,10 +573,10 @@ impl Peer {
             EngineMessage::Revoked { caller, callee, error } => {
                 let (role, other) =
                     if caller == id { (Role::Caller, callee) } else { (Role::Callee, caller) };
-                let number = attached.channels.iter().find(|(_, known)| **known == (role, other));
-                if let Some((number, _)) = number {
+                let found = attached.channels.iter().find(|(_, known)| **known == (role, other));
+                if let Some(number) = found.map(|(number, _)| *number) {
                     tracing::debug!(%error, "a channel over a link was revoked");
-                    self.link.close_channel(*number, CloseReason::Local);
+                    self.close_channel(number, CloseReason::Local);
                 }
             }
             EngineMessage::Registered { results, .. } => {
@@ -521,6 +589,101 @@ impl Peer {
             }
             _ => {}
         }
+    }
+
+    /// Has the link carry a channel from a caller of this host.
+    fn carry_to_callee(&mut self, parked: Parked) {
+        let Parked { channel, from, name, to, socket, page } = parked;
+        let attached = self.foreign.get_mut(&to).and_then(|foreign| foreign.attached.as_mut());
+        let (Some(link), Some(attached)) = (&self.link, attached) else { return };
+        self.next_channel = self.next_channel.wrapping_add(2);
+        let number = self.next_channel;
+        attached.channels.insert(number, (Role::Callee, from));
+        let gate = Arc::new(InwardGate { page });
+        let end =
+            End { number, channel, socket, role: Role::Callee, worker: to, peer: from, gate, first: true };
+        match end.carry(link) {
+            Ok(()) => self.tell_of_channel(number, &EngineLinkMessage::Open { from, name, to }),
+            Err(error) => tracing::warn!(%error, "cannot open a channel over a link"),
+        }
+    }
+
+    pub(crate) fn is_behind_bus(&self) -> bool {
+        self.bus.is_some()
+    }
+
+    /// Where it is, in words.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Behind a bus: there is a link now, which takes the place of one before.
+    pub(crate) fn linked(&mut self, link: Link, dialled: bool) {
+        self.unlinked();
+        self.next_channel = parity(dialled);
+        self.link = Some(link);
+        let Some(bus) = &mut self.bus else { return };
+        bus.dialling = false;
+        bus.idle_since = None;
+        let parked = std::mem::take(&mut bus.parked);
+        parked.into_iter().for_each(|parked| self.carry_to_callee(parked));
+    }
+
+    /// Behind a bus: the link is gone, and with it what it carried; the workers stay.
+    pub(crate) fn unlinked(&mut self) {
+        if self.link.take().is_none() {
+            return;
+        }
+        for (id, foreign) in &mut self.foreign {
+            let Some(attached) = &mut foreign.attached else { continue };
+            attached.waiting.clear();
+            attached.asked.values_mut().for_each(|(_, _, number)| *number = None);
+            for (role, peer) in std::mem::take(&mut attached.channels).into_values() {
+                let over = WorkerMessage::Disconnected { peer };
+                if role == Role::Caller
+                    && let Err(error) = attached.attach.send(&over, Vec::new())
+                {
+                    tracing::debug!(%error, worker = %id, "the engine was gone first");
+                }
+            }
+        }
+        let all: Vec<WorkerId> = self.foreign.keys().copied().collect();
+        all.into_iter().for_each(|id| self.settle(id));
+    }
+
+    /// Behind a bus: no link is to be had. Whoever waited for it hears that, by the end of its channel's socket.
+    pub(crate) fn not_linked(&mut self, why: &str) {
+        let Some(bus) = &mut self.bus else { return };
+        bus.dialling = false;
+        if !bus.parked.is_empty() {
+            tracing::warn!(engine = %self.id, why, calls = bus.parked.len(), "no link over the bus");
+        }
+        bus.parked.clear();
+    }
+
+    /// Behind a bus: whether anything is heard of it.
+    pub(crate) fn set_silent(&mut self, silent: bool) {
+        let Some(bus) = &mut self.bus else { return };
+        if std::mem::replace(&mut bus.silent, silent) == silent {
+            return;
+        }
+        if silent {
+            bus.parked.clear();
+        }
+        let all: Vec<WorkerId> = self.foreign.keys().copied().collect();
+        all.into_iter().for_each(|id| self.settle(id));
+    }
+
+    /// Behind a bus: whether its link has carried nothing for so long. It is to be asked from time to time.
+    pub(crate) fn is_idle(&mut self, longest: Duration) -> bool {
+        let (Some(_), Some(bus)) = (&self.link, &mut self.bus) else { return false };
+        let busy =
+            self.foreign.values().filter_map(|foreign| foreign.attached.as_ref()).any(Attached::is_busy);
+        if busy {
+            bus.idle_since = None;
+            return false;
+        }
+        bus.idle_since.get_or_insert_with(Instant::now).elapsed() >= longest
     }
 
     /// A channel is over.
@@ -555,9 +718,14 @@ impl Peer {
     }
 }
 
+/// Where the numbers of the channels begin that this end opens.
+fn parity(dialled: bool) -> u32 {
+    if dialled { DIALLER } else { 0 }
+}
+
 impl Foreign {
     fn new(info: CatalogWorker) -> Self {
-        Self { info, functions: BTreeMap::new(), attached: None, retry_at: None }
+        Self { info, functions: BTreeMap::new(), attached: None, retry_at: None, told: false }
     }
 }
 

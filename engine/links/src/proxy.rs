@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use ringway_access::Grant;
 use ringway_ipc::channel::Role;
 use ringway_ipc::frame::Inline;
 use ringway_ipc::packet::{PacketError, PacketStream};
@@ -14,10 +15,12 @@ use ringway_ipc::sys::socket;
 use ringway_link::driver::Link;
 use ringway_link::tunnel::Gate;
 use ringway_protocol::control::{
-    ChannelId, EngineMessage, Register, RegistrationResult, Remote, RequestId, WorkerMessage,
+    ChannelId, EngineMessage, Register, RegistrationResult, Remote, RequestId, TriggerSpec, WorkerMessage,
 };
-use ringway_protocol::link::{DIALLER, Topic, records, split_channel, with_channel};
+use ringway_protocol::limits::TELEMETRY_BYTES;
+use ringway_protocol::link::{DIALLER, Topic, push_record, records, split_channel, with_channel};
 use ringway_protocol::{CallError, ErrorCode, WorkerId};
+use serde_json::Value;
 
 use crate::attach::End;
 use crate::callable::{Callable, InwardGate, OutwardGate};
@@ -145,7 +148,9 @@ impl Proxy {
         if self.unread.len() + bytes.len() > RECORDS_WAITING_BYTES_MAX {
             tracing::warn!(worker = %self.worker, bytes = bytes.len(), "records of a remote worker are lost: the engine does not read");
         } else {
-            self.unread.extend_from_slice(bytes);
+            // Record by record: what is torn or too long is left out, and spoils nothing that comes behind it.
+            let whole = records(bytes).filter(|record| record.len() <= TELEMETRY_BYTES);
+            whole.for_each(|record| push_record(&mut self.unread, record));
         }
         let mut place = Inline::default();
         let mut taken = 0;
@@ -215,7 +220,9 @@ impl Proxy {
             .retain(|kind| check(&kind.id, grant.may_trigger(namespace, &kind.id), "trigger type"));
         register.triggers.retain(|trigger| {
             let kind = &trigger.trigger_type;
-            check(&trigger.id, grant.may_trigger(namespace, kind), "trigger")
+            let allowed = grant.may_trigger(namespace, kind)
+                && may_lead_to(grant, trigger.namespace.as_deref().unwrap_or(namespace), trigger);
+            check(&trigger.id, allowed, "trigger (or the function that it leads to)")
         });
         if !refused.is_empty() {
             self.refused.insert(register.request, refused);
@@ -354,5 +361,42 @@ impl Proxy {
             let text = format!("the engine cannot open a channel for a link: {error}");
             CallError::new(ErrorCode::OutOfMemory, text)
         })
+    }
+}
+
+/// Whether a worker may have a trigger lead where it does: whoever provides the trigger's type calls in its own name, so the
+/// function has to be one that the worker may call or serves itself. So must be those that the configuration names, such as
+/// conditions.
+fn may_lead_to(grant: &Grant, namespace: &str, trigger: &TriggerSpec) -> bool {
+    let allowed = |id: &str| grant.may_call(namespace, id) || grant.may_offer(namespace, id);
+    allowed(trigger.function_id.as_str()) && named_functions(&trigger.config).all(allowed)
+}
+
+/// The functions that a configuration names: texts under keys that speak of a function.
+fn named_functions(config: &Value) -> Box<dyn Iterator<Item = &str> + '_> {
+    match config {
+        Value::Object(fields) => Box::new(fields.iter().flat_map(|(key, value)| {
+            let named = value.as_str().filter(|_| key.contains("function"));
+            named.into_iter().chain(named_functions(value))
+        })),
+        Value::Array(items) => Box::new(items.iter().flat_map(named_functions)),
+        _ => Box::new(std::iter::empty()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn functions_are_found_wherever_a_configuration_names_them() {
+        let config = json!({
+            "condition_function_id": "a::b", "queue": "x::y", "deep": [{"auth_function": "c::d"}, {"functions": 3}],
+        });
+        let mut found: Vec<&str> = named_functions(&config).collect();
+        found.sort_unstable();
+        assert_eq!(found, ["a::b", "c::d"]);
     }
 }

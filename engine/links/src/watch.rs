@@ -17,12 +17,13 @@ pub(crate) const ENGINE_IDENTITY: &str = "engine:";
 
 /// What ids of the built-in workers begin with: each engine has its own, over its own store, so that another's would be a
 /// replica of something else.
-const BUILT_IN: [&str; 11] = [
+const BUILT_IN: [&str; 12] = [
     "blob",
     "configuration",
     "cron",
     "http",
     "iii",
+    "links",
     "publish",
     "pubsub",
     "queue",

@@ -51,6 +51,12 @@ impl Path {
             Self::Epoll => "epoll",
         }
     }
+
+    /// The way that a word stands for.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Probe, Self::Uring, Self::Epoll].into_iter().find(|path| path.as_str() == word)
+    }
 }
 
 /// What a driver is made of.
@@ -71,8 +77,8 @@ impl Default for DriverConfig {
         Self {
             path: Path::default(),
             arena: ArenaConfig { label: "ringway-link".to_owned(), ..ArenaConfig::default() },
-            ping_every: Duration::from_secs(2),
-            silence_max: Duration::from_secs(10),
+            ping_every: Duration::from_millis(500),
+            silence_max: Duration::from_millis(2500),
         }
     }
 }
@@ -175,15 +181,7 @@ impl Driver {
     /// # Errors
     /// The system refuses a thread, descriptors, or `io_uring` where nothing else is allowed.
     pub fn start(config: DriverConfig) -> std::io::Result<Self> {
-        let freed = Arc::new(AtomicU64::new(0));
-        let arena = Arena::new(config.arena.clone());
-        let count = Arc::clone(&freed);
-        arena.on_segment_freed(move |_| {
-            count.fetch_add(1, Ordering::Relaxed);
-        });
-        let bell = Doorbell::new()?;
-        let next_link = AtomicU64::new(1);
-        let shared = Arc::new(Shared { inbox: Mutex::default(), bell, arena, freed, next_link });
+        let shared = Self::shared(&config, Doorbell::new()?);
         let thread = std::thread::Builder::new().name("ringway-link".to_owned());
         let (ready, started) = std::sync::mpsc::sync_channel(1);
         let run = Arc::clone(&shared);
@@ -191,6 +189,26 @@ impl Driver {
         let thread = thread.spawn(move || run::run(&run, &config, &ready))?;
         let (path, why) = started.recv().map_err(|_| std::io::Error::other("the link thread ended"))??;
         Ok(Self { shared, path, why, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Makes a driver without a thread, for a thread that has rings of its own to look at: `bell` is the one that it sleeps by.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn without_thread(config: &DriverConfig, bell: Doorbell) -> std::io::Result<(Self, Pump)> {
+        let shared = Self::shared(config, bell);
+        let (drive, path, why) = run::make(&shared, config, true)?;
+        Ok((Self { shared, path, why, thread: Mutex::new(None) }, Pump { drive }))
+    }
+
+    fn shared(config: &DriverConfig, bell: Doorbell) -> Arc<Shared> {
+        let freed = Arc::new(AtomicU64::new(0));
+        let arena = Arena::new(config.arena.clone());
+        let count = Arc::clone(&freed);
+        arena.on_segment_freed(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        Arc::new(Shared { inbox: Mutex::default(), bell, arena, freed, next_link: AtomicU64::new(1) })
     }
 
     /// How bytes are moved.
@@ -237,6 +255,59 @@ impl Drop for Driver {
         {
             tracing::error!("the link thread panicked");
         }
+    }
+}
+
+/// Moves the bytes of a driver without a thread, step by step: one thread at a time. Dropped, it closes all sockets.
+pub struct Pump {
+    drive: Box<dyn run::Drive>,
+}
+
+impl std::fmt::Debug for Pump {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pump").finish_non_exhaustive()
+    }
+}
+
+impl Pump {
+    /// Does everything that can be done without waiting; says whether there was anything.
+    pub fn turn(&mut self) -> bool {
+        self.drive.turn()
+    }
+
+    /// Looks for news without waiting, a system call, and says whether there was any.
+    pub fn look(&mut self) -> bool {
+        self.drive.look()
+    }
+
+    /// The bell's ring was taken back elsewhere: looks at every ring whose peer may have rung. Whoever shares the bell must call
+    /// this after taking a ring back, for a bell that is silent again raises no news.
+    pub fn rung(&mut self) {
+        self.drive.rung();
+    }
+
+    /// Has all local peers ring from now on. A full fence must follow, then [`Self::may_sleep`].
+    pub fn ask(&mut self) {
+        self.drive.ask();
+    }
+
+    /// How long to sleep, none within for ever; none at all if there is something to do.
+    pub fn may_sleep(&mut self) -> Option<Option<Duration>> {
+        self.drive.may_sleep()
+    }
+
+    /// Sleeps until there is news or the doorbell rings, at most so long.
+    ///
+    /// # Errors
+    /// The system cannot wait any more: all links are over.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> std::io::Result<()> {
+        self.drive.wait(timeout)
+    }
+
+    /// The driver was dropped, and all of its links are over.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.drive.is_over()
     }
 }
 

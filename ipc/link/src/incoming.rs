@@ -29,8 +29,8 @@ pub(crate) trait Taker {
     fn chunk(&mut self, transfer: u64, bytes: u64) -> Result<bool, Fault>;
     /// The transfer that is wanted.
     fn transfer(&mut self, transfer: u64) -> Option<&mut Parcel>;
-    /// Bytes of a piece have arrived, wanted or not.
-    fn arrived(&mut self, transfer: u64, bytes: u64) -> Result<(), Fault>;
+    /// Bytes of a piece have arrived, wanted or not; says whether its transfer is whole by them.
+    fn arrived(&mut self, transfer: u64, bytes: u64) -> Result<bool, Fault>;
     /// A head that is all there is.
     fn word(&mut self, head: &Head) -> Result<(), Ended>;
     /// A message for the owner.
@@ -60,12 +60,28 @@ pub(crate) struct Intake {
     state: State,
     /// The message that is coming, as far as it has.
     message: Vec<u8>,
+    /// Its topic, and the bytes of it that are still to come.
+    unfinished: Option<(u64, usize)>,
 }
 
 impl Intake {
     pub(crate) fn new() -> Self {
         let staging = vec![0; limits::STAGING_BYTES].into_boxed_slice();
-        Self { staging, start: 0, end: 0, direct: 0, state: State::Head, message: Vec::new() }
+        Self {
+            staging,
+            start: 0,
+            end: 0,
+            direct: 0,
+            state: State::Head,
+            message: Vec::new(),
+            unfinished: None,
+        }
+    }
+
+    /// Bytes of a message that has not come whole.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn message_bytes(&self) -> usize {
+        self.message.len()
     }
 
     /// Where the next bytes of the socket belong: the second place after the first is full. Never empty.
@@ -110,11 +126,11 @@ impl Intake {
                 State::Frame(parcel) => parcel.filled(direct)?,
                 State::Chunk { transfer, left, .. } => {
                     *left -= direct;
-                    let transfer = *transfer;
+                    let (transfer, left) = (*transfer, *left);
                     if let Some(parcel) = taker.transfer(transfer) {
                         parcel.filled(direct)?;
                     }
-                    taker.arrived(transfer, direct as u64)?;
+                    whole_at_its_end(taker.arrived(transfer, direct as u64)?, transfer, left)?;
                 }
                 State::Head | State::Message { .. } => {}
             }
@@ -163,8 +179,8 @@ impl Intake {
                 }
                 self.start += taken;
                 *left -= taken;
-                let transfer = *transfer;
-                taker.arrived(transfer, taken as u64)?;
+                let (transfer, left) = (*transfer, *left);
+                whole_at_its_end(taker.arrived(transfer, taken as u64)?, transfer, left)?;
                 Ok(true)
             }
             State::Message { topic, left, behind } => {
@@ -175,9 +191,10 @@ impl Intake {
                 if *left > 0 {
                     return Ok(false);
                 }
-                let (topic, whole) = (*topic, *behind == 0);
+                let (topic, behind) = (*topic, *behind);
                 self.state = State::Head;
-                if whole {
+                self.unfinished = (behind > 0).then_some((topic, behind));
+                if behind == 0 {
                     taker.message(topic, std::mem::take(&mut self.message))?;
                 }
                 Ok(true)
@@ -213,7 +230,7 @@ impl Intake {
                 let [transfer, bytes, ..] = head.words;
                 let fault = Fault::Chunk { transfer, bytes };
                 let left = usize::try_from(bytes).map_err(|_| fault)?;
-                if left == 0 || left > limits::CHUNK_BYTES {
+                if left == 0 || left > limits::CHUNK_BYTES_MAX {
                     return Err(fault.into());
                 }
                 let wanted = taker.chunk(transfer, bytes)?;
@@ -228,6 +245,10 @@ impl Intake {
                 if found > limits::MESSAGE_BYTES_MAX || left > limits::MESSAGE_PIECE_BYTES {
                     return Err(Fault::Message { found }.into());
                 }
+                if self.unfinished.is_some_and(|rest| rest != (topic, left + behind)) {
+                    // Nobody is told a message that nobody sent.
+                    return Err(Fault::Nonsense.into());
+                }
                 self.state = State::Message { topic, left, behind };
             }
             _ => {
@@ -237,4 +258,9 @@ impl Intake {
         }
         Ok(true)
     }
+}
+
+/// A piece ends where its transfer does, or before.
+fn whole_at_its_end(whole: bool, transfer: u64, left: usize) -> Result<(), Fault> {
+    if whole && left > 0 { Err(Fault::Chunk { transfer, bytes: left as u64 }) } else { Ok(()) }
 }

@@ -40,5 +40,9 @@ mod line;
 
 pub mod driver;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use clock::Distance;
 pub use session::{LinkStats, News};

@@ -5,14 +5,24 @@
 /// A copy of so much costs about a microsecond, a system call less than that is worth.
 pub const COPIED_BYTES_MAX: u64 = 16 << 10;
 
-/// What a transfer sends at a time, in bytes: a small frame waits for one such piece at most.
+/// What a transfer sends at a time while small frames come and go, in bytes: one of them waits for such a piece at most.
 pub const CHUNK_BYTES: usize = 128 << 10;
+
+/// What a transfer sends at a time when nothing else is going on, in bytes: fewer and larger system calls, each of which may
+/// wake somebody, move two to three times as much (benches/links).
+pub const CHUNK_BYTES_MAX: usize = 1 << 20;
+
+/// For how long no small frame must have come or gone before pieces grow, in nanoseconds.
+pub const QUIET_NS: u64 = 300_000;
 
 /// Frames that one end may send over a channel before the other end says that it has taken some.
 pub const FRAMES_AHEAD: u64 = 256;
 
 /// Bytes of transfers under way at first and at least; see [`crate::pace`].
 pub const BULK_BYTES_MIN: u64 = 512 << 10;
+
+/// The same while nothing else is going on.
+pub const BULK_BYTES_QUIET: u64 = 4 << 20;
 
 /// Bytes of transfers under way at most, for links that are fast and far: 10 Gbit/s over 50 ms.
 pub const BULK_BYTES_MAX: u64 = 64 << 20;
@@ -43,6 +53,8 @@ pub const TRANSFERS_MAX: usize = 8 << 10;
 
 const _: () = assert!(COPIED_BYTES_MAX <= STAGING_BYTES as u64);
 const _: () = assert!(CHUNK_BYTES as u64 <= BULK_BYTES_MIN);
+const _: () = assert!(CHUNK_BYTES <= CHUNK_BYTES_MAX && CHUNK_BYTES_MAX as u64 <= BULK_BYTES_QUIET);
+const _: () = assert!(BULK_BYTES_QUIET <= BULK_BYTES_MAX);
 const _: () = assert!(MESSAGE_BYTES_MAX <= MESSAGES_WAITING_BYTES_MAX as u64);
 const _: () = assert!(READ_AHEAD_BYTES <= STAGING_BYTES);
 const _: () = assert!(BULK_BYTES_MIN <= BULK_BYTES_MAX);

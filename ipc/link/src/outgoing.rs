@@ -9,6 +9,7 @@ use std::io::IoSlice;
 use std::ops::Range;
 
 use ringway_ipc::channel::Payload;
+use ringway_ipc::clock::now_ns;
 use ringway_ipc::frame::{Header, Inline};
 
 use crate::limits;
@@ -45,6 +46,8 @@ pub(crate) struct Queued {
 /// A piece of a transfer on its way to the socket.
 #[derive(Debug)]
 struct Piece {
+    channel: u32,
+    invocation: u64,
     head: [u8; HEAD_BYTES],
     parts: Vec<(Payload, Range<usize>)>,
 }
@@ -68,6 +71,10 @@ pub(crate) struct Outgoing {
     message_bytes: usize,
     transfers: VecDeque<Transfer>,
     next_transfer: u64,
+    /// The last that is said, behind all messages: a code.
+    goodbye: Option<u64>,
+    /// When a small frame came or went last, while transfers were under way.
+    small_ns: u64,
     flight: Flight,
     pub(crate) pace: Pace,
 }
@@ -81,6 +88,8 @@ impl Outgoing {
             message_bytes: 0,
             transfers: VecDeque::new(),
             next_transfer: 0,
+            goodbye: None,
+            small_ns: 0,
             flight: Flight::default(),
             pace: Pace::new(),
         }
@@ -94,6 +103,12 @@ impl Outgoing {
     /// Queues a head that is all there is.
     pub(crate) fn head(&mut self, head: &Head) {
         self.small.extend_from_slice(&head.to_bytes());
+    }
+
+    /// Queues the last head, which goes when all messages have gone. Transfers are given up.
+    pub(crate) fn goodbye(&mut self, code: u64) {
+        self.transfers.clear();
+        self.goodbye = Some(code);
     }
 
     /// Queues a message for the owner of the other end. `false`: so much waits already that the other end cannot be reading.
@@ -119,9 +134,22 @@ impl Outgoing {
         }
     }
 
+    /// Whether no small frame has come or gone for a while.
+    fn is_quiet(&self) -> bool {
+        now_ns().saturating_sub(self.small_ns) > limits::QUIET_NS
+    }
+
+    /// A small frame comes or goes.
+    pub(crate) fn disturb(&mut self) {
+        if !self.transfers.is_empty() {
+            self.small_ns = now_ns();
+        }
+    }
+
     /// Queues a frame without payloads.
     #[inline]
     pub(crate) fn plain(&mut self, channel: u32, header: &Header, inline: &Inline) {
+        self.disturb();
         if !self.transfers.is_empty()
             && let Some(transfer) = self.of_invocation(channel, header.invocation)
         {
@@ -182,6 +210,28 @@ impl Outgoing {
         }
     }
 
+    /// Sends no more of an invocation's transfer, since it has been answered: its payloads go back to their owner, who writes
+    /// something else there. Says whether none of them is being read; otherwise a piece has to land first.
+    pub(crate) fn stop_invocation(&mut self, channel: u32, invocation: u64) -> bool {
+        let is_of = |known: &Transfer| (known.channel, known.invocation) == (channel, invocation);
+        if let Some(at) = self.transfers.iter().position(is_of) {
+            self.head(&Head::of_words(Class::Abort, channel, [self.transfers[at].number]));
+            self.end(at);
+        }
+        let piece = self.flight.piece.as_ref();
+        piece.is_none_or(|piece| (piece.channel, piece.invocation) != (channel, invocation))
+    }
+
+    /// Whether a piece of a transfer is on its way to the socket.
+    pub(crate) fn has_piece(&self) -> bool {
+        self.flight.piece.is_some()
+    }
+
+    /// The same for pieces of one channel.
+    pub(crate) fn has_piece_of(&self, channel: u32) -> bool {
+        self.flight.piece.as_ref().is_some_and(|piece| piece.channel == channel)
+    }
+
     /// Whether a transfer of a channel is not done.
     pub(crate) fn is_sending(&self, channel: u32) -> bool {
         self.transfers.iter().any(|transfer| transfer.channel == channel)
@@ -219,12 +269,19 @@ impl Outgoing {
         self.flight.piece = None;
         self.flight.small.clear();
         self.load_message();
+        if self.messages.is_empty()
+            && let Some(code) = self.goodbye.take()
+        {
+            self.head(&Head::of_words(Class::Goodbye, 0, [code]));
+        }
         std::mem::swap(&mut self.flight.small, &mut self.small);
-        let room = self.pace.room();
+        let quiet = !self.transfers.is_empty() && self.is_quiet();
+        let room = self.pace.room(quiet);
+        let chunk = if quiet { limits::CHUNK_BYTES_MAX } else { limits::CHUNK_BYTES };
         if room > 0
             && let Some(transfer) = self.transfers.front_mut()
         {
-            let bytes = transfer.left.min(limits::CHUNK_BYTES as u64).min(room);
+            let bytes = transfer.left.min(chunk as u64).min(room);
             self.flight.piece = Some(transfer.cut(bytes));
             self.pace.sent(bytes);
             if transfer.left == 0 {
@@ -247,7 +304,8 @@ impl Outgoing {
         self.flight.sent < self.flight.bytes
             || !self.small.is_empty()
             || !self.messages.is_empty()
-            || (!self.transfers.is_empty() && self.pace.room() > 0)
+            || self.goodbye.is_some()
+            || (!self.transfers.is_empty() && self.pace.room(self.is_quiet()) > 0)
     }
 
     /// What is left of the flight, in order.
@@ -300,6 +358,6 @@ impl Transfer {
             }
         }
         self.left -= bytes;
-        Piece { head, parts }
+        Piece { channel: self.channel, invocation: self.invocation, head, parts }
     }
 }

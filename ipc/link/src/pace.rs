@@ -36,9 +36,10 @@ impl Pace {
         }
     }
 
-    /// Bytes that may be sent now.
-    pub(crate) fn room(&self) -> u64 {
-        self.bound.saturating_sub(self.sent - self.arrived)
+    /// Bytes that may be sent now; more where nothing else is going on that would have to wait behind them.
+    pub(crate) fn room(&self, quiet: bool) -> u64 {
+        let bound = if quiet { self.bound.max(limits::BULK_BYTES_QUIET) } else { self.bound };
+        bound.saturating_sub(self.sent - self.arrived)
     }
 
     pub(crate) fn sent(&mut self, bytes: u64) {
@@ -81,7 +82,7 @@ mod tests {
         let mut far = Pace::new();
         let (mut now, round_trip) = (1, 20_000_000);
         for _ in 0..100 {
-            let bytes = far.room();
+            let bytes = far.room(false);
             far.sent(bytes);
             now += round_trip;
             assert!(far.arrived(far.sent - 1, now, round_trip));
@@ -90,7 +91,7 @@ mod tests {
         // A link that takes 2 GB/s, however much is under way.
         let mut near = Pace::new();
         for _ in 0..100 {
-            let bytes = near.room();
+            let bytes = near.room(false);
             near.sent(bytes);
             now += (bytes / 2).max(100_000);
             assert!(near.arrived(near.sent - 1, now, 100_000));

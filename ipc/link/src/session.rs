@@ -20,12 +20,20 @@ use crate::fault::{Ended, Fault};
 use crate::incoming::{Intake, Taker};
 use crate::limits;
 use crate::outgoing::{Outgoing, Queued};
-use crate::parcel::Parcel;
+use crate::parcel::{Arrived, Parcel};
 use crate::tunnel::{Gate, NotSentHereError, Outward, Stage, Tunnel, error_frame};
 use crate::wire::{Class, Head};
 
 /// Frames of one channel that are taken before the next one has its turn.
 const TURN: usize = 32;
+
+/// Bytes of heads and frames that wait for the socket before the link is closed: the other end asks, and does not read the
+/// answers. Rings are left alone long before ([`limits::WAITING_BYTES_MAX`]), so these are credits of all channels, and what
+/// one read of the socket has asked for.
+const ANSWERS_WAITING_BYTES_MAX: usize = 8 << 20;
+
+/// Answers that wait for a piece to land. One is usual; with many the other end invents them.
+const LATE_MAX: usize = 64;
 
 /// Something that the owner of a link hears of.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,11 +72,27 @@ pub struct LinkStats {
     pub refused: u64,
 }
 
+/// What is held for the other end, for those who check.
+#[cfg(any(test, fuzzing))]
+#[derive(Debug)]
+pub(crate) struct Tally {
+    pub(crate) transfers: usize,
+    pub(crate) message_bytes: usize,
+    pub(crate) counts_hold: bool,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Session {
     intake: Intake,
     carried: Carried,
+}
+
+/// An answer that has to wait.
+#[derive(Debug)]
+enum Late {
+    Plain(u32, Header, Inline),
+    Loaded(Arrived),
 }
 
 #[derive(Debug)]
@@ -83,10 +107,14 @@ struct Carried {
     next_transfer: u64,
     /// Transfers that were given up since something came: the system may still be writing to their blocks.
     given_up: Vec<Parcel>,
+    /// Answers to calls of which a piece is on its way to the socket: they give its payloads back.
+    late: Vec<Late>,
     /// Bytes of pieces that arrived, and of those the other end knows.
     bulk: u64,
     bulk_told: u64,
     clock: Clock,
+    /// The clock has learnt something since that was asked.
+    ponged: bool,
     news: Vec<News>,
     heard_ns: u64,
     stats: LinkStats,
@@ -102,9 +130,11 @@ impl Session {
             transfers: HashMap::new(),
             next_transfer: 0,
             given_up: Vec::new(),
+            late: Vec::new(),
             bulk: 0,
             bulk_told: 0,
             clock: Clock::default(),
+            ponged: false,
             news: Vec::new(),
             heard_ns: now_ns(),
             stats: LinkStats::default(),
@@ -119,7 +149,10 @@ impl Session {
     pub(crate) fn received(&mut self, bytes: usize) -> Result<(), Ended> {
         self.carried.heard_ns = now_ns();
         self.carried.given_up.clear();
-        self.intake.received(bytes, &mut self.carried)
+        self.intake.received(bytes, &mut self.carried)?;
+        // Nothing that is read is answered by as much, unless the answers are not.
+        let unread = self.carried.outgoing.waiting_bytes() > ANSWERS_WAITING_BYTES_MAX;
+        if unread { Err(Fault::Unread.into()) } else { Ok(()) }
     }
 
     pub(crate) fn load(&mut self) -> bool {
@@ -136,10 +169,18 @@ impl Session {
 
     pub(crate) fn sent(&mut self, bytes: usize) {
         self.carried.outgoing.sent(bytes);
+        if !self.carried.late.is_empty() && !self.carried.outgoing.has_piece() {
+            self.carried.deliver_late();
+        }
     }
 
     pub(crate) fn take_news(&mut self) -> Vec<News> {
         std::mem::take(&mut self.carried.news)
+    }
+
+    /// Whether the distance was measured since this was asked last.
+    pub(crate) fn was_measured(&mut self) -> bool {
+        std::mem::take(&mut self.carried.ponged)
     }
 
     pub(crate) fn distance(&self) -> Distance {
@@ -164,7 +205,7 @@ impl Session {
     }
 
     pub(crate) fn goodbye(&mut self, code: u64) {
-        self.carried.outgoing.head(&Head::of_words(Class::Goodbye, 0, [code]));
+        self.carried.outgoing.goodbye(code);
     }
 
     /// Carries a channel from now on. `first`: this end told the other of it, which has yet to answer. `false`: there are
@@ -242,6 +283,17 @@ impl Session {
         self.carried.tunnels.values().filter_map(Tunnel::channel).any(|channel| channel.overflowing())
     }
 
+    /// What is held for the other end.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn tally(&self) -> Tally {
+        let mut tunnels = self.carried.tunnels.values();
+        Tally {
+            transfers: self.carried.transfers.len(),
+            message_bytes: self.intake.message_bytes(),
+            counts_hold: tunnels.all(Tunnel::counts_hold),
+        }
+    }
+
     /// The link is over: every channel ends.
     pub(crate) fn end(&mut self) {
         for (_, tunnel) in self.carried.tunnels.drain() {
@@ -297,6 +349,7 @@ impl Carried {
         {
             tunnel.hot = true;
             self.hot.push(number);
+            tunnel.watch_ring();
         }
     }
 
@@ -361,7 +414,8 @@ impl Carried {
         let Some(channel) = tunnel.channel().cloned() else { return false };
         let full = channel.overflowing();
         channel.flush();
-        if tunnel.over && !channel.overflowing() {
+        // A caller that hears of the end writes to the memory of a piece that is on its way to the socket.
+        if tunnel.over && !channel.overflowing() && !self.outgoing.has_piece_of(number) {
             self.remove(number, CloseReason::Goodbye);
             return true;
         }
@@ -489,10 +543,70 @@ impl Carried {
     fn answer(&mut self, channel: u32, invocation: u64, error: &CallError) {
         let (header, inline) = error_frame(invocation, error);
         if let Some(tunnel) = self.tunnels.get_mut(&channel) {
-            // It has to wait for room like any other frame; there are as many as calls that came at most.
+            // It has to wait for room like any other frame; while many do, the other end gets no room for calls.
             tunnel.owed.push_back((header, inline));
             self.heat(channel);
         }
+    }
+
+    /// Whether an answer may not be delivered yet. It gives the payloads of its call back to a caller who writes something else
+    /// there; so what is left of them is not sent, and a piece that is on its way to the socket has to land first.
+    fn must_wait(&mut self, channel: u32, header: &Header) -> bool {
+        let gives_back = matches!(Kind::try_from(header.kind), Ok(Kind::Reply | Kind::Error));
+        gives_back && !self.outgoing.stop_invocation(channel, header.invocation)
+    }
+
+    fn wait(&mut self, late: Late) -> Result<(), Fault> {
+        self.late.push(late);
+        // One call has one answer, and the socket takes a piece soon if it is read.
+        if self.late.len() > LATE_MAX { Err(Fault::Unread) } else { Ok(()) }
+    }
+
+    fn deliver_late(&mut self) {
+        for late in std::mem::take(&mut self.late) {
+            match late {
+                Late::Plain(channel, header, inline) => self.deliver(channel, header, &inline),
+                Late::Loaded(arrived) => {
+                    if let Err(fault) = self.deliver_loaded(arrived) {
+                        tracing::debug!(%fault, "an answer could not be delivered");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Puts a frame into the ring of a local peer.
+    fn deliver(&mut self, channel: u32, header: Header, inline: &Inline) {
+        let Some(tunnel) = self.tunnels.get_mut(&channel) else { return };
+        // It may be answered at once, so its ring is looked at until nothing comes.
+        tunnel.watch_ring();
+        if let Err(reason) = tunnel.inward(header, inline, now_ns()) {
+            tracing::trace!(channel, %reason, "a frame came for a channel that is closed");
+            self.local_news(channel);
+        }
+        self.heat(channel);
+    }
+
+    /// The same for a frame with payloads, whether they could be kept or not.
+    fn deliver_loaded(&mut self, arrived: Arrived) -> Result<(), Fault> {
+        let (channel, header) = (arrived.channel, arrived.header);
+        if let Some(text) = &arrived.refused {
+            self.refuse(channel, &header, text)?;
+        } else if arrived.kept
+            && let Some(tunnel) = self.tunnels.get_mut(&channel)
+        {
+            if tunnel.has_lent_for(&header) {
+                // Two calls with one number: nobody could say whose payloads a reply gives back.
+                return Err(Fault::Nonsense);
+            }
+            tunnel.watch_ring();
+            if let Err(error) = tunnel.inward_loaded(arrived, &self.arena, now_ns()) {
+                self.refuse(channel, &header, &error.message)?;
+            }
+            self.heat(channel);
+        }
+        self.credit(channel);
+        Ok(())
     }
 
     fn take_credit(&mut self, channel: u32, count: u64) -> Result<(), Fault> {
@@ -514,6 +628,7 @@ impl Carried {
 impl Taker for Carried {
     fn plain(&mut self, channel: u32, header: Header, inline: &Inline) -> Result<(), Fault> {
         self.stats.frames_in += 1;
+        self.outgoing.disturb();
         let Some(tunnel) = self.tunnels.get_mut(&channel) else { return Ok(()) };
         if !tunnel.count() {
             return Err(Fault::Frames { channel });
@@ -525,12 +640,10 @@ impl Taker for Carried {
                     self.answer(channel, header.invocation, &error);
                 }
             }
-            Ok(None) => {
-                if let Err(reason) = tunnel.inward(header, inline, now_ns()) {
-                    tracing::trace!(channel, %reason, "a frame came for a channel that is closed");
-                    self.local_news(channel);
-                }
+            Ok(None) if self.must_wait(channel, &header) => {
+                self.wait(Late::Plain(channel, header, *inline))?;
             }
+            Ok(None) => self.deliver(channel, header, inline),
         }
         self.credit(channel);
         Ok(())
@@ -577,6 +690,10 @@ impl Taker for Carried {
             self.outgoing.head(&Head::of_words(Class::Refused, channel, [number]));
             self.refuse(channel, &header, &text)?;
         } else {
+            if parcel.is_whole() {
+                // Nothing would follow that could end it.
+                return Err(Fault::Chunk { transfer: number, bytes: 0 });
+            }
             if self.transfers.len() >= limits::TRANSFERS_MAX {
                 return Err(Fault::Transfers);
             }
@@ -588,16 +705,10 @@ impl Taker for Carried {
     fn whole(&mut self, parcel: Parcel) -> Result<(), Fault> {
         let arrived = parcel.into_arrived();
         let (channel, header) = (arrived.channel, arrived.header);
-        if let Some(text) = &arrived.refused {
-            self.refuse(channel, &header, text)?;
-        } else if arrived.kept
-            && let Some(tunnel) = self.tunnels.get_mut(&channel)
-            && let Err(error) = tunnel.inward_loaded(arrived, &self.arena, now_ns())
-        {
-            self.refuse(channel, &header, &error.message)?;
+        if self.must_wait(channel, &header) {
+            return self.wait(Late::Loaded(arrived));
         }
-        self.credit(channel);
-        Ok(())
+        self.deliver_loaded(arrived)
     }
 
     fn chunk(&mut self, transfer: u64, bytes: u64) -> Result<bool, Fault> {
@@ -611,15 +722,16 @@ impl Taker for Carried {
         self.transfers.get_mut(&transfer)
     }
 
-    fn arrived(&mut self, transfer: u64, bytes: u64) -> Result<(), Fault> {
+    fn arrived(&mut self, transfer: u64, bytes: u64) -> Result<bool, Fault> {
         self.bulk += bytes;
         let whole = self.transfers.get(&transfer).is_some_and(Parcel::is_whole);
-        if whole || self.bulk - self.bulk_told >= limits::CHUNK_BYTES as u64 {
+        if whole || self.bulk - self.bulk_told >= limits::BULK_BYTES_MIN / 4 {
             self.bulk_told = self.bulk;
             self.outgoing.head(&Head::of_words(Class::Arrived, 0, [self.bulk]));
         }
         if whole && let Some(parcel) = self.transfers.remove(&transfer) {
-            return self.whole(parcel);
+            self.whole(parcel)?;
+            return Ok(true);
         }
         // A table may have named more than there is room for.
         if self.transfers.get(&transfer).is_some_and(|parcel| parcel.refusal().is_some())
@@ -629,7 +741,7 @@ impl Taker for Carried {
             let text = parcel.refusal().unwrap_or_default().to_owned();
             self.refuse(parcel.channel, &parcel.header, &text)?;
         }
-        Ok(())
+        Ok(false)
     }
 
     fn word(&mut self, head: &Head) -> Result<(), Ended> {
@@ -653,7 +765,10 @@ impl Taker for Carried {
                 }
             }
             Class::Ping => self.outgoing.head(&Head::of_words(Class::Pong, 0, [first, now_ns()])),
-            Class::Pong => self.clock.add(first, second, now_ns()),
+            Class::Pong => {
+                self.clock.add(first, second, now_ns());
+                self.ponged = true;
+            }
             Class::Goodbye if first == 0 => return Err(Ended::Goodbye),
             Class::Goodbye => return Err(Ended::Accused { code: first }),
             Class::Frame | Class::Large | Class::Chunk | Class::Message => return Err(Fault::Nonsense.into()),

@@ -113,6 +113,13 @@ impl Tunnel {
         }
     }
 
+    /// Says to the local peer that its ring is looked at, so that it need not ring.
+    pub(crate) fn watch_ring(&self) {
+        if let Some(lead) = self.channel().and_then(|channel| channel.try_lead()) {
+            lead.stop_bell();
+        }
+    }
+
     /// Whether a frame of the local peer could be sent now.
     pub(crate) fn has_credit(&self) -> bool {
         self.sent < self.may_send
@@ -123,7 +130,9 @@ impl Tunnel {
         let channel = self.channel()?;
         let opposite_is_there = !self.first || self.may_send > 0;
         let due = self.granted == 0 || self.granted - self.received <= FRAMES_AHEAD / 2;
-        if !opposite_is_there || !due || channel.overflowing() {
+        // Answers that the other end has no room for are kept here, so it may not ask for more of them.
+        let unanswered = self.owed.len() as u64 >= FRAMES_AHEAD;
+        if !opposite_is_there || !due || unanswered || channel.overflowing() {
             return None;
         }
         self.granted = self.received + FRAMES_AHEAD;
@@ -194,10 +203,15 @@ impl Tunnel {
         }
     }
 
+    /// Whether payloads are lent for the call that a header is of.
+    pub(crate) fn has_lent_for(&self, header: &Header) -> bool {
+        header.kind == Kind::Call.to_u8() && self.lent.contains_key(&header.invocation)
+    }
+
     /// Puts a frame without payloads into the ring of the local peer.
     pub(crate) fn inward(&self, mut header: Header, inline: &Inline, now_ns: u64) -> Result<(), CloseReason> {
         let Some(channel) = self.channel() else { return Ok(()) };
-        header.deadline_ns = wire::deadline_here_ns(header.deadline_ns, now_ns);
+        arrive(&mut header, now_ns);
         channel.send_or_keep(&header, inline)
     }
 
@@ -235,13 +249,20 @@ impl Tunnel {
             }
         }
         lent.keep = true;
-        header.deadline_ns = wire::deadline_here_ns(header.deadline_ns, now_ns);
+        arrive(&mut header, now_ns);
         if header.kind == Kind::Call.to_u8() {
             self.lent.insert(header.invocation, std::mem::take(&mut lent.leases));
         }
         drop(lent);
         let _closed_means_ended = channel.send_or_keep(&header, &inline);
         Ok(())
+    }
+
+    /// Whether no more frames went or came than there was room for, and no more answers wait than may.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn counts_hold(&self) -> bool {
+        let owed = self.owed.len() as u64;
+        self.sent <= self.may_send && self.received <= self.granted && owed <= 2 * FRAMES_AHEAD
     }
 
     /// Which end of the channel this is.
@@ -296,6 +317,15 @@ const fn opposite(role: Role) -> Role {
     match role {
         Role::Caller => Role::Callee,
         Role::Callee => Role::Caller,
+    }
+}
+
+/// Changes the header that travelled into the one for this host.
+fn arrive(header: &mut Header, now_ns: u64) {
+    header.deadline_ns = wire::deadline_here_ns(header.deadline_ns, now_ns);
+    if matches!(Kind::try_from(header.kind), Ok(Kind::Reply | Kind::Error)) {
+        // Nobody far away holds a payload of this host, whatever is said there.
+        header.flags &= !Flags::HOLD.bits();
     }
 }
 

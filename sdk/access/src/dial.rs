@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ringway_protocol::{CallError, ErrorCode};
 use rustls::Connection;
@@ -13,6 +13,10 @@ use crate::credentials::Credentials;
 use crate::doorkeeper::check_exposure;
 use crate::handshake::{self, Accepted, ClockReading, HandshakeError, Introduction};
 use crate::limited::Limited;
+
+/// How long one address may take to answer: the system itself would ask again only after a second, and then after two and
+/// more, by when whoever was away may be back.
+const CONNECT_MAX: Duration = Duration::from_millis(1500);
 
 /// Why there is no link.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +97,7 @@ fn connect(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream> {
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        match TcpStream::connect_timeout(&address, left) {
+        match TcpStream::connect_timeout(&address, left.min(CONNECT_MAX)) {
             Ok(socket) => return Ok(socket),
             Err(error) => last = error,
         }

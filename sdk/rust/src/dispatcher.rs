@@ -21,6 +21,7 @@ use ringway_ipc::waiter::{EAGER_POLLS, Expectation, SpinPolicy, Spun, WaitMode};
 
 use crate::callee::{CalleeChannel, Polled, Server};
 use crate::caller::CallerChannel;
+use crate::links::Links;
 use crate::worker::Inner;
 
 /// Frames of one channel that are handled before the next channel has its turn.
@@ -56,6 +57,8 @@ const SPARE_IDLE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
     pub(crate) bell: Doorbell,
+    /// Links to other hosts, whose bytes the thread with the role moves.
+    pub(crate) links: Arc<Links>,
     policy: Arc<SpinPolicy>,
     callees: ArcSwap<Vec<Arc<CalleeChannel>>>,
     callers: ArcSwap<Vec<Arc<CallerChannel>>>,
@@ -85,6 +88,7 @@ thread_local! {
 impl Dispatcher {
     pub(crate) fn new(bell: Doorbell, policy: Arc<SpinPolicy>) -> Self {
         Self {
+            links: Links::new(bell.clone()),
             bell,
             policy,
             callees: ArcSwap::default(),
@@ -338,6 +342,7 @@ impl<'a> Round<'a> {
 
     /// Makes every channel hot that has news, or that was left polled by the thread that had the role before.
     fn look_everywhere(&mut self) {
+        self.dispatcher.links.rung();
         for channel in self.callees.iter().filter(|channel| !channel.is_held()) {
             let Some(lead) = channel.try_lead() else { continue };
             if (lead.ready() || !lead.bell_asked())
@@ -353,8 +358,11 @@ impl<'a> Round<'a> {
         while self.has_role() {
             self.refresh();
             self.rounds = self.rounds.wrapping_add(1);
-            if self.rounds.is_multiple_of(BELL_EVERY_ROUNDS) && self.dispatcher.bell.clear() {
-                self.look_everywhere();
+            if self.rounds.is_multiple_of(BELL_EVERY_ROUNDS) {
+                let rung = self.dispatcher.bell.clear();
+                if self.dispatcher.links.look() || rung {
+                    self.look_everywhere();
+                }
             }
             if self.serve() {
                 continue;
@@ -368,7 +376,11 @@ impl<'a> Round<'a> {
 
     /// Handles what is there. Returns whether there was anything.
     fn serve(&mut self) -> bool {
-        let mut worked = false;
+        let mut worked = self.dispatcher.links.turn();
+        if worked {
+            // Frames that came over a link lie in rings now.
+            self.look_everywhere();
+        }
         let mut held = false;
         let looks = if self.hot.len() == 1 { LOOKS_AT_ONE } else { 1 };
         for at in 0..self.hot.len() {
@@ -425,10 +437,11 @@ impl<'a> Round<'a> {
         let policy = &self.dispatcher.policy;
         let expected = &self.dispatcher.expected;
         // With no channel to poll all news comes by the bell, and a spin could only be in vain.
-        let polled = !self.hot.is_empty() || self.callers.iter().any(|caller| caller.has_tasks());
+        let links = self.dispatcher.links.are_there();
+        let polled = links || !self.hot.is_empty() || self.callers.iter().any(|caller| caller.has_tasks());
         let mut spin_ns = if polled { policy.plan(expected.ns()) } else { 0 };
         let start = if spin_ns > 0 {
-            match policy.spin_after(EAGER_ROUNDS, spin_ns.min(BELL_EVERY_NS), || self.serve()) {
+            match policy.spin_after(EAGER_ROUNDS, spin_ns.min(BELL_EVERY_NS), || self.serve_awake(links)) {
                 Spun::AtOnce => return expected.learn(1_000),
                 Spun::After(ns) => return expected.learn(ns),
                 Spun::InVain => now_ns() - spin_ns.min(BELL_EVERY_NS),
@@ -447,7 +460,9 @@ impl<'a> Round<'a> {
                 return;
             }
             spin_ns -= BELL_EVERY_NS;
-            if policy.spin_after(EAGER_ROUNDS, spin_ns.min(BELL_EVERY_NS), || self.serve()) != Spun::InVain {
+            let spun =
+                policy.spin_after(EAGER_ROUNDS, spin_ns.min(BELL_EVERY_NS), || self.serve_awake(links));
+            if spun != Spun::InVain {
                 return expected.learn(now_ns() - start);
             }
             if self.dispatcher.stopped() {
@@ -456,6 +471,17 @@ impl<'a> Round<'a> {
         }
         policy.account(planned, Spun::InVain);
         self.sleep(start);
+    }
+
+    /// As [`Self::serve`], with a look at the sockets of links, if there are any: nothing else tells of them while this thread
+    /// is awake.
+    fn serve_awake(&mut self, links: bool) -> bool {
+        if links && self.dispatcher.links.look() {
+            self.look_everywhere();
+            self.serve();
+            return true;
+        }
+        self.serve()
     }
 
     /// The sleep handshake over every ring: ask on each, one fence for all, look at each again. Also where a request is
@@ -473,10 +499,21 @@ impl<'a> Round<'a> {
             // Where no task waits nothing is asked for; where a thread leads, it asks for the bell when it leaves.
             caller.post_request();
         }
+        let links = self.dispatcher.links.are_there();
+        if links {
+            self.dispatcher.links.ask();
+        }
         fence(Ordering::SeqCst);
         let timeout = if overflowing { SLEEP_OVERFLOWING } else { SLEEP_MAX };
         let news = || busy || self.ready() || self.dispatcher.stopped();
-        let slept = nap::sleep(&self.dispatcher.bell, self.inner.barrier_before_sleep, timeout, news);
+        let slept = if links {
+            // Whoever publishes to this worker is a tunnel of this very thread, or a thread of this process whose ring a
+            // link's end reads; neither needs a barrier.
+            let slept = !news() && self.dispatcher.links.sleep(timeout);
+            if slept { Slept::Rung } else { Slept::News }
+        } else {
+            nap::sleep(&self.dispatcher.bell, self.inner.barrier_before_sleep, timeout, news)
+        };
         if slept == Slept::News {
             self.hot.iter().for_each(|polled| polled.callee.stop_bell());
             self.look_everywhere();
@@ -486,6 +523,11 @@ impl<'a> Round<'a> {
         self.woke_ns = if slept == Slept::Rung { now } else { 0 };
         self.dispatcher.expected.learn(now.saturating_sub(start));
         self.hot.clear();
+        if links {
+            // What a link has brought is about to lie in rings that this thread looks at.
+            self.callees.iter().for_each(|callee| callee.stop_bell());
+            self.dispatcher.links.turn();
+        }
         self.look_everywhere();
     }
 }

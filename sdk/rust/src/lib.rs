@@ -62,6 +62,8 @@ mod callee;
 
 mod dispatcher;
 
+mod links;
+
 mod executor;
 
 mod control;

@@ -102,6 +102,20 @@ pub(crate) const CHECKS: &[Check] = &[
         sanitized: false,
     },
     Check {
+        verb: "links",
+        proves: "hosts in network namespaces, cut off and killed at random, come together again (installs iproute2)",
+        source: "engine/links/tests/hosts/main.rs",
+        kind: Kind::Tests {
+            package: "ringway-links",
+            target: &["--test", "hosts"],
+            tests: &["hosts_agree::", "hosts_cut::"],
+        },
+        rounds: Some(("RINGWAY_ROUNDS", "8", "500")),
+        limit_minutes: 10,
+        in_verify: false,
+        sanitized: false,
+    },
+    Check {
         verb: "store",
         proves: "the store keeps what it acknowledged: kill -9, cut power, a flipped bit anywhere",
         source: "engine/store/src/lib.rs",

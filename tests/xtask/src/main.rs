@@ -112,6 +112,7 @@ fn slow(check: &Check, rest: &[String]) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let there = match check.verb {
+        "links" => tools::network(),
         "nats" => tools::nats_server(),
         "sdks" => sdks::ready(),
         _ => true,

@@ -192,6 +192,7 @@ const NEEDS: &[Need] = &[
         what_for: "setting the clock of a process",
         package: "libfaketime",
     },
+    Need { probe: &["ip", "-Version"], what_for: "hosts in network namespaces", package: "iproute2" },
     Need { probe: &["kill", "-L"], what_for: "ending checks that hang", package: "procps" },
 ];
 
@@ -219,9 +220,24 @@ pub(crate) fn prerequisites() -> End {
     }
 }
 
-/// Installs what is missing of the system where apt and the rights for it are there.
+/// Looks for what lays out a network, and installs it; false if it cannot be had.
+pub(crate) fn network() -> bool {
+    match packages(NEEDS.iter().filter(|need| need.package == "iproute2")) {
+        End::Passed => true,
+        End::Failed(reason) => {
+            say!("{reason}");
+            false
+        }
+    }
+}
+
 fn system_packages() -> End {
-    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !present(need)).collect();
+    packages(NEEDS.iter())
+}
+
+/// Installs what is missing of the system where apt and the rights for it are there.
+fn packages(wanted: impl Iterator<Item = &'static Need>) -> End {
+    let missing: Vec<&Need> = wanted.filter(|need| !present(need)).collect();
     for need in &missing {
         say!(
             "missing: {} (for {}), in the Debian package {}",

@@ -1,13 +1,13 @@
 //! `ringway config`: what is wrong with a `ringway.yaml`, and what may stand in it. Needs no engine.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
 use ringway_config::settings::FILE_NAME;
 use ringway_config::{Problem, Settings, Variables};
-use ringway_engine::StartError;
-use ringway_workers::sections;
+use ringway_workers::{check_files, sections};
 use serde_json::{Value, json};
 
 use super::up;
@@ -70,13 +70,14 @@ fn check(place: &Place, file: &Path, as_json: bool) -> Result<ExitCode, Failure>
 
 /// What the file wants and this machine, or the engine, does not give.
 fn machine(place: &Place, file: &Path, settings: &Settings) -> Vec<Problem> {
-    let problem = |error: StartError| Problem {
+    let problem = |error: &dyn Display| Problem {
         file: file.display().to_string(),
         at: None,
         message: error.to_string(),
         hint: None,
     };
-    up::check(place, settings).map_err(problem).err().into_iter().collect()
+    let files = check_files(settings).map_err(|error| problem(&error)).err();
+    up::check(place, settings).map_err(|error| problem(&error)).err().into_iter().chain(files).collect()
 }
 
 fn as_value(problem: &Problem) -> Value {

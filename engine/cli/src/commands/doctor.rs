@@ -4,7 +4,7 @@
 //! - `finding`: what a check found, and how it is shown;
 //! - `memory`: seals, huge pages, limits;
 //! - `processor`: cores, quota, clock, what sleeping costs;
-//! - `kernel`: version, `io_uring`;
+//! - `kernel`: version, `io_uring`, how links move bytes;
 //! - `engine`: who answers at the address, and sockets that nobody answers at.
 
 mod engine;
@@ -39,6 +39,7 @@ pub(crate) fn run(place: &Place, arguments: &DoctorArguments) -> Result<ExitCode
     findings.push(processor::clock());
     findings.extend(processor::park());
     findings.push(processor::wait_mode());
+    findings.push(kernel::links());
     findings.extend(engine::check(place));
     let failed = findings.iter().filter(|finding| finding.mark == Mark::Fail).count();
     let warned = findings.iter().filter(|finding| finding.mark == Mark::Warn).count();

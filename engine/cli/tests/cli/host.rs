@@ -90,7 +90,14 @@ impl Host {
 /// Returns the command, without what the tester's own environment says.
 pub(crate) fn ringway() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
-    for name in ["RINGWAY_SOCKET", "RINGWAY_PROJECT", "RINGWAY_WAIT", "RINGWAY_LOG", "OTEL_TRACES_SAMPLER"] {
+    for name in [
+        "RINGWAY_SOCKET",
+        "RINGWAY_PROJECT",
+        "RINGWAY_CREDENTIALS",
+        "RINGWAY_WAIT",
+        "RINGWAY_LOG",
+        "OTEL_TRACES_SAMPLER",
+    ] {
         command.env_remove(name);
     }
     // What an engine of a test keeps is nobody else's.
@@ -124,6 +131,12 @@ impl Ran {
     #[track_caller]
     pub(crate) fn prints(&self, expected: &str) {
         assert_eq!((self.code, self.out.as_str(), self.err.as_str()), (Some(0), expected, ""));
+    }
+
+    /// Expects a result, whatever is said beside it.
+    #[track_caller]
+    pub(crate) fn prints_first(&self, expected: &str) {
+        assert_eq!((self.code, self.out.as_str()), (Some(0), expected), "{}", self.err);
     }
 
     /// Expects an exit code and words on standard error, and nothing on standard output.

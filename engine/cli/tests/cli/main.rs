@@ -7,6 +7,7 @@ mod host;
 
 mod enqueue;
 mod keeping;
+mod links;
 mod looking;
 mod running;
 mod settings;

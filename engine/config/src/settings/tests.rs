@@ -39,6 +39,14 @@ struct Door {
     number: u16,
 }
 
+/// What stands at the top of the file.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct Bridge {
+    /// Their stones. Default: none.
+    arches: Vec<u16>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Speed {
@@ -63,6 +71,11 @@ fn sections() -> Vec<Section> {
             .live(&["letters_max"]),
         Section::of::<EngineSettings>("other"),
         Section::of::<Doors>("doors").iii("iii-door", &[("width", None)]).iii_further("more"),
+        Section::of::<Bridge>("bridges").at_top().checked_parts(|bridge: &Bridge| {
+            let odd = bridge.arches.iter().enumerate().filter(|(_, arch)| **arch % 2 == 1);
+            odd.map(|(at, arch)| (format!("/arches/{at}"), format!("wanted an even number, found {arch}")))
+                .collect()
+        }),
     ]
 }
 
@@ -191,6 +204,45 @@ fn a_variable_decides_whether_a_worker_runs() {
     assert!(runs("workers:\n  post: ${NOWHERE:-true}\n"));
     assert!(runs("workers:\n  post: ${NOWHERE:-}\n"));
     assert!(!runs("workers:\n  - name: ${NOWHERE:-post}\n    config: ${NOWHERE:-false}\n"));
+}
+
+#[test]
+fn a_section_at_the_top_is_there_or_nothing_of_it_is() {
+    let bridge = |text: &str| read(text).map(|settings| settings.worker::<Bridge>("bridges"));
+    for without in ["", "bridges:\n", "bridges: false\n", "engine:\n"] {
+        assert_eq!(bridge(without), Ok(None), "{without}");
+    }
+    assert_eq!(bridge("bridges: {}\n"), Ok(Some(Bridge::default())));
+    assert_eq!(bridge("bridges: {arches: [2, 4]}\n"), Ok(Some(Bridge { arches: vec![2, 4] })));
+    let check = |text: &str, expected: &str| {
+        let found = read(text).unwrap_err().to_string();
+        assert_eq!(found, expected, "{text}");
+    };
+    check(
+        "bridges: {arches: [2, 3, 4, 5]}\n",
+        "ringway.yaml:1:23: wanted an even number, found 3\nringway.yaml:1:29: wanted an even number, found 5",
+    );
+    check(
+        "workers: {bridges: {}}\n",
+        "ringway.yaml:1:11: `bridges` is no worker; write `bridges:` at the top of the file, beside `workers:`",
+    );
+    check("bridgse: {}\n", "ringway.yaml:1:1: unknown key `bridgse`; did you mean `bridges`?");
+    check(
+        "bridges: true\n",
+        "ringway.yaml:1:10: wanted a map of settings under `bridges`, found true or false; left out, nothing of it runs",
+    );
+    let (old, new) = (read("").unwrap(), read("bridges: {}\n").unwrap());
+    let changes = old.changes(&new, &sections());
+    assert_eq!(changes, [Change { path: "bridges".to_owned(), live: false }]);
+    let validator = jsonschema::validator_for(&Settings::schema(&sections())).unwrap();
+    for (text, fit) in [
+        ("bridges: {arches: [2]}", true),
+        ("bridges: false", true),
+        ("bridges:", true),
+        ("bridges: true", false),
+    ] {
+        assert_eq!(fits(&validator, text), fit, "{text}");
+    }
 }
 
 #[test]

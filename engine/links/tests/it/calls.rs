@@ -64,7 +64,7 @@ fn a_link_that_is_cut_ends_its_calls_and_comes_back() {
         let remote = stage.remote("remote");
         remote.register(Function::json("there::triple", |_, number: u64| Ok(number * 3))).unwrap();
         assert_eq!(local.trigger_json("there::triple", &json!(2)).unwrap(), json!(6));
-        let Stage { links, engine } = stage;
+        let Stage { links, engine, .. } = stage;
         let address = links.address().unwrap();
         drop(links);
         until("the function went with its link", || local.trigger_json("there::triple", &json!(1)).is_err());

@@ -3,5 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is a failure")]
 
 mod calls;
+mod crowds;
+mod doors;
+mod ends;
 mod engines;
+mod grants;
+mod shapes;
 mod stage;
+mod strangers;
+mod suite;

@@ -5,6 +5,7 @@
 //! - [`Workers`]: what runs;
 //! - `rows`: one row for each worker, the only place that names them;
 //! - `browsers`: the one that is mounted in another;
+//! - `links`: remote workers and other engines, where the settings want them;
 //! - `kept`: which store it is, the only place that knows;
 //! - `keeper`: the functions of the store itself.
 
@@ -13,9 +14,10 @@
 mod browsers;
 mod keeper;
 mod kept;
+mod links;
 mod rows;
 mod workers;
 
 pub use kept::store_options;
-pub use rows::{sections, silent_sections};
+pub use rows::{check_files, sections, silent_sections};
 pub use workers::{StartError, Workers};

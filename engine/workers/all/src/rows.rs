@@ -22,10 +22,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::browsers::Browsers;
+use crate::links::{self, Linked};
 use crate::workers::StartError;
 
 /// iii's key for the choice of a store, which is the same for all workers here.
 const III_ADAPTER: (&str, Option<&str>) = ("adapter", None);
+
+/// The section of links to other hosts.
+const LINKS: &str = "links";
 
 pub(crate) fn rows() -> Vec<Row> {
     silent().into_iter().chain(listening()).collect()
@@ -121,7 +125,24 @@ fn listening() -> Vec<Row> {
             .iii_further("listeners")
             .checked(iii::Config::check)
             .fixed(),
+        // The only one that is not there by default.
+        Row::of_settings::<links::Config, Linked, _>(LINKS, |address, settings, config| {
+            Linked::start(address, settings, &config)
+        })
+        .at_top()
+        .checked_parts(links::Config::faults)
+        .fixed(),
     ]
+}
+
+/// Says what of the files that the settings name cannot be used: nothing is started.
+///
+/// # Errors
+/// The first that cannot.
+pub fn check_files(settings: &Settings) -> Result<(), StartError> {
+    let Some(config) = settings.worker::<links::Config>(LINKS) else { return Ok(()) };
+    links::check(&config, settings)
+        .map_err(|reason| StartError::Worker { name: LINKS, reason: Box::new(reason) })
 }
 
 /// The sections of all built-in workers, for reading `ringway.yaml`.
@@ -182,9 +203,34 @@ impl Row {
         W: Send + Sync + 'static,
         E: std::error::Error + Send + Sync + 'static,
     {
+        Self::of_all(name, move |address, store, _, config| start(address, store, config))
+    }
+
+    /// The same for one that keeps nothing and is given all settings beside its own, since paths are relative to their file.
+    fn of_settings<C, W, E>(
+        name: &'static str,
+        start: impl Fn(&str, &Settings, C) -> Result<W, E> + 'static,
+    ) -> Typed<C, W>
+    where
+        C: DeserializeOwned + Serialize + JsonSchema + Clone + Send + Sync + 'static,
+        W: Send + Sync + 'static,
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        Self::of_all(name, move |address, _, settings, config| start(address, settings, config))
+    }
+
+    fn of_all<C, W, E>(
+        name: &'static str,
+        start: impl Fn(&str, Arc<dyn Store>, &Settings, C) -> Result<W, E> + 'static,
+    ) -> Typed<C, W>
+    where
+        C: DeserializeOwned + Serialize + JsonSchema + Clone + Send + Sync + 'static,
+        W: Send + Sync + 'static,
+        E: std::error::Error + Send + Sync + 'static,
+    {
         let start = move |address: &str, store: Arc<dyn Store>, settings: &Settings| {
             let Some(config) = settings.worker::<C>(name) else { return Ok(None) };
-            let started = start(address, store, config);
+            let started = start(address, store, settings, config);
             started.map(Some).map_err(|reason| StartError::Worker { name, reason: Box::new(reason) })
         };
         let settings = std::marker::PhantomData;
@@ -208,6 +254,18 @@ impl<C: Clone + Send + Sync + 'static, W: Send + Sync + 'static> Typed<C, W> {
     /// What the worker holds its settings against when it starts, so that a file is refused before anything is started.
     fn checked<E: fmt::Display + 'static>(mut self, check: fn(&C) -> Result<(), E>) -> Self {
         self.section = self.section.checked(check);
+        self
+    }
+
+    /// The same for several parts, each with its place.
+    fn checked_parts(mut self, check: fn(&C) -> Vec<(String, String)>) -> Self {
+        self.section = self.section.checked_parts(check);
+        self
+    }
+
+    /// Its section stands at the top of the file, and without it nothing runs.
+    fn at_top(mut self) -> Self {
+        self.section = self.section.at_top();
         self
     }
 

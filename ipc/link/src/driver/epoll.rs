@@ -71,6 +71,15 @@ impl Epoll {
         Ok(key)
     }
 
+    /// What is known of a socket since its last turn, also after its link's end: what was queued before still goes.
+    fn take_edge(&mut self, carrier: &mut Carrier<Readiness>) {
+        if let Some(edge) = self.ready.remove(&carrier.state.key) {
+            carrier.state.readable |= edge.readable;
+            carrier.state.writable |= edge.writable;
+            carrier.state.hung_up |= edge.hung_up;
+        }
+    }
+
     fn deregister(&mut self, key: usize) {
         self.ready.remove(&key);
         if let Some((_, fd)) = self.sources.remove(&key)
@@ -110,11 +119,7 @@ impl Mover for Epoll {
     }
 
     fn read(&mut self, carrier: &mut Carrier<Readiness>) -> Result<bool, Ended> {
-        if let Some(edge) = self.ready.remove(&carrier.state.key) {
-            carrier.state.readable |= edge.readable;
-            carrier.state.writable |= edge.writable;
-            carrier.state.hung_up |= edge.hung_up;
-        }
+        self.take_edge(carrier);
         let mut worked = false;
         for _ in 0..READS {
             if !carrier.state.readable {
@@ -158,6 +163,7 @@ impl Mover for Epoll {
     }
 
     fn write(&mut self, carrier: &mut Carrier<Readiness>) -> Result<bool, Ended> {
+        self.take_edge(carrier);
         let mut worked = false;
         while carrier.state.writable && carrier.line.load() {
             let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(4);

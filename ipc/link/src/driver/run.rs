@@ -9,6 +9,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use ringway_ipc::clock::now_ns;
+use ringway_ipc::waiter::{Expectation, SpinPolicy, Spun, WaitMode};
 
 use crate::driver::epoll::Epoll;
 use crate::driver::links::Carrier;
@@ -20,6 +21,9 @@ use crate::session::{News, Session};
 
 /// Turns with work in each before sockets are asked for news.
 const TURNS: u32 = 4;
+
+/// Looks for news before the clock is read, where it pays to wait awake.
+const EAGER_TURNS: u32 = 4;
 
 /// The longest sleep while a local peer has not taken all that is for it.
 const SLEEP_OVERFLOWING: Duration = Duration::from_millis(1);
@@ -57,40 +61,116 @@ pub(crate) trait Mover {
     fn wait(&mut self, timeout: Option<Duration>, news: &mut Vec<Source>) -> io::Result<()>;
 }
 
-/// The beginning of the thread: finds a way that works, says which, and runs.
+/// Finds a way to move bytes that works here. `roaming`: whoever drives may be one thread now and another later.
+pub(crate) fn make(
+    shared: &Arc<Shared>,
+    config: &DriverConfig,
+    roaming: bool,
+) -> io::Result<(Box<dyn Drive>, Path, Option<String>)> {
+    let mut why = None;
+    if config.path != Path::Epoll {
+        match Uring::new(&shared.bell, roaming) {
+            Ok(uring) => return Ok((Box::new(Run::new(shared, config, uring)), Path::Uring, None)),
+            Err(error) if config.path == Path::Uring => return Err(error),
+            Err(error) => why = Some(error.to_string()),
+        }
+    }
+    let epoll = Epoll::new(&shared.bell)?;
+    Ok((Box::new(Run::new(shared, config, epoll)), Path::Epoll, why))
+}
+
+/// The beginning of the thread: says which way it has found, and runs.
 pub(crate) fn run(
     shared: &Arc<Shared>,
     config: &DriverConfig,
     started: &SyncSender<io::Result<(Path, Option<String>)>>,
 ) {
-    let tell = |outcome| drop(started.send(outcome));
-    let mut why = None;
-    if config.path != Path::Epoll {
-        match Uring::new(&shared.bell) {
-            Ok(uring) => {
-                tell(Ok((Path::Uring, None)));
-                return Run::new(shared, config, uring).run();
-            }
-            Err(error) if config.path == Path::Uring => return tell(Err(error)),
-            Err(error) => why = Some(error.to_string()),
+    match make(shared, config, false) {
+        Ok((mut drive, path, why)) => {
+            drop(started.send(Ok((path, why))));
+            drive_until_stopped(&mut *drive);
         }
-    }
-    match Epoll::new(&shared.bell) {
-        Ok(epoll) => {
-            tell(Ok((Path::Epoll, why)));
-            Run::new(shared, config, epoll).run();
-        }
-        Err(error) => tell(Err(error)),
+        Err(error) => drop(started.send(Err(error))),
     }
 }
 
-struct Run<'a, M: Mover> {
-    shared: &'a Shared,
+fn drive_until_stopped(drive: &mut dyn Drive) {
+    let policy = SpinPolicy::new(WaitMode::Balanced);
+    let expected = Expectation::default();
+    let mut turns = 0;
+    loop {
+        let worked = drive.turn();
+        if drive.is_over() {
+            return;
+        }
+        let waited = if worked {
+            turns += 1;
+            if turns % TURNS != 0 {
+                continue;
+            }
+            drive.wait(Some(Duration::ZERO))
+        } else {
+            turns = 0;
+            let begun = now_ns();
+            let spin_ns = policy.plan(expected.ns());
+            if spin_ns > 0 {
+                let spun = policy.spin_after(EAGER_TURNS, spin_ns, || {
+                    drive.look();
+                    drive.turn()
+                });
+                policy.account(spin_ns, spun);
+                if spun != Spun::InVain {
+                    expected.learn(now_ns() - begun);
+                }
+                // What came meanwhile may have been the order to stop.
+                if spun != Spun::InVain || drive.is_over() {
+                    continue;
+                }
+            }
+            drive.ask();
+            // Pairs with the fence of whoever publishes: one of the two sees the other.
+            fence(Ordering::SeqCst);
+            let Some(timeout) = drive.may_sleep() else { continue };
+            let waited = drive.wait(timeout);
+            expected.learn(now_ns() - begun);
+            waited
+        };
+        if let Err(error) = waited {
+            tracing::error!(%error, "cannot wait for links; all of them end");
+            return;
+        }
+    }
+}
+
+/// What moves the bytes of all links of a process, step by step.
+pub(crate) trait Drive: Send {
+    /// Everything that can be done without waiting; says whether there was anything.
+    fn turn(&mut self) -> bool;
+    /// Looks for news without waiting; says whether there was any.
+    fn look(&mut self) -> bool;
+    /// Somebody else took the bell's ring back: looks at every ring whose peer may have rung.
+    fn rung(&mut self);
+    /// Asks all local peers to ring, without a fence.
+    fn ask(&mut self);
+    /// After a fence: how long to sleep; none if there is something to do.
+    fn may_sleep(&mut self) -> Option<Option<Duration>>;
+    /// Waits for news, at most so long.
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()>;
+    /// It was told to stop, and all links are over.
+    fn is_over(&self) -> bool;
+}
+
+struct Run<M: Mover> {
+    shared: Arc<Shared>,
     mover: M,
     carriers: BTreeMap<u64, Carrier<M::State>>,
     watched: BTreeSet<(u64, u32)>,
+    news: Vec<Source>,
     ping_ns: u64,
     silence_ns: u64,
+    /// When a link is to be looked after next; and whether one just was, so that what it has queued goes out.
+    due_ns: u64,
+    looked_after: bool,
     freed: u64,
     stopped: bool,
 }
@@ -99,61 +179,89 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-impl<'a, M: Mover> Run<'a, M> {
-    fn new(shared: &'a Shared, config: &DriverConfig, mover: M) -> Self {
+impl<M: Mover + Send> Drive for Run<M>
+where
+    M::State: Send,
+{
+    fn turn(&mut self) -> bool {
+        self.commands();
+        let mut worked = false;
+        for carrier in self.carriers.values_mut() {
+            worked |= turn(&mut self.mover, carrier);
+        }
+        self.after_turn();
+        worked
+    }
+
+    fn look(&mut self) -> bool {
+        match self.mover.wait(Some(Duration::ZERO), &mut self.news) {
+            Ok(()) => self.note_all(),
+            // Whoever waits next hears of it.
+            Err(_) => false,
+        }
+    }
+
+    fn rung(&mut self) {
+        self.carriers.values_mut().for_each(|carrier| carrier.line.session.look_everywhere());
+    }
+
+    fn ask(&mut self) {
+        self.carriers.values_mut().for_each(|carrier| carrier.line.session.ask());
+    }
+
+    fn may_sleep(&mut self) -> Option<Option<Duration>> {
+        self.how_long()
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let waited = self.mover.wait(timeout, &mut self.news);
+        if waited.is_err() {
+            self.end_all();
+            self.carriers.clear();
+        }
+        self.note_all();
+        waited
+    }
+
+    fn is_over(&self) -> bool {
+        self.stopped && self.carriers.is_empty()
+    }
+}
+
+impl<M: Mover + Send> Run<M>
+where
+    M::State: Send,
+{
+    fn new(shared: &Arc<Shared>, config: &DriverConfig, mover: M) -> Self {
         Self {
-            shared,
+            shared: Arc::clone(shared),
             mover,
             carriers: BTreeMap::new(),
             watched: BTreeSet::new(),
+            news: Vec::new(),
             ping_ns: nanos(config.ping_every),
             silence_ns: nanos(config.silence_max),
+            due_ns: 0,
+            looked_after: false,
             freed: 0,
             stopped: false,
         }
     }
 
-    fn run(mut self) {
-        let mut news = Vec::new();
-        let mut turns = 0;
-        loop {
-            self.commands();
-            let mut worked = false;
-            for carrier in self.carriers.values_mut() {
-                worked |= turn(&mut self.mover, carrier);
-            }
-            self.after_turn();
-            if self.stopped && self.carriers.is_empty() {
-                return;
-            }
-            let timeout = if worked {
-                turns += 1;
-                if turns % TURNS != 0 {
-                    continue;
-                }
-                Some(Duration::ZERO)
-            } else {
-                turns = 0;
-                let Some(timeout) = self.before_sleep() else { continue };
-                timeout
-            };
-            if let Err(error) = self.mover.wait(timeout, &mut news) {
-                tracing::error!(%error, "cannot wait for links; all of them end");
-                self.end_all();
-                self.carriers.clear();
-                return;
-            }
-            for source in news.drain(..) {
-                self.note(source);
-            }
-        }
+    fn note_all(&mut self) -> bool {
+        let news = std::mem::take(&mut self.news);
+        let some = !news.is_empty();
+        news.iter().for_each(|source| self.note(*source));
+        self.news = news;
+        self.news.clear();
+        some
     }
 
     fn note(&mut self, source: Source) {
         match source {
             Source::Bell => {
                 self.shared.bell.clear();
-                self.carriers.values_mut().for_each(|carrier| carrier.line.session.look_everywhere());
+                self.rung();
             }
             // Its turn comes anyway.
             Source::Link(_) => {}
@@ -165,11 +273,7 @@ impl<'a, M: Mover> Run<'a, M> {
         }
     }
 
-    /// Asks all local peers to ring, and says how long to sleep; none if there is something to do.
-    fn before_sleep(&mut self) -> Option<Option<Duration>> {
-        self.carriers.values_mut().for_each(|carrier| carrier.line.session.ask());
-        // Pairs with the fence of whoever publishes: one of the two sees the other.
-        fence(Ordering::SeqCst);
+    fn how_long(&mut self) -> Option<Option<Duration>> {
         let mut may_sleep = true;
         for carrier in self.carriers.values_mut() {
             may_sleep &= carrier.line.session.may_sleep();
@@ -177,24 +281,28 @@ impl<'a, M: Mover> Run<'a, M> {
         if !may_sleep {
             return None;
         }
+        if std::mem::take(&mut self.looked_after) {
+            return None;
+        }
         let now = now_ns();
-        let mut due = u64::MAX;
-        let mut overflowing = false;
-        for carrier in self.carriers.values_mut() {
-            due = due.min(carrier.tick(now, self.ping_ns, self.silence_ns));
-            overflowing |= carrier.line.session.overflowing();
-        }
-        let due = (due != u64::MAX).then(|| Duration::from_nanos(due.saturating_sub(now)));
+        let overflowing = self.carriers.values().any(|carrier| carrier.line.session.overflowing());
+        let ends = self.carriers.values().filter_map(|carrier| carrier.ended.as_ref().map(|ended| ended.1));
+        let due_ns = ends.fold(self.due_ns, u64::min);
+        let due = (!self.carriers.is_empty()).then(|| Duration::from_nanos(due_ns.saturating_sub(now)));
         let short = overflowing.then_some(SLEEP_OVERFLOWING);
-        // A ping that has just been queued has to go out first.
-        if self.carriers.values().any(|carrier| carrier.ping_at_ns >= now + self.ping_ns) {
-            return Some(Some(Duration::ZERO));
-        }
         Some(due.into_iter().chain(short).min())
     }
 
     fn after_turn(&mut self) {
+        // What came is told before the end that came behind it.
+        self.tell_news();
         let now = now_ns();
+        if now >= self.due_ns {
+            let (ping_ns, silence_ns) = (self.ping_ns, self.silence_ns);
+            let due = self.carriers.values_mut().map(|carrier| carrier.tick(now, ping_ns, silence_ns));
+            self.due_ns = due.min().unwrap_or(u64::MAX);
+            self.looked_after = true;
+        }
         let done = self.carriers.values().filter(|carrier| carrier.is_done(now));
         let done: Vec<u64> = done.map(|carrier| carrier.id).collect();
         for id in done {
@@ -209,8 +317,19 @@ impl<'a, M: Mover> Run<'a, M> {
             }
             self.mover.detach(carrier);
         }
+        let freed = self.shared.freed.load(Ordering::Relaxed);
+        if freed != self.freed {
+            self.freed = freed;
+            self.carriers.values().for_each(|carrier| carrier.line.session.retract_freed());
+        }
+    }
+
+    fn tell_news(&mut self) {
         let mut over = Vec::new();
         for carrier in self.carriers.values_mut() {
+            if carrier.line.session.was_measured() {
+                carrier.facts.set(carrier.line.session.distance(), carrier.line.session.stats());
+            }
             for news in carrier.line.session.take_news() {
                 if let News::ChannelOver { number, .. } = news {
                     over.push((carrier.id, number));
@@ -219,11 +338,6 @@ impl<'a, M: Mover> Run<'a, M> {
             }
         }
         over.into_iter().for_each(|(link, number)| self.unwatch(link, number));
-        let freed = self.shared.freed.load(Ordering::Relaxed);
-        if freed != self.freed {
-            self.freed = freed;
-            self.carriers.values().for_each(|carrier| carrier.line.session.retract_freed());
-        }
     }
 
     fn unwatch(&mut self, link: u64, number: u32) {
@@ -314,6 +428,7 @@ impl<'a, M: Mover> Run<'a, M> {
             carrier.end(why, now_ns());
         }
         self.carriers.insert(link, carrier);
+        self.due_ns = 0;
     }
 }
 

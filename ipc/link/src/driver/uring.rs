@@ -2,7 +2,8 @@
 //! is new and waits for what is done. Used by [`super::run`]. It must not know what the bytes are.
 //!
 //! # Fields and who may touch them
-//! The ring and everything here belong to the driver's thread alone. Memory that an operation was given belongs to the
+//! The ring and everything here belong to whoever drives: one thread at a time, and where that is always the same one the ring
+//! is told so. Memory that an operation was given belongs to the
 //! kernel from the push of its entry until its completion was taken.
 //!
 //! # Invariants
@@ -67,6 +68,10 @@ pub(crate) struct Flying {
     send_header: libc::msghdr,
 }
 
+// SAFETY: the addresses in it are read by the kernel alone, which does not care whose thread asks; what they lead to is owned
+// by the carrier that this value goes with (U2, U3), and every part of that is Send.
+unsafe impl Send for Flying {}
+
 /// See the module.
 pub(crate) struct Uring {
     ring: IoUring,
@@ -85,12 +90,16 @@ pub(crate) struct Uring {
 /// # Errors
 /// Why it does not, as the system says.
 pub fn probe() -> io::Result<()> {
-    build().map(drop)
+    build(false).map(drop)
 }
 
-fn build() -> io::Result<IoUring> {
-    // One thread hands in and takes out, and looks at completions only when it waits (Linux 6.1).
-    let best = IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(ENTRIES);
+fn build(roaming: bool) -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    if !roaming {
+        // One thread hands in and takes out, and looks at completions only when it waits (Linux 6.1).
+        builder.setup_single_issuer().setup_defer_taskrun();
+    }
+    let best = builder.build(ENTRIES);
     let mut ring = match best {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => IoUring::builder().build(ENTRIES)?,
         other => other?,
@@ -131,9 +140,10 @@ fn push(ring: &mut IoUring, entry: &squeue::Entry) -> io::Result<()> {
 }
 
 impl Uring {
-    pub(crate) fn new(bell: &Doorbell) -> io::Result<Self> {
+    /// `roaming`: whoever drives may be one thread now and another later.
+    pub(crate) fn new(bell: &Doorbell, roaming: bool) -> io::Result<Self> {
         Ok(Self {
-            ring: build()?,
+            ring: build(roaming)?,
             bell: bell.clone(),
             bell_asked: false,
             locals: HashMap::new(),

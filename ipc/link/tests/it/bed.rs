@@ -115,7 +115,7 @@ impl Pair {
     }
 }
 
-fn end(channel: u64, worker: u64, peer_worker: u64, worker_bell: Doorbell) -> ChannelConfig {
+pub(crate) fn end(channel: u64, worker: u64, peer_worker: u64, worker_bell: Doorbell) -> ChannelConfig {
     ChannelConfig {
         channel,
         worker,
@@ -136,7 +136,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    fn open(socket: OwnedFd, role: Role, id: u64, worker: u64, other: u64) -> Self {
+    pub(crate) fn open(socket: OwnedFd, role: Role, id: u64, worker: u64, other: u64) -> Self {
         let bell = Doorbell::new().unwrap();
         let mut opening = Opening::start(socket, role, end(id, worker, other, bell.clone())).unwrap();
         let until = Instant::now() + PATIENCE;
@@ -246,7 +246,10 @@ impl Peer {
 }
 
 /// Greets over the pair, as the owners of links do before they hand sockets over.
-fn seal(near: &UnixStream, far: &UnixStream) -> (Option<rustls::Connection>, Option<rustls::Connection>) {
+pub(crate) fn seal(
+    near: &UnixStream,
+    far: &UnixStream,
+) -> (Option<rustls::Connection>, Option<rustls::Connection>) {
     let made = rcgen::generate_simple_self_signed(vec!["link".to_owned()]).unwrap();
     let certificate = made.cert.der().clone();
     let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();

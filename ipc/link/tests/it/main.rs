@@ -6,3 +6,6 @@
 mod bed;
 mod conformance;
 mod hostile;
+mod lies;
+mod raw;
+mod splits;

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -19,7 +19,7 @@ use ringway_ipc::clock::{now_ns, unix_ns};
 use ringway_ipc::doorbell::Doorbell;
 use ringway_ipc::sys::socket;
 use ringway_link::News;
-use ringway_link::driver::{Driver, DriverConfig, Link, Owner};
+use ringway_link::driver::{Driver, Link, Owner};
 use ringway_link::fault::Ended;
 use ringway_link::tunnel::Open;
 use ringway_protocol::control::{ChannelId, EngineMessage, RequestId, WorkerMessage};
@@ -27,25 +27,15 @@ use ringway_protocol::link::{DIALLER, Topic, split_channel, with_channel};
 use ringway_protocol::{CallError, WorkerId};
 
 use super::stream::ReadError;
-
-/// The driver of all links of this process, for as long as there is one.
-static DRIVER: Mutex<Weak<Driver>> = Mutex::new(Weak::new());
-
-fn driver() -> io::Result<Arc<Driver>> {
-    let mut known = DRIVER.lock();
-    if let Some(driver) = known.upgrade() {
-        return Ok(driver);
-    }
-    let driver = Arc::new(Driver::start(DriverConfig::default())?);
-    *known = Arc::downgrade(&driver);
-    Ok(driver)
-}
+use crate::links::Links;
 
 /// Where a link leads and what opens the door there.
 #[derive(Debug, Clone)]
 pub(crate) struct Destination {
     pub(crate) address: LinkAddress,
     pub(crate) credentials: Arc<Credentials>,
+    /// Who moves the link's bytes.
+    pub(crate) links: Arc<Links>,
 }
 
 /// Who dials.
@@ -127,7 +117,7 @@ impl Remote {
         channel: ChannelConfig,
         timeout: Duration,
     ) -> io::Result<Self> {
-        let driver = driver()?;
+        let driver = destination.links.driver()?;
         let bell = Doorbell::new()?;
         let inbox = Arc::new(Inbox::default());
         let remote = Self {
@@ -146,7 +136,7 @@ impl Remote {
                 name: caller.name,
                 release: caller.release,
             };
-            let Destination { address, credentials } = destination;
+            let Destination { address, credentials, .. } = destination;
             match dial(&address, &credentials, &me, &clocks, Instant::now() + timeout) {
                 Ok(dialled) => {
                     let mut state = inbox.state.lock();

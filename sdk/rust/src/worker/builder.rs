@@ -368,7 +368,10 @@ impl Builder {
         let hello = Hello { os: self.os.unwrap_or_else(|| hello.os.clone()), ..hello };
         let config = ControlConfig {
             address,
-            destination,
+            destination: destination.map(|(address, credentials)| {
+                let links = Arc::clone(&inner.dispatcher.links);
+                Destination { address, credentials, links }
+            }),
             hello,
             telemetry: Some(telemetry),
             channel,
@@ -391,7 +394,7 @@ impl Builder {
 fn destination(
     address: &ControlAddress,
     credentials: Option<Arc<Credentials>>,
-) -> Result<Option<Destination>, CallError> {
+) -> Result<Option<(LinkAddress, Arc<Credentials>)>, CallError> {
     if !address.is_link() {
         return Ok(None);
     }
@@ -409,7 +412,7 @@ fn destination(
         }
         _ => Arc::default(),
     };
-    Ok(Some(Destination { address: parsed, credentials }))
+    Ok(Some((parsed, credentials)))
 }
 
 fn random_id() -> WorkerId {

@@ -10,10 +10,14 @@ use ringway_ipc::packet::PacketStream;
 
 use super::finding::Finding;
 use crate::arguments::Place;
+use crate::connection::{Connection, Tracing};
 use crate::output::words::several;
 
 pub(super) fn check(place: &Place) -> Vec<Finding> {
     let address = control_address(place.address.as_deref(), place.project.as_deref());
+    if address.is_link() {
+        return vec![dial(place, &address)];
+    }
     let mut findings = vec![reach(&address)];
     if !address.is_abstract()
         && let Some(directory) = Path::new(address.as_str()).parent()
@@ -21,6 +25,18 @@ pub(super) fn check(place: &Place) -> Vec<Finding> {
         findings.push(stale(directory));
     }
     findings
+}
+
+/// An engine on another host.
+fn dial(place: &Place, address: &ControlAddress) -> Finding {
+    let place_words = format!("{address} ({})", address.origin());
+    match Connection::open(place, Tracing::Never) {
+        Ok(_attached) => Finding::ok("engine", format!("one on another host answers at {place_words}")),
+        Err(failure) => {
+            let advice = "`ringway link test` says what is wrong";
+            Finding::warn("engine", format!("cannot attach at {place_words}: {}", failure.message()), advice)
+        }
+    }
 }
 
 fn reach(address: &ControlAddress) -> Finding {
@@ -92,6 +108,18 @@ mod tests {
         assert_eq!((found.mark, found.found.as_str()), (Mark::Warn, "1 socket that nobody answers at"));
         drop(live);
         assert!(dead_sockets(&directory.path().join("nowhere")).is_empty());
+    }
+
+    #[test]
+    fn an_engine_of_another_host_is_dialled() {
+        let address = "ringway://127.0.0.1:1".to_owned();
+        let found = check(&Place { address: Some(address), ..Place::default() });
+        let [found] = found.as_slice() else { panic!("{found:?}") };
+        assert!(
+            found.mark == Mark::Warn && found.found.contains("cannot reach `ringway://127.0.0.1:1`"),
+            "{found:?}"
+        );
+        assert!(found.advice.as_ref().unwrap().contains("link test"));
     }
 
     #[test]

@@ -51,6 +51,24 @@ pub(super) fn io_uring() -> Finding {
     )
 }
 
+/// Tries what links to other hosts try when they start.
+pub(super) fn links() -> Finding {
+    judge_links(ringway_link::driver::probe())
+}
+
+fn judge_links(probed: io::Result<()>) -> Finding {
+    match probed {
+        Ok(()) => {
+            Finding::ok("links", "bytes go by io_uring; `links.path: epoll` in ringway.yaml changes that")
+        }
+        Err(error) => Finding::warn(
+            "links",
+            format!("bytes go by epoll, since io_uring is not to be had: {error}"),
+            "everything works by epoll too; the line `io_uring` says what refuses it",
+        ),
+    }
+}
+
 fn refused(error: &io::Error) -> Finding {
     let why = match error.kind() {
         io::ErrorKind::PermissionDenied => {
@@ -74,6 +92,14 @@ mod tests {
         check((5, 2), Mark::Fail);
         check((4, 19), Mark::Fail);
         check((0, 0), Mark::Fail);
+    }
+
+    #[test]
+    fn links_say_by_what_bytes_go() {
+        let found = judge_links(Ok(()));
+        assert!(found.mark == Mark::Ok && found.found.contains("by io_uring"), "{found:?}");
+        let found = judge_links(Err(io::ErrorKind::PermissionDenied.into()));
+        assert!(found.mark == Mark::Warn && found.found.contains("by epoll, since io_uring"), "{found:?}");
     }
 
     #[test]

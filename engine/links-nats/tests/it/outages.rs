@@ -1,0 +1,61 @@
+//! A server that is away.
+
+use std::time::Duration;
+
+use ringway::{ErrorCode, Function};
+use serde_json::json;
+
+use crate::stage::{OnNats, until};
+use crate::suite::{host, wait_for};
+
+#[test]
+fn catalogs_are_whole_again_after_a_server_was_away() {
+    let mut nats = OnNats::start();
+    let first = host(&nats, &[]);
+    let second = host(&nats, &[&first]);
+    let (a, b) = (first.worker("a"), second.worker("b"));
+    a.register(Function::json("a::double", |_, number: u64| Ok(number * 2))).unwrap();
+    a.register(Function::json("a::short", |_, number: u64| Ok(number))).unwrap();
+    b.register(Function::json("b::triple", |_, number: u64| Ok(number * 3))).unwrap();
+    wait_for(&a, "b::triple");
+    wait_for(&b, "a::short");
+    assert_eq!(a.trigger_json("b::triple", &json!(1)).unwrap(), json!(3));
+    for (round, away) in [(0u64, Duration::ZERO), (1, Duration::from_secs(1)), (2, Duration::from_secs(8))] {
+        let id = format!("a::new_{round}");
+        nats.server.kill();
+        // What changes in the meantime is told later.
+        a.register(Function::json(&id, |_, number: u64| Ok(number + 1))).unwrap();
+        if round == 0 {
+            a.unregister("a::short").unwrap();
+        }
+        std::thread::sleep(away);
+        if away > Duration::from_secs(5) {
+            until("whoever is not heard is not called", || {
+                b.trigger_json("a::double", &json!(1)).is_err_and(|error| error.code == ErrorCode::NotFound)
+            });
+        }
+        nats.server.restart();
+        wait_for(&b, &id);
+        wait_for(&a, "b::triple");
+        until("calls go both ways again", || {
+            b.trigger_json(&id, &json!(round)).is_ok_and(|answer| answer == json!(round + 1))
+                && a.trigger_json("b::triple", &json!(round)).is_ok_and(|answer| answer == json!(round * 3))
+        });
+        until("what was taken back is gone", || {
+            b.trigger_json("a::short", &json!(1)).is_err_and(|error| error.code == ErrorCode::NotFound)
+        });
+    }
+}
+
+#[test]
+fn an_engine_starts_before_its_server() {
+    let mut nats = OnNats::start();
+    nats.server.kill();
+    let first = host(&nats, &[]);
+    let second = host(&nats, &[&first]);
+    let (a, b) = (first.worker("a"), second.worker("b"));
+    a.register(Function::json("a::double", |_, number: u64| Ok(number * 2))).unwrap();
+    nats.server.restart();
+    wait_for(&b, "a::double");
+    assert_eq!(b.trigger_json("a::double", &json!(4)).unwrap(), json!(8));
+}
