@@ -47,10 +47,10 @@ pub(crate) struct Config {
     /// What engines that dial this one are told of: functions in which `*` stands for any run of characters, within what each
     /// may call. Default: nothing.
     pub(crate) offer: Vec<String>,
-    /// A link from which nothing came for so long is taken for cut, in milliseconds. Default: 10000.
+    /// A link from which nothing came for so long is taken for cut, in milliseconds. Default: 2500.
     #[schemars(range(min = 100, max = 86_400_000))]
     pub(crate) silence_ms: u64,
-    /// How often the other end is asked whether it is there, in milliseconds. Default: 2000.
+    /// How often the other end is asked whether it is there, in milliseconds. Default: 500.
     #[schemars(range(min = 10, max = 3_600_000))]
     pub(crate) ping_ms: u64,
     /// Memory for payloads that came over links, in bytes. Default: half of the machine's.
@@ -71,8 +71,8 @@ impl Default for Config {
             open: None,
             peers: Vec::new(),
             offer: Vec::new(),
-            silence_ms: 10_000,
-            ping_ms: 2000,
+            silence_ms: 2_500,
+            ping_ms: 500,
             memory_bytes: None,
         }
     }

@@ -88,7 +88,7 @@ fn what_is_wrong_is_said_with_its_place() {
     check("links: {listen: localhost, open: {cal: [a]}}\n", "unknown key `cal`; did you mean `call`?");
     check(
         "links: {listen: localhost, open: {}, ping_ms: 20000}\n",
-        ":1:47: wanted less than `silence_ms`, which is 10000",
+        ":1:47: wanted less than `silence_ms`, which is 2500",
     );
     check(
         "links: {listen: localhost, open: {}, path: uring}\n",
