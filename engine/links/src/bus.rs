@@ -1,5 +1,5 @@
 //! Other engines behind a bus: something that carries what all of them offer, and opens a link to one when it is called. Used
-//! by [`crate::gateway`]; the bus is another crate's. It must not know what the bus is made of.
+//! by `gateway`; the bus is another crate's. It must not know what the bus is made of.
 //!
 //! The two halves: [`Bus`] is what the gateway asks of it, [`BusInlet`] where it tells the gateway what it has heard.
 

@@ -18,7 +18,7 @@ pub const QUIET_NS: u64 = 300_000;
 /// Frames that one end may send over a channel before the other end says that it has taken some.
 pub const FRAMES_AHEAD: u64 = 256;
 
-/// Bytes of transfers under way at first and at least; see [`crate::pace`].
+/// Bytes of transfers under way at first and at least; see `pace`.
 pub const BULK_BYTES_MIN: u64 = 512 << 10;
 
 /// The same while nothing else is going on.

@@ -1,5 +1,5 @@
 //! One end of a channel of this host, whose other end is somewhere else: frames are taken from its ring for the socket, and
-//! what the socket brings is put into the other ring. Used by [`crate::session`]. It must not know sockets.
+//! what the socket brings is put into the other ring. Used by `session`. It must not know sockets.
 //!
 //! A local caller talks to a tunnel that plays the callee, and the callee far away is called by a tunnel that plays the
 //! caller. Payloads do not travel as blocks: whoever receives them lends blocks of its own, so leases end where they were

@@ -1,5 +1,5 @@
 //! What lies on the socket: heads of 64 bytes, most of them the header of a slot with its stamp replaced. Used by
-//! [`crate::incoming`] and [`crate::outgoing`]. It moves no bytes and knows no channels.
+//! `incoming` and `outgoing`. It moves no bytes and knows no channels.
 //!
 //! | off | bytes | |
 //! |---|---|---|
