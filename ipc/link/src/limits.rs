@@ -12,8 +12,9 @@ pub const CHUNK_BYTES: usize = 128 << 10;
 /// wake somebody, move two to three times as much (benches/links).
 pub const CHUNK_BYTES_MAX: usize = 1 << 20;
 
-/// For how long no small frame must have come or gone before pieces grow, in nanoseconds.
-pub const QUIET_NS: u64 = 300_000;
+/// For how long no small frame must have come or gone before pieces grow, in nanoseconds: longer than a call that waits
+/// behind large pieces takes. Answers to the large ones themselves do not count.
+pub const QUIET_NS: u64 = 50_000_000;
 
 /// Frames that one end may send over a channel before the other end says that it has taken some.
 pub const FRAMES_AHEAD: u64 = 256;

@@ -16,6 +16,9 @@ use crate::limits;
 use crate::pace::Pace;
 use crate::wire::{Class, HEAD_BYTES, Head};
 
+/// Invocations with transfers that are remembered.
+const RECENT: usize = 8;
+
 /// Payloads that are sent; they go back to their owner when the last of them is dropped.
 pub(crate) type Cargo = Vec<Payload>;
 
@@ -75,6 +78,8 @@ pub(crate) struct Outgoing {
     goodbye: Option<u64>,
     /// When a small frame came or went last, while transfers were under way.
     small_ns: u64,
+    /// The last invocations with transfers, whose small frames disturb nobody.
+    recent: VecDeque<(u32, u64)>,
     flight: Flight,
     pub(crate) pace: Pace,
 }
@@ -90,6 +95,7 @@ impl Outgoing {
             next_transfer: 0,
             goodbye: None,
             small_ns: 0,
+            recent: VecDeque::with_capacity(RECENT),
             flight: Flight::default(),
             pace: Pace::new(),
         }
@@ -140,8 +146,9 @@ impl Outgoing {
     }
 
     /// A small frame comes or goes.
-    pub(crate) fn disturb(&mut self) {
-        if !self.transfers.is_empty() {
+    #[inline]
+    pub(crate) fn disturb(&mut self, channel: u32, invocation: u64) {
+        if !self.recent.is_empty() && !self.recent.contains(&(channel, invocation)) {
             self.small_ns = now_ns();
         }
     }
@@ -149,7 +156,7 @@ impl Outgoing {
     /// Queues a frame without payloads.
     #[inline]
     pub(crate) fn plain(&mut self, channel: u32, header: &Header, inline: &Inline) {
-        self.disturb();
+        self.disturb(channel, header.invocation);
         if !self.transfers.is_empty()
             && let Some(transfer) = self.of_invocation(channel, header.invocation)
         {
@@ -190,6 +197,10 @@ impl Outgoing {
         let number = self.next_transfer;
         self.next_transfer += 1;
         let invocation = header.invocation;
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((channel, invocation));
         let behind = VecDeque::new();
         self.transfers.push_back(Transfer {
             number,

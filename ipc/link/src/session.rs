@@ -628,7 +628,7 @@ impl Carried {
 impl Taker for Carried {
     fn plain(&mut self, channel: u32, header: Header, inline: &Inline) -> Result<(), Fault> {
         self.stats.frames_in += 1;
-        self.outgoing.disturb();
+        self.outgoing.disturb(channel, header.invocation);
         let Some(tunnel) = self.tunnels.get_mut(&channel) else { return Ok(()) };
         if !tunnel.count() {
             return Err(Fault::Frames { channel });
