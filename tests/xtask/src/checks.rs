@@ -297,7 +297,8 @@ fn models(package: &str, tests: &[&str]) -> Job {
 }
 
 /// The fuzz targets that need the feature `faces` of their package.
-pub(crate) const FACES: &[&str] = &["http_requests", "http_routes", "iii_frames", "stream_frames"];
+pub(crate) const FACES: &[&str] =
+    &["http_requests", "http_routes", "iii_frames", "link_frames", "stream_frames"];
 
 /// The fuzz targets: one program per file, built without a fuzzing tool besides the toolchain.
 #[derive(Debug)]
