@@ -3,11 +3,8 @@
 //! to the engine whose answers hold only what the asking zone may see. It must not know who is attached.
 
 use ringway_protocol::naming;
+pub use ringway_protocol::pattern::Pattern;
 use serde::{Deserialize, Serialize};
-
-mod pattern;
-
-pub use pattern::Pattern;
 
 /// The engine's functions that every zone may call unless a rule forbids it: they answer with what the caller's zone may
 /// see, or concern the caller alone. Only the engine can register these ids.

@@ -1,5 +1,5 @@
 //! An attach to the engine of this host, message by message: what a worker's SDK does, without the rest of it. Used by
-//! [`crate::watch`] and [`crate::peer`]. It must not know what messages mean.
+//! [`crate::watch`], [`crate::proxy`] and [`crate::peer`]. It must not know what messages mean.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -41,9 +41,14 @@ pub(crate) struct Attach {
 }
 
 impl Attach {
+    /// Connects; a greeting must follow.
+    pub(crate) fn connect(engine: &str) -> Result<Self, AttachError> {
+        Ok(Self { stream: PacketStream::connect(engine)? })
+    }
+
     /// Connects and greets.
     pub(crate) fn new(engine: &str, hello: Hello) -> Result<Self, AttachError> {
-        let mut attach = Self { stream: PacketStream::connect(engine)? };
+        let mut attach = Self::connect(engine)?;
         attach.send(&WorkerMessage::Hello(Box::new(hello)), Vec::new())?;
         Ok(attach)
     }

@@ -138,10 +138,6 @@ mod tests {
     use super::*;
 
     fn function(id: &str, worker: u64, index: u32) -> CatalogFunction {
-        ringway_protocol_function(id, worker, index)
-    }
-
-    fn ringway_protocol_function(id: &str, worker: u64, index: u32) -> CatalogFunction {
         CatalogFunction {
             id: FunctionId::new(id).unwrap(),
             namespace: "default".to_owned(),

@@ -15,6 +15,7 @@ use crate::door::{clocks, prepare};
 use crate::gateway::{Arrival, Command, Shared};
 use crate::limits;
 use crate::settings::PeerSettings;
+use crate::watch::random;
 
 /// How often a wait looks whether all is to end.
 const STEP: Duration = Duration::from_millis(100);
@@ -115,8 +116,7 @@ impl Dialler {
 
     /// Waits a quarter more or less than told, so that many who lost the same engine do not come back at once.
     fn rest(&self, pause: Duration) {
-        let nanos = u32::try_from(Instant::now().elapsed().as_nanos() % 1000).unwrap_or(0);
-        let share = 750 + (nanos * 7919 + std::process::id()) % 500;
+        let share = 750 + u32::try_from(random() % 500).unwrap_or(0);
         let until = Instant::now() + pause * share / 1000;
         while !self.stop.load(Ordering::Acquire) && Instant::now() < until {
             std::thread::sleep(STEP.min(until.saturating_duration_since(Instant::now())));

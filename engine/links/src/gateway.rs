@@ -15,13 +15,13 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use parking_lot::Mutex;
 use ringway_access::handshake::{Introduction, PeerKind};
 use ringway_access::{Grant, Identity};
-use ringway_ipc::packet::PacketStream;
 use ringway_link::News;
 use ringway_link::driver::{Driver, Link, Owner};
 use ringway_link::fault::Ended;
 use ringway_protocol::WorkerId;
 use ringway_protocol::control::Remote;
 
+use crate::attach::Attach;
 use crate::bus::{BusNews, BusSettings};
 use crate::callable::Callable;
 use crate::limits;
@@ -230,10 +230,11 @@ impl Gateway {
                 }
             }
             self.proxies().filter(|proxy| proxy.has_unread()).for_each(|proxy| proxy.keep_records(&[]));
+            self.look_after();
+            // Behind all that may have made an attach or queued a message.
             self.grant_wishes();
             self.flush();
-            // Last, for what is found above may have to be tried again.
-            look = self.look_after();
+            look = self.must_look();
         }
         let links: Vec<usize> = self.entries.keys().copied().collect();
         links.into_iter().for_each(|link| self.remove(link, "the engine stops"));
@@ -296,7 +297,7 @@ impl Gateway {
         if is_engine && !self.prefers(id, arrival.over.is_some()) {
             return tracing::debug!(engine = %id, "a second link to the same engine was let go");
         }
-        let stream = (!is_engine).then(|| PacketStream::connect(&self.engine)).transpose();
+        let stream = (!is_engine).then(|| Attach::connect(&self.engine)).transpose();
         let stream = match stream {
             Ok(stream) => stream,
             Err(error) => {
@@ -461,9 +462,7 @@ impl Gateway {
             match &mut entry.behind {
                 Behind::Engine(peer) => peer.flush(),
                 Behind::Worker(proxy) => {
-                    if proxy.stream.wants_write()
-                        && let Err(error) = proxy.stream.flush()
-                    {
+                    if let Err(error) = proxy.attach.flush() {
                         tracing::debug!(%error, "cannot send to the engine");
                         failed.push(*link);
                     }
@@ -480,26 +479,36 @@ impl Gateway {
         }
     }
 
-    /// Ends links whose credentials have ended and tries attaches again; says whether there will be more of that.
-    fn look_after(&mut self) -> bool {
-        let mut more = false;
+    /// Ends links whose credentials have ended, tries attaches again, and lets links over a bus go that are idle.
+    fn look_after(&mut self) {
         let mut idle = Vec::new();
         for (_, peer) in self.peers() {
-            more |= peer.retry();
-            if peer.is_behind_bus() && peer.link.is_some() {
-                more = true;
-                idle.extend(peer.is_idle(limits::IDLE_MAX).then(|| peer.link.clone()).flatten());
+            peer.retry();
+            if peer.is_behind_bus() && peer.is_idle(limits::IDLE_MAX) {
+                idle.extend(peer.link.clone());
             }
         }
         idle.into_iter().for_each(|link| link.close());
-        let ends = self.entries.values().any(|entry| entry.expires_s.is_some());
-        if ends {
-            let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-            let late = self.entries.iter().filter(|(_, entry)| entry.expires_s.is_some_and(|at| at <= now_s));
-            let late: Vec<usize> = late.map(|(link, _)| *link).collect();
-            late.into_iter().for_each(|link| self.remove(link, "its credentials have expired"));
+        if self.entries.values().all(|entry| entry.expires_s.is_none()) {
+            return;
         }
-        more || ends
+        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let late = self.entries.iter().filter(|(_, entry)| entry.expires_s.is_some_and(|at| at <= now_s));
+        let late: Vec<usize> = late.map(|(link, _)| *link).collect();
+        late.into_iter().for_each(|link| self.remove(link, "its credentials have expired"));
+    }
+
+    /// Whether something has to be looked after again although nothing happens.
+    fn must_look(&self) -> bool {
+        self.entries.values().any(|entry| {
+            let waits = match &entry.behind {
+                Behind::Engine(peer) => {
+                    peer.waits_for_retry() || (peer.is_behind_bus() && peer.link.is_some())
+                }
+                Behind::Worker(_) => false,
+            };
+            waits || entry.expires_s.is_some()
+        })
     }
 
     /// Ends a link and the attaches with it: the engine sees workers that left without a goodbye.

@@ -496,8 +496,13 @@ impl Peer {
         }
     }
 
-    /// Attaches again whose time has come; says whether others wait.
-    pub(crate) fn retry(&mut self) -> bool {
+    /// Whether an attach is to be tried again at a time.
+    pub(crate) fn waits_for_retry(&self) -> bool {
+        self.foreign.values().any(|foreign| foreign.retry_at.is_some())
+    }
+
+    /// Attaches again whose time has come.
+    pub(crate) fn retry(&mut self) {
         let now = Instant::now();
         let due = self.foreign.iter().filter(|(_, foreign)| foreign.retry_at.is_some_and(|at| at <= now));
         let due: Vec<WorkerId> = due.map(|(id, _)| *id).collect();
@@ -507,7 +512,6 @@ impl Peer {
                 self.settle(id);
             }
         }
-        self.foreign.values().any(|foreign| foreign.retry_at.is_some())
     }
 
     fn take_local(&mut self, id: WorkerId, message: EngineMessage, fds: Vec<OwnedFd>) {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use ringway_access::Grant;
 use ringway_ipc::channel::Role;
 use ringway_ipc::frame::Inline;
-use ringway_ipc::packet::{PacketError, PacketStream};
 use ringway_ipc::permission::PermissionView;
 use ringway_ipc::records::{PreparedRecords, Records};
 use ringway_ipc::sys::socket;
@@ -22,7 +21,7 @@ use ringway_protocol::link::{DIALLER, Topic, push_record, records, split_channel
 use ringway_protocol::{CallError, ErrorCode, WorkerId};
 use serde_json::Value;
 
-use crate::attach::End;
+use crate::attach::{Attach, AttachError, End};
 use crate::callable::{Callable, InwardGate, OutwardGate};
 
 /// Bytes of records that wait for the engine to read.
@@ -31,8 +30,8 @@ const RECORDS_WAITING_BYTES_MAX: usize = 4 << 20;
 /// Why a remote worker is put out.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProxyError {
-    #[error("the engine's control socket failed: {0}")]
-    Engine(#[from] PacketError),
+    #[error(transparent)]
+    Engine(#[from] AttachError),
     #[error("a message is none: {0}")]
     Json(#[from] serde_json::Error),
     #[error("{0}")]
@@ -43,7 +42,7 @@ pub(crate) enum ProxyError {
 pub(crate) struct Proxy {
     pub(crate) worker: WorkerId,
     pub(crate) link: Link,
-    pub(crate) stream: PacketStream,
+    pub(crate) attach: Attach,
     callable: Arc<Callable>,
     /// The revision of the catalog as the worker counts it, who does not see all of its changes.
     revision: u64,
@@ -67,14 +66,14 @@ impl Proxy {
     pub(crate) fn new(
         worker: WorkerId,
         link: Link,
-        stream: PacketStream,
+        attach: Attach,
         callable: Arc<Callable>,
         remote: Remote,
     ) -> Self {
         Self {
             worker,
             link,
-            stream,
+            attach,
             callable,
             revision: 0,
             asked: HashMap::new(),
@@ -184,8 +183,7 @@ impl Proxy {
     }
 
     fn tell_engine(&mut self, message: &WorkerMessage, fds: Vec<Arc<OwnedFd>>) -> Result<(), ProxyError> {
-        self.stream.queue(&serde_json::to_vec(message)?, fds)?;
-        Ok(())
+        Ok(self.attach.send(message, fds)?)
     }
 
     fn tell_worker(&self, message: &EngineMessage) -> Result<(), ProxyError> {
@@ -251,10 +249,10 @@ impl Proxy {
     /// Reads what the engine has said. `false`: it has closed the connection.
     pub(crate) fn read_engine(&mut self) -> Result<bool, ProxyError> {
         loop {
-            match self.stream.receive() {
+            match self.attach.receive() {
                 Ok(None) => return Ok(true),
-                Ok(Some((json, fds))) => self.take_from_engine(serde_json::from_slice(&json)?, fds)?,
-                Err(PacketError::HungUp) => return Ok(false),
+                Ok(Some((message, fds))) => self.take_from_engine(message, fds)?,
+                Err(AttachError::Gone) => return Ok(false),
                 Err(error) => return Err(error.into()),
             }
         }

@@ -120,7 +120,7 @@ fn is_own(worker: &CatalogWorker) -> bool {
 }
 
 /// A number that nobody else draws. The standard library's hash keys come from the system's random source.
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     RandomState::new().build_hasher().finish().max(1)
 }

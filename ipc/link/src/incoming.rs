@@ -52,7 +52,8 @@ enum State {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Intake {
-    staging: Box<[u8]>,
+    /// A `Vec` and no `Box`, which may not be moved while the system writes to it.
+    staging: Vec<u8>,
     start: usize,
     end: usize,
     /// Bytes of the space outside the staging area that was given out last.
@@ -66,7 +67,7 @@ pub(crate) struct Intake {
 
 impl Intake {
     pub(crate) fn new() -> Self {
-        let staging = vec![0; limits::STAGING_BYTES].into_boxed_slice();
+        let staging = vec![0; limits::STAGING_BYTES];
         Self {
             staging,
             start: 0,

@@ -31,6 +31,14 @@ pub const BULK_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of frames that wait for the socket before rings are left alone, so that callers feel the back-pressure.
 pub const WAITING_BYTES_MAX: usize = 256 << 10;
 
+/// Bytes of heads and frames that wait for the socket before the link is closed: the other end asks, and does not read the
+/// answers. Rings are left alone long before ([`WAITING_BYTES_MAX`]), so these are credits of all channels, and what
+/// one read of the socket has asked for.
+pub const ANSWERS_WAITING_BYTES_MAX: usize = 8 << 20;
+
+/// Answers that wait for a piece to land. One is usual; with many the other end invents them.
+pub const LATE_MAX: usize = 64;
+
 /// Bytes that are read at a time while no large payload is on its way.
 pub const STAGING_BYTES: usize = 64 << 10;
 
@@ -57,5 +65,6 @@ const _: () = assert!(CHUNK_BYTES as u64 <= BULK_BYTES_MIN);
 const _: () = assert!(CHUNK_BYTES <= CHUNK_BYTES_MAX && CHUNK_BYTES_MAX as u64 <= BULK_BYTES_QUIET);
 const _: () = assert!(BULK_BYTES_QUIET <= BULK_BYTES_MAX);
 const _: () = assert!(MESSAGE_BYTES_MAX <= MESSAGES_WAITING_BYTES_MAX as u64);
+const _: () = assert!(WAITING_BYTES_MAX < ANSWERS_WAITING_BYTES_MAX);
 const _: () = assert!(READ_AHEAD_BYTES <= STAGING_BYTES);
 const _: () = assert!(BULK_BYTES_MIN <= BULK_BYTES_MAX);

@@ -24,7 +24,7 @@ pub(crate) struct Line {
 #[derive(Debug)]
 struct Tls {
     connection: Connection,
-    inward: Box<[u8]>,
+    inward: Vec<u8>,
     outward: Vec<u8>,
     sent: usize,
 }
@@ -33,7 +33,7 @@ impl Line {
     pub(crate) fn new(session: Session, tls: Option<Connection>) -> Self {
         let tls = tls.map(|mut connection| {
             connection.set_buffer_limit(Some(2 * SEALED_WAITING_BYTES));
-            let inward = vec![0; SEALED_BYTES].into_boxed_slice();
+            let inward = vec![0; SEALED_BYTES];
             Box::new(Tls { connection, inward, outward: Vec::new(), sent: 0 })
         });
         Self { session, tls }

@@ -148,7 +148,8 @@ impl Outgoing {
     /// A small frame comes or goes.
     #[inline]
     pub(crate) fn disturb(&mut self, channel: u32, invocation: u64) {
-        if !self.recent.is_empty() && !self.recent.contains(&(channel, invocation)) {
+        // Without transfers there is nothing to keep small, and no clock is read.
+        if !self.transfers.is_empty() && !self.recent.contains(&(channel, invocation)) {
             self.small_ns = now_ns();
         }
     }

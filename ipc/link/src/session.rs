@@ -27,14 +27,6 @@ use crate::wire::{Class, Head};
 /// Frames of one channel that are taken before the next one has its turn.
 const TURN: usize = 32;
 
-/// Bytes of heads and frames that wait for the socket before the link is closed: the other end asks, and does not read the
-/// answers. Rings are left alone long before ([`limits::WAITING_BYTES_MAX`]), so these are credits of all channels, and what
-/// one read of the socket has asked for.
-const ANSWERS_WAITING_BYTES_MAX: usize = 8 << 20;
-
-/// Answers that wait for a piece to land. One is usual; with many the other end invents them.
-const LATE_MAX: usize = 64;
-
 /// Something that the owner of a link hears of.
 #[derive(Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -151,7 +143,7 @@ impl Session {
         self.carried.given_up.clear();
         self.intake.received(bytes, &mut self.carried)?;
         // Nothing that is read is answered by as much, unless the answers are not.
-        let unread = self.carried.outgoing.waiting_bytes() > ANSWERS_WAITING_BYTES_MAX;
+        let unread = self.carried.outgoing.waiting_bytes() > limits::ANSWERS_WAITING_BYTES_MAX;
         if unread { Err(Fault::Unread.into()) } else { Ok(()) }
     }
 
@@ -559,7 +551,7 @@ impl Carried {
     fn wait(&mut self, late: Late) -> Result<(), Fault> {
         self.late.push(late);
         // One call has one answer, and the socket takes a piece soon if it is read.
-        if self.late.len() > LATE_MAX { Err(Fault::Unread) } else { Ok(()) }
+        if self.late.len() > limits::LATE_MAX { Err(Fault::Unread) } else { Ok(()) }
     }
 
     fn deliver_late(&mut self) {

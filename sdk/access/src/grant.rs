@@ -3,48 +3,8 @@
 //! the peer is.
 
 use ringway_protocol::naming;
+pub use ringway_protocol::pattern::Pattern;
 use serde::{Deserialize, Serialize};
-
-/// A text in which `*` stands for any run of characters, the empty one included. The same meaning as in the rules of
-/// the engine's policy: `orders::*`, `*`, or one whole id.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Pattern(String);
-
-impl Pattern {
-    /// Makes a pattern.
-    #[must_use]
-    pub fn new(text: &str) -> Self {
-        Self(text.to_owned())
-    }
-
-    /// Returns the text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Says whether a text matches. Costs at most pattern × text steps.
-    #[must_use]
-    pub fn matches(&self, text: &str) -> bool {
-        let Some((first, rest)) = self.0.split_once('*') else { return self.0 == text };
-        let Some(mut text) = text.strip_prefix(first) else { return false };
-        let Some((middle, last)) = rest.rsplit_once('*') else { return text.ends_with(rest) };
-        for part in middle.split('*') {
-            match text.find(part) {
-                Some(place) => text = &text[place + part.len()..],
-                None => return false,
-            }
-        }
-        text.ends_with(last)
-    }
-}
-
-impl From<&str> for Pattern {
-    fn from(text: &str) -> Self {
-        Self::new(text)
-    }
-}
 
 /// What a peer may do. The default, and every list that is left out, grants nothing.
 ///
@@ -91,28 +51,28 @@ impl Grant {
     /// Adds functions that may be called.
     #[must_use]
     pub fn with_call(mut self, pattern: &str) -> Self {
-        self.call.push(pattern.into());
+        self.call.push(Pattern::new(pattern));
         self
     }
 
     /// Adds functions that may be registered.
     #[must_use]
     pub fn with_offer(mut self, pattern: &str) -> Self {
-        self.offer.push(pattern.into());
+        self.offer.push(Pattern::new(pattern));
         self
     }
 
     /// Adds trigger types that may be used.
     #[must_use]
     pub fn with_trigger(mut self, pattern: &str) -> Self {
-        self.triggers.push(pattern.into());
+        self.triggers.push(Pattern::new(pattern));
         self
     }
 
     /// Sets the namespaces, in place of the default one.
     #[must_use]
     pub fn with_namespaces(mut self, patterns: &[&str]) -> Self {
-        self.namespaces = patterns.iter().copied().map(Pattern::from).collect();
+        self.namespaces = patterns.iter().map(|pattern| Pattern::new(pattern)).collect();
         self
     }
 
@@ -137,48 +97,7 @@ impl Grant {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    /// The plainest matcher: try every length for each star.
-    fn naive(pattern: &[u8], text: &[u8]) -> bool {
-        match pattern.split_first() {
-            None => text.is_empty(),
-            Some((b'*', rest)) => (0..=text.len()).any(|skip| naive(rest, &text[skip..])),
-            Some((byte, rest)) => text.first() == Some(byte) && naive(rest, &text[1..]),
-        }
-    }
-
-    #[test]
-    fn a_pattern_is_a_whole_id_or_has_stars() {
-        let check = |pattern: &str, text: &str, matches: bool| {
-            assert_eq!(Pattern::new(pattern).matches(text), matches, "{pattern} {text}");
-        };
-        check("orders::validate", "orders::validate", true);
-        check("orders::validate", "orders::validate2", false);
-        check("orders::validate", "orders::validat", false);
-        check("orders::*", "orders::validate", true);
-        check("orders::*", "orders::", true);
-        check("orders::*", "orders", false);
-        check("orders::*", "my-orders::validate", false);
-        check("*", "", true);
-        check("*", "engine::traces::clear", true);
-        check("", "", true);
-        check("", "a", false);
-        check("*::read", "docs::read", true);
-        check("*::read", "docs::readonly", false);
-        check("ab*ba", "aba", false);
-        check("é*", "é::x", true);
-    }
-
-    proptest! {
-        #[test]
-        fn a_pattern_matches_what_the_plain_matcher_does(pattern in "[ab*]{0,6}", text in "[ab]{0,6}") {
-            let expected = naive(pattern.as_bytes(), text.as_bytes());
-            prop_assert_eq!(Pattern::new(&pattern).matches(&text), expected);
-        }
-    }
 
     #[test]
     fn nothing_is_granted_by_default() {

@@ -19,6 +19,7 @@ pub mod ids;
 pub mod limits;
 pub mod link;
 pub mod naming;
+pub mod pattern;
 pub mod telemetry;
 pub mod trace;
 

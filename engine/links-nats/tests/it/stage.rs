@@ -1,32 +1,12 @@
 //! Engines, a NATS server, and how long to wait.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
-
-use ringway_engine::{Engine, Otlp};
+use ringway_engine::Engine;
 use ringway_links::{Links, Settings};
 use ringway_links_nats::{NatsLinks, NatsSettings};
 use ringway_store_nats::testing::Server;
 
 use crate::suite::{Fabric, Host};
-
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// An engine alone.
-pub(crate) fn engine() -> Engine {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let address = format!("@ringway-links-nats-{}-{number}", std::process::id());
-    Engine::builder().address(address).otlp(Otlp::Off).start().unwrap()
-}
-
-pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < end, "{what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
+pub(crate) use crate::suite::{engine, until};
 
 /// A project at a server.
 pub(crate) struct OnNats {

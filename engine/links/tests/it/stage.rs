@@ -1,18 +1,18 @@
 //! An engine with links, and workers that dial it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ringway::{CallError, Credentials, Worker};
 use ringway_access::issue::{Authority, ClientRequest};
 use ringway_access::tls::{ClientCertificates, ServerTls};
 use ringway_access::{Doorkeeper, Grant};
-use ringway_engine::{Engine, Otlp};
+use ringway_engine::Engine;
 use ringway_link::driver::{DriverConfig, Path};
 use ringway_links::{Links, Settings};
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) use crate::suite::{PATIENCE, engine, until};
 
 pub(crate) const PATHS: [Path; 2] = [Path::Epoll, Path::Uring];
 
@@ -123,22 +123,6 @@ impl Stage {
     pub(crate) fn dial(&self, name: &str, credentials: Credentials) -> Result<Worker, CallError> {
         let builder = Worker::builder(name).address(self.address()).credentials(credentials);
         builder.attach_timeout(PATIENCE).connect()
-    }
-}
-
-/// An engine alone.
-pub(crate) fn engine() -> Engine {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let address = format!("@ringway-links-{}-{number}", std::process::id());
-    Engine::builder().address(address).otlp(Otlp::Off).start().unwrap()
-}
-
-pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < end, "{what}");
-        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

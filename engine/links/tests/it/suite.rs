@@ -1,13 +1,31 @@
 //! What engines that see each other promise, whatever they see each other through: a suite that each way to link engines runs,
 //! this crate's and those of others, which take this file in as it is.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use ringway::{CallOptions, ErrorCode, Function, Message, Worker};
-use ringway_engine::Engine;
+use ringway_engine::{Engine, Otlp};
 use serde_json::json;
 
-use crate::stage::until;
+/// Longer than anything here takes; a test that waits for so long has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An engine alone.
+pub(crate) fn engine() -> Engine {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let address = format!("@ringway-suite-{}-{number}", std::process::id());
+    Engine::builder().address(address).otlp(Otlp::Off).start().unwrap()
+}
+
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "{what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
 
 /// A way to have engines see each other.
 pub(crate) trait Fabric {
@@ -31,7 +49,7 @@ pub(crate) struct Host<J> {
 }
 
 pub(crate) fn host<F: Fabric>(fabric: &F, others: &[&Host<F::Joined>]) -> Host<F::Joined> {
-    let engine = crate::stage::engine();
+    let engine = engine();
     let joined = Some(fabric.join(&engine, others));
     Host { joined, engine }
 }

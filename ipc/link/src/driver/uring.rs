@@ -10,7 +10,8 @@
 //! - U1: a link has at most one receive and one send under way; `Flying` says which, and is boxed, so that the headers the
 //!   kernel reads do not move.
 //! - U2: what a receive writes to is what [`Line::spaces`] gave for it, and nothing asks the line for spaces again or tells it
-//!   of bytes before the completion. The line's staging areas are boxed, blocks of an arena do not move, and a parcel whose
+//!   of bytes before the completion. The line's staging areas are vectors that do not grow, so their bytes
+//!   stay where they are when the line moves; blocks of an arena do not move, and a parcel whose
 //!   transfer is dropped meanwhile is kept until the next completion ([`crate::session`]).
 //! - U3: what a send reads is the line's flight, which stays as it is until [`Line::sent`] has counted all of it.
 //! - U4: a carrier is dropped only when nothing of it is under way; until then it is in `leaving`.
@@ -77,7 +78,8 @@ pub(crate) struct Uring {
     ring: IoUring,
     bell: Doorbell,
     bell_asked: bool,
-    locals: HashMap<u64, (u64, u32)>,
+    /// Sockets of local peers: link, channel, descriptor. One is here for as long as its channel, so the descriptor is its.
+    locals: HashMap<u64, (u64, u32, RawFd)>,
     next_local: u64,
     /// Links that are over and of which something is still under way.
     leaving: HashMap<u64, Carrier<Box<Flying>>>,
@@ -177,9 +179,9 @@ impl Uring {
                     news.push(Source::Bell);
                 }
                 LOCAL => {
-                    let Some((link, number)) = self.locals.get(&of).copied() else { continue };
-                    if !more && entry.result() >= 0 {
-                        again.push(of);
+                    let Some((link, number, fd)) = self.locals.get(&of).copied() else { continue };
+                    if !more {
+                        again.push((fd, entry.user_data()));
                     }
                     news.push(Source::Local(link, number));
                 }
@@ -190,9 +192,11 @@ impl Uring {
                 _ => {}
             }
         }
-        // Its descriptor is not known here any more; the owner is told once, and hears of a hang-up by the link's end.
-        for of in again {
-            tracing::trace!(of, "a channel of a link is watched no longer");
+        // The system ends a poll when completions overflow; what came meanwhile is told of by what is in `news`.
+        for (fd, number) in again {
+            if let Err(error) = self.poll(fd, number) {
+                tracing::error!(%error, "cannot wait for a channel of a link");
+            }
         }
         self.settle_leaving();
     }
@@ -291,12 +295,13 @@ impl Mover for Uring {
 
     fn watch(&mut self, link: u64, number: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
         self.next_local += 1;
-        self.locals.insert(self.next_local, (link, number));
+        self.locals.insert(self.next_local, (link, number, socket.as_raw_fd()));
         self.poll(socket.as_raw_fd(), LOCAL << KIND_SHIFT | self.next_local)
     }
 
     fn unwatch(&mut self, link: u64, number: u32) {
-        let of = self.locals.iter().find(|(_, local)| **local == (link, number)).map(|(of, _)| *of);
+        let of =
+            self.locals.iter().find(|(_, local)| (local.0, local.1) == (link, number)).map(|(of, _)| *of);
         if let Some(of) = of {
             self.locals.remove(&of);
             self.cancel(LOCAL << KIND_SHIFT | of);

@@ -1,4 +1,5 @@
-//! Texts in which `*` stands for any run of characters, the empty one included.
+//! Texts in which `*` stands for any run of characters, the empty one included: what the engine's policy and the grants of
+//! links name workers and functions by.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,12 @@ impl Pattern {
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self(text.to_owned())
+    }
+
+    /// Returns the text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 
     /// Says whether the pattern is one star.
@@ -78,5 +85,27 @@ mod tests {
                 assert_eq!(Pattern::new(&pattern).matches(&text), expected, "{pattern} {text}");
             }
         }
+    }
+
+    #[test]
+    fn a_pattern_is_a_whole_id_or_has_stars() {
+        let check = |pattern: &str, text: &str, matches: bool| {
+            assert_eq!(Pattern::new(pattern).matches(text), matches, "{pattern} {text}");
+        };
+        check("orders::validate", "orders::validate", true);
+        check("orders::validate", "orders::validate2", false);
+        check("orders::validate", "orders::validat", false);
+        check("orders::*", "orders::validate", true);
+        check("orders::*", "orders::", true);
+        check("orders::*", "orders", false);
+        check("orders::*", "my-orders::validate", false);
+        check("*", "", true);
+        check("*", "engine::traces::clear", true);
+        check("", "", true);
+        check("", "a", false);
+        check("*::read", "docs::read", true);
+        check("*::read", "docs::readonly", false);
+        check("ab*ba", "aba", false);
+        check("é*", "é::x", true);
     }
 }
