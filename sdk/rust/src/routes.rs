@@ -316,9 +316,13 @@ impl Routes {
         }
     }
 
-    /// A worker's channel is closed for good and the catalog does not have it: its functions go.
+    /// The process at the other end of a worker's channel is gone, and the worker with it: its functions go. Not where it is on
+    /// another host: what ended then is the link, and by now the same worker may have come back over another.
     pub(crate) fn forget_worker(&self, worker: WorkerId) {
         let mut state = self.state.lock();
+        if state.workers.get(&worker).is_some_and(|known| known.remote.is_some()) {
+            return;
+        }
         let mut touched = Vec::new();
         state.remove_worker(worker, &mut touched);
         self.publish(&state, touched);
@@ -471,6 +475,36 @@ impl State {
                 touched.push(key);
             }
             _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringway_protocol::FunctionId;
+    use ringway_protocol::control::Remote;
+
+    use super::*;
+
+    #[test]
+    fn a_channel_that_is_gone_takes_a_worker_of_this_host_along_and_no_other() {
+        for (remote, kept) in [(None, 0), (Some(Remote::default()), 1)] {
+            let id = WorkerId::new(7);
+            let worker = CatalogWorker {
+                id,
+                name: "w".to_owned(),
+                namespace: "default".to_owned(),
+                zone: "default".to_owned(),
+                pid: 1,
+                runtime: String::new(),
+                status: WorkerStatus::Ready,
+                remote,
+            };
+            let function = crate::relayed_function(&FunctionId::new("a::b").unwrap(), id, 1, 0);
+            let routes = Routes::default();
+            routes.replace(Catalog { revision: 1, workers: vec![worker], functions: vec![function] });
+            routes.forget_worker(id);
+            assert_eq!(routes.route("default", "a::b").targets.load().len(), kept);
         }
     }
 }
