@@ -1,5 +1,6 @@
 //! What a call to a worker on the other end of a link costs, beside the floor of the same run: three processes that pass the
-//! same bytes by the same system calls and do nothing else. `cargo bench -p ringway-links --bench remote [-- SECONDS]`.
+//! same bytes by the same system calls and do nothing else. `cargo bench -p ringway-links --bench remote [-- SECONDS [PART]]`,
+//! where a part is `calls`, `throughput`, `bulk` or `interplay`.
 //!
 //! The engine, the remote worker and the caller are processes of their own, and so are the floor's: a caller that wakes a
 //! relay by an `eventfd`, the relay that sends 64 bytes over TCP, and an echo at its end. Nothing spins in the floor.
@@ -25,6 +26,12 @@ use ringway_link::driver::{DriverConfig, Path};
 use ringway_links::{Links, Settings};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
+/// A part of the measurement, and its name.
+type Part = (&'static str, fn(Duration));
+
+const PARTS: [Part; 4] =
+    [("calls", calls), ("throughput", throughput), ("bulk", bulk), ("interplay", interplay)];
+
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let text = |at: usize| arguments.get(at).map(String::as_str);
@@ -35,7 +42,10 @@ fn main() {
         Some("echo") => echo(),
         _ => {
             let seconds = arguments.iter().find_map(|argument| argument.parse::<f64>().ok()).unwrap_or(2.0);
-            measure(Duration::from_secs_f64(seconds));
+            let time = Duration::from_secs_f64(seconds);
+            let is_named = |name: &&Part| arguments.iter().any(|argument| argument == name.0);
+            let all = !PARTS.iter().any(|part| is_named(&part));
+            PARTS.iter().filter(|part| all || is_named(part)).for_each(|part| part.1(time));
         }
     }
 }
@@ -256,7 +266,7 @@ impl Stage {
     }
 }
 
-fn measure(time: Duration) {
+fn calls(time: Duration) {
     println!("A call of 64 B to a worker at the other end of a link, loopback TCP, three processes; µs.\n");
     println!("| | p50 | p99 | × floor (p50) |\n|---|--:|--:|--:|");
     let floor_found = floor(time);
@@ -280,32 +290,61 @@ fn measure(time: Duration) {
             }
         }
     }
-    throughput(time);
-    bulk(time);
-    interplay(time);
 }
 
+/// Rounds of each way in turns; medians count.
+const ROUNDS: usize = 3;
+
 fn throughput(time: Duration) {
-    println!("\n64 calls of 64 B in flight, calls a second.\n");
-    println!("| | k/s |\n|---|--:|");
-    for path in [Path::Epoll, Path::Uring] {
-        let stage = Stage::open(path, false, "balanced");
-        let handle = stage.caller.handle("bench::echo");
-        let request = Message::bytes(&[7; 64]);
-        let mut pipeline = handle.pipeline();
-        let begun = Instant::now();
-        let mut ended = 0u64;
-        while begun.elapsed() < time {
-            while pipeline.in_flight() < 64 {
-                pipeline.submit(&request).unwrap();
-            }
-            drop(black_box(pipeline.recv().unwrap().unwrap()));
-            ended += 1;
-        }
-        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-        let rate = ended as f64 / begun.elapsed().as_secs_f64() / 1000.0;
-        println!("| {} | {rate:.1} |", path.as_str());
+    println!(
+        "\n64 calls of 64 B in flight, two processes on loopback TCP, calls a second; median of {ROUNDS}.\n"
+    );
+    println!("| | k/s | × tonic |\n|---|--:|--:|");
+    let mut rates = [const { Vec::new() }; 3];
+    for _ in 0..ROUNDS {
+        rates[0].push(tonic(time));
+        rates[1].push(in_flight(Path::Epoll, time));
+        rates[2].push(in_flight(Path::Uring, time));
     }
+    let [tonic, epoll, uring] = rates.map(|mut of| {
+        of.sort_by(f64::total_cmp);
+        of[of.len() / 2]
+    });
+    println!("| gRPC: tonic, one thread a process | {tonic:.1} | 1.00 |");
+    for (path, rate) in [(Path::Epoll, epoll), (Path::Uring, uring)] {
+        println!("| {} | {rate:.1} | {:.2} |", path.as_str(), rate / tonic);
+    }
+}
+
+/// The rate of tonic, in a process built from a workspace of its own: the product depends on no gRPC.
+fn tonic(time: Duration) -> f64 {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../../benches/links/Cargo.toml");
+    let seconds = time.as_secs_f64().to_string();
+    let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
+    command.args(["run", "--release", "--quiet", "--manifest-path", manifest, "--"]);
+    command.args(["stream", "--only", "tonic", "--runs", "1", "--no-pin", "--seconds", &seconds]);
+    let output = command.stderr(Stdio::null()).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let row = said.lines().find(|line| line.contains("tonic"));
+    let rate = row.and_then(|row| row.split('|').nth(2)).and_then(|rate| rate.trim().parse().ok());
+    rate.unwrap_or_else(|| panic!("cargo run --manifest-path {manifest} printed no row of tonic: {said}"))
+}
+
+fn in_flight(path: Path, time: Duration) -> f64 {
+    let stage = Stage::open(path, false, "balanced");
+    let handle = stage.caller.handle("bench::echo");
+    let request = Message::bytes(&[7; 64]);
+    let mut pipeline = handle.pipeline();
+    let begun = Instant::now();
+    let mut ended = 0.0;
+    while begun.elapsed() < time {
+        while pipeline.in_flight() < 64 {
+            pipeline.submit(&request).unwrap();
+        }
+        drop(black_box(pipeline.recv().unwrap().unwrap()));
+        ended += 1.0;
+    }
+    ended / begun.elapsed().as_secs_f64() / 1000.0
 }
 
 /// A bare loop: 16 MiB one way by blocking calls of 1 MiB, eight bytes back.
@@ -360,7 +399,7 @@ fn bulk(time: Duration) {
 
 fn interplay(time: Duration) {
     println!("\nCalls of 64 B while 1 GiB is on its way, µs.\n");
-    println!("| | p50 | p99 | p99 without | × |\n|---|--:|--:|--:|--:|");
+    println!("| | p50 | p99 | p99 without | × | GB/s meanwhile |\n|---|--:|--:|--:|--:|--:|");
     for path in [Path::Epoll, Path::Uring] {
         let stage = Stage::open(path, false, "balanced");
         let handle = stage.caller.handle("bench::echo");
@@ -370,8 +409,8 @@ fn interplay(time: Duration) {
         let loan = stage.caller.loan(1 << 30).unwrap();
         let large = Message::from_loan(ringway::Encoding::Bytes, loan);
         let mut beside = histogram();
-        let until = Instant::now() + 2 * time;
-        while Instant::now() < until {
+        let (begun, mut rounds) = (Instant::now(), 0.0);
+        while begun.elapsed() < 2 * time {
             let pending = sink.start(&large, &CallOptions::new()).unwrap();
             let done = std::sync::atomic::AtomicBool::new(false);
             std::thread::scope(|scope| {
@@ -385,9 +424,12 @@ fn interplay(time: Duration) {
                     beside.saturating_record(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
                 }
             });
+            rounds += 1.0;
         }
+        let rate = rounds * f64::from(1 << 30) / begun.elapsed().as_secs_f64() / 1e9;
         let (with, without) = (micros(&beside, 0.99), micros(&alone, 0.99));
         let half = micros(&beside, 0.5);
-        println!("| {} | {half:.1} | {with:.1} | {without:.1} | {:.2} |", path.as_str(), with / without);
+        let times = with / without;
+        println!("| {} | {half:.1} | {with:.1} | {without:.1} | {times:.2} | {rate:.2} |", path.as_str());
     }
 }

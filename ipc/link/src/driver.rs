@@ -6,6 +6,7 @@
 //! sockets and for the doorbell that local peers ring. Two ways to wait and to move bytes are built in ([`Path`]); which one
 //! works here is found out by trying ([`probe`]).
 
+mod courtesy;
 mod epoll;
 mod links;
 mod run;

@@ -5,8 +5,9 @@
 /// A copy of so much costs about a microsecond, a system call less than that is worth.
 pub const COPIED_BYTES_MAX: u64 = 16 << 10;
 
-/// What a transfer sends at a time while small frames come and go, in bytes: one of them waits for such a piece at most.
-pub const CHUNK_BYTES: usize = 128 << 10;
+/// What a transfer sends at a time while small frames come and go, in bytes: one of them waits for such a piece at most. Half
+/// of what it was at first, for a third off the wait (`benches/remote`, `interplay`).
+pub const CHUNK_BYTES: usize = 64 << 10;
 
 /// What a transfer sends at a time when nothing else is going on, in bytes: fewer and larger system calls, each of which may
 /// wake somebody, move two to three times as much (benches/links).
@@ -19,8 +20,21 @@ pub const QUIET_NS: u64 = 50_000_000;
 /// Frames that one end may send over a channel before the other end says that it has taken some.
 pub const FRAMES_AHEAD: u64 = 256;
 
+/// Bytes of pieces that are moved before whoever else wants the processor has it, while small frames come and go.
+pub const GIVE_WAY_BYTES: u64 = 32 << 10;
+
+/// Giving way for longer than it takes to make a call or to answer one is time lost to somebody who computes, in
+/// nanoseconds.
+pub const GIVE_WAY_NS: u64 = 100_000;
+
+/// Time that may be lost so at once, in nanoseconds: a few slices.
+pub const GIVE_WAY_LOST_NS_MAX: i64 = 20_000_000;
+
+/// The share of its time that a transfer may lose so in the long run: one of so many parts.
+pub const GIVE_WAY_SHARE: u64 = 8;
+
 /// Bytes of transfers under way at first and at least; see `pace`.
-pub const BULK_BYTES_MIN: u64 = 512 << 10;
+pub const BULK_BYTES_MIN: u64 = 256 << 10;
 
 /// The same while nothing else is going on.
 pub const BULK_BYTES_QUIET: u64 = 4 << 20;
@@ -62,6 +76,7 @@ pub const TRANSFERS_MAX: usize = 8 << 10;
 
 const _: () = assert!(COPIED_BYTES_MAX <= STAGING_BYTES as u64);
 const _: () = assert!(CHUNK_BYTES as u64 <= BULK_BYTES_MIN);
+const _: () = assert!(GIVE_WAY_BYTES <= CHUNK_BYTES as u64);
 const _: () = assert!(CHUNK_BYTES <= CHUNK_BYTES_MAX && CHUNK_BYTES_MAX as u64 <= BULK_BYTES_QUIET);
 const _: () = assert!(BULK_BYTES_QUIET <= BULK_BYTES_MAX);
 const _: () = assert!(MESSAGE_BYTES_MAX <= MESSAGES_WAITING_BYTES_MAX as u64);

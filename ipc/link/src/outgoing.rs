@@ -78,7 +78,7 @@ pub(crate) struct Outgoing {
     goodbye: Option<u64>,
     /// When a small frame came or went last, while transfers were under way.
     small_ns: u64,
-    /// The last invocations with transfers, whose small frames disturb nobody.
+    /// The last invocations with transfers, either way, whose small frames disturb nobody.
     recent: VecDeque<(u32, u64)>,
     flight: Flight,
     pub(crate) pace: Pace,
@@ -141,23 +141,31 @@ impl Outgoing {
     }
 
     /// Whether no small frame has come or gone for a while.
-    fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         now_ns().saturating_sub(self.small_ns) > limits::QUIET_NS
     }
 
-    /// A small frame comes or goes.
+    /// A small frame comes or goes; `arriving`: while a transfer is.
     #[inline]
-    pub(crate) fn disturb(&mut self, channel: u32, invocation: u64) {
+    pub(crate) fn disturb(&mut self, channel: u32, invocation: u64, arriving: bool) {
         // Without transfers there is nothing to keep small, and no clock is read.
-        if !self.transfers.is_empty() && !self.recent.contains(&(channel, invocation)) {
+        let transfers = arriving || !self.transfers.is_empty();
+        if transfers && !self.recent.contains(&(channel, invocation)) {
             self.small_ns = now_ns();
         }
+    }
+
+    /// A transfer of an invocation begins, here or at the other end.
+    pub(crate) fn remember(&mut self, channel: u32, invocation: u64) {
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((channel, invocation));
     }
 
     /// Queues a frame without payloads.
     #[inline]
     pub(crate) fn plain(&mut self, channel: u32, header: &Header, inline: &Inline) {
-        self.disturb(channel, header.invocation);
         if !self.transfers.is_empty()
             && let Some(transfer) = self.of_invocation(channel, header.invocation)
         {
@@ -198,10 +206,7 @@ impl Outgoing {
         let number = self.next_transfer;
         self.next_transfer += 1;
         let invocation = header.invocation;
-        if self.recent.len() == RECENT {
-            self.recent.pop_front();
-        }
-        self.recent.push_back((channel, invocation));
+        self.remember(channel, invocation);
         let behind = VecDeque::new();
         self.transfers.push_back(Transfer {
             number,

@@ -104,6 +104,8 @@ struct Carried {
     /// Bytes of pieces that arrived, and of those the other end knows.
     bulk: u64,
     bulk_told: u64,
+    /// Bytes of pieces that were moved, either way, since the processor was given up last.
+    moved: u64,
     clock: Clock,
     /// The clock has learnt something since that was asked.
     ponged: bool,
@@ -125,6 +127,7 @@ impl Session {
             late: Vec::new(),
             bulk: 0,
             bulk_told: 0,
+            moved: 0,
             clock: Clock::default(),
             ponged: false,
             news: Vec::new(),
@@ -160,10 +163,23 @@ impl Session {
     }
 
     pub(crate) fn sent(&mut self, bytes: usize) {
+        if self.carried.outgoing.has_piece() {
+            self.carried.moved += bytes as u64;
+        }
         self.carried.outgoing.sent(bytes);
         if !self.carried.late.is_empty() && !self.carried.outgoing.has_piece() {
             self.carried.deliver_late();
         }
+    }
+
+    /// Whether so much of a transfer was moved that those whose small frames go beside it should have the processor.
+    pub(crate) fn should_give_way(&self) -> bool {
+        self.carried.moved >= limits::GIVE_WAY_BYTES && !self.carried.outgoing.is_quiet()
+    }
+
+    /// The processor was given up.
+    pub(crate) fn gave_way(&mut self) {
+        self.carried.moved = 0;
     }
 
     pub(crate) fn take_news(&mut self) -> Vec<News> {
@@ -411,6 +427,7 @@ impl Carried {
             self.remove(number, CloseReason::Goodbye);
             return true;
         }
+        let arriving = !self.transfers.is_empty();
         let mut taken = 0;
         let mut broken = None;
         while tunnel.has_credit()
@@ -418,6 +435,7 @@ impl Carried {
         {
             tunnel.sent += 1;
             taken += 1;
+            self.outgoing.disturb(number, header.invocation, arriving);
             self.outgoing.plain(number, &header, &inline);
         }
         if let Some(mut lead) = channel.try_lead() {
@@ -434,7 +452,10 @@ impl Carried {
                 };
                 taken += 1;
                 match tunnel.outward(&mut header, &mut inline, now) {
-                    Outward::Plain => self.outgoing.plain(number, &header, &inline),
+                    Outward::Plain => {
+                        self.outgoing.disturb(number, header.invocation, arriving);
+                        self.outgoing.plain(number, &header, &inline);
+                    }
                     Outward::Loaded(cargo) => {
                         self.outgoing.loaded(Queued { channel: number, header, inline, cargo: Some(cargo) });
                     }
@@ -620,7 +641,7 @@ impl Carried {
 impl Taker for Carried {
     fn plain(&mut self, channel: u32, header: Header, inline: &Inline) -> Result<(), Fault> {
         self.stats.frames_in += 1;
-        self.outgoing.disturb(channel, header.invocation);
+        self.outgoing.disturb(channel, header.invocation, !self.transfers.is_empty());
         let Some(tunnel) = self.tunnels.get_mut(&channel) else { return Ok(()) };
         if !tunnel.count() {
             return Err(Fault::Frames { channel });
@@ -689,6 +710,7 @@ impl Taker for Carried {
             if self.transfers.len() >= limits::TRANSFERS_MAX {
                 return Err(Fault::Transfers);
             }
+            self.outgoing.remember(channel, header.invocation);
             self.transfers.insert(number, parcel);
         }
         Ok(None)
@@ -716,8 +738,9 @@ impl Taker for Carried {
 
     fn arrived(&mut self, transfer: u64, bytes: u64) -> Result<bool, Fault> {
         self.bulk += bytes;
+        self.moved += bytes;
         let whole = self.transfers.get(&transfer).is_some_and(Parcel::is_whole);
-        if whole || self.bulk - self.bulk_told >= limits::BULK_BYTES_MIN / 4 {
+        if whole || self.bulk - self.bulk_told >= limits::BULK_BYTES_MIN / 2 {
             self.bulk_told = self.bulk;
             self.outgoing.head(&Head::of_words(Class::Arrived, 0, [self.bulk]));
         }

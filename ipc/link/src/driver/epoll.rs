@@ -140,6 +140,9 @@ impl Mover for Epoll {
                     carrier.state.readable = count == wanted || carrier.state.hung_up;
                     carrier.line.received(count)?;
                     worked = true;
+                    if carrier.line.session.should_give_way() {
+                        break;
+                    }
                 }
                 Err(error) => match io::Error::from(error) {
                     error if error.kind() == ErrorKind::WouldBlock => carrier.state.readable = false,
@@ -181,6 +184,9 @@ impl Mover for Epoll {
                     carrier.line.sent(count);
                     carrier.state.writable = count == wanted;
                     worked = true;
+                    if carrier.line.session.should_give_way() {
+                        break;
+                    }
                 }
                 Err(error) => match io::Error::from(error) {
                     error if error.kind() == ErrorKind::WouldBlock => carrier.state.writable = false,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use ringway_ipc::clock::now_ns;
 use ringway_ipc::waiter::{Expectation, SpinPolicy, Spun, WaitMode};
 
+use crate::driver::courtesy::Courtesy;
 use crate::driver::epoll::Epoll;
 use crate::driver::links::Carrier;
 use crate::driver::uring::Uring;
@@ -172,6 +173,7 @@ struct Run<M: Mover> {
     due_ns: u64,
     looked_after: bool,
     freed: u64,
+    courtesy: Courtesy,
     stopped: bool,
 }
 
@@ -188,6 +190,10 @@ where
         let mut worked = false;
         for carrier in self.carriers.values_mut() {
             worked |= turn(&mut self.mover, carrier);
+            if carrier.line.session.should_give_way() {
+                carrier.line.session.gave_way();
+                self.courtesy.give_way();
+            }
         }
         self.after_turn();
         worked
@@ -244,6 +250,7 @@ where
             due_ns: 0,
             looked_after: false,
             freed: 0,
+            courtesy: Courtesy::default(),
             stopped: false,
         }
     }
