@@ -370,8 +370,10 @@ impl Channel {
         self.overflowing.store(false, Ordering::Release);
     }
 
+    /// The second half of [`Channel::send`]: looks at what the peer asks for, and rings. Harmless at any time; for tests,
+    /// in which a thread is interrupted between the two.
     #[inline]
-    fn ring_if_asked(&self) {
+    pub fn ring_if_asked(&self) {
         let attention = self.peer_memory.attention(self.sleep_fence);
         if attention.bell() != layout::ATTENTION_POLLING {
             self.ring_bell(attention);

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use ringway_ipc::arena::Arena;
 use ringway_ipc::channel::{CloseReason, Opening, Role};
@@ -392,14 +393,22 @@ impl Carried {
     }
 
     fn look_everywhere(&mut self) {
-        let mut found = Vec::new();
+        // Whoever rang has answered a request, and not for a frame that is still to be taken: it may have been interrupted
+        // behind one that was, and would not ring for the next. Nobody can say who it was, so all are asked anew
+        // (`ringway_ipc::ring::Attention`).
         for tunnel in self.tunnels.values().filter(|tunnel| !tunnel.hot) {
-            let Some(lead) = tunnel.channel().and_then(|channel| channel.try_lead()) else { continue };
-            if lead.ready() {
-                lead.stop_bell();
-                found.push(tunnel.number);
+            if let Some(mut lead) = tunnel.channel().and_then(|channel| channel.try_lead()) {
+                lead.post_request(ATTENTION_WORKER_BELL);
             }
         }
+        // Pairs with the fence of whoever publishes, as in front of a sleep.
+        fence(Ordering::SeqCst);
+        let is_ready = |tunnel: &Tunnel| {
+            let lead = tunnel.channel().and_then(|channel| channel.try_lead());
+            lead.is_some_and(|lead| lead.ready())
+        };
+        let resting = self.tunnels.values().filter(|tunnel| !tunnel.hot);
+        let found: Vec<u32> = resting.filter(|tunnel| is_ready(tunnel)).map(|tunnel| tunnel.number).collect();
         found.into_iter().for_each(|number| self.heat(number));
     }
 

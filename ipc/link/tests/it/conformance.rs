@@ -14,6 +14,9 @@ use ringway_protocol::{CallError, ErrorCode};
 
 use crate::bed::{Heard, KINDS, PATIENCE, Pair, Peer, config};
 
+/// Longer than anybody stays awake without news.
+const SLEEPS: Duration = Duration::from_millis(20);
+
 fn call(invocation: u64) -> Header {
     Header { invocation, kind: Frame::Call.to_u8(), ..Header::default() }
 }
@@ -208,6 +211,26 @@ fn a_callee_that_does_not_read_holds_up_its_caller_and_nobody_else() {
         }
         caller.send(&call(sent), &Inline::default());
         assert_eq!(echo(&callee), sent);
+    }
+}
+
+/// A peer is interrupted after it has published a frame, before it looks whether to ring. The link takes the frame, asks for
+/// its bell and sleeps; the late ring answers that request, and nobody has come. The next frame must ring again.
+#[test]
+fn a_late_ring_for_a_frame_that_was_taken_leaves_the_next_frame_its_own() {
+    for kind in KINDS {
+        let pair = Pair::new(kind);
+        let (caller, callee) = pair.channel(7);
+        for invocation in 0..3 {
+            caller.send(&call(invocation), &Inline::default());
+            assert_eq!(echo(&callee), invocation, "{kind:?}");
+            assert_eq!(caller.take().0.invocation, invocation, "{kind:?}");
+            // Whoever took them sleeps by now, wakes for nothing, and sleeps again.
+            std::thread::sleep(SLEEPS);
+            caller.channel.ring_if_asked();
+            callee.channel.ring_if_asked();
+            std::thread::sleep(SLEEPS);
+        }
     }
 }
 
