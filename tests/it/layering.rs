@@ -60,6 +60,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ringway-access",
             "ringway-link",
             "ringway-links",
+            "ringway-links-nats",
             "ringway-worker-blob",
             "ringway-worker-configuration",
             "ringway-worker-cron",

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::nats::NatsAccess;
 use crate::problem::Fault;
 use crate::tree::Node;
 
@@ -309,7 +310,7 @@ impl fmt::Debug for Store {
             kind,
             cache_bytes,
             memory_bytes,
-            servers,
+            servers: _,
             name,
             credentials,
             user,
@@ -320,12 +321,11 @@ impl fmt::Debug for Store {
             patience_ms,
             keep_seconds,
         } = self;
-        let hosts = servers.iter().flatten().filter_map(|server| server.rsplit('@').next());
         f.debug_struct("Store")
             .field("kind", kind)
             .field("cache_bytes", cache_bytes)
             .field("memory_bytes", memory_bytes)
-            .field("servers", &hosts.collect::<Vec<_>>())
+            .field("servers", &self.nats().hosts())
             .field("name", name)
             .field("credentials", credentials)
             .field("user", user)
@@ -340,6 +340,19 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
+    /// What the section says of the server.
+    #[must_use]
+    pub fn nats(&self) -> NatsAccess<'_> {
+        NatsAccess {
+            servers: self.servers.as_deref(),
+            credentials: self.credentials.as_deref(),
+            user: self.user.as_deref(),
+            password: self.password.as_ref(),
+            token: self.token.as_ref(),
+            tls: self.tls.as_ref(),
+        }
+    }
+
     /// What does not fit together: keys of this section, each with what is wrong about it.
     pub(crate) fn faults(&self) -> Vec<(&'static str, String)> {
         let nats = [
@@ -364,18 +377,7 @@ impl Store {
         let mut faults: Vec<_> = foreign
             .map(|(key, _)| (*key, format!("this means something with `kind: {other}` only")))
             .collect();
-        if self.user.is_some() != self.password.is_some() {
-            let key = if self.user.is_some() { "user" } else { "password" };
-            faults.push((key, "wanted `user` and `password` together, found one of them".to_owned()));
-        }
-        let ways = [self.credentials.is_some(), self.user.is_some(), self.token.is_some()];
-        if ways.iter().filter(|is_set| **is_set).count() > 1 {
-            let key = if self.credentials.is_some() { "credentials" } else { "token" };
-            faults.push((key, "wanted one of `credentials`, `user` and `token`, found more".to_owned()));
-        }
-        if self.tls.as_ref().is_some_and(|tls| tls.certificate.is_some() != tls.key.is_some()) {
-            faults.push(("tls", "wanted `certificate` and `key` together, found one of them".to_owned()));
-        }
+        faults.extend(self.nats().faults());
         faults
     }
 }

@@ -7,6 +7,7 @@
 //! - [`Settings`]: the whole file, and what differs between two of them;
 //! - [`Section`]: one worker's part of it;
 //! - [`EngineSettings`]: the part under `engine`;
+//! - [`NatsAccess`]: what a section says of a NATS server;
 //! - [`Problem`]: what is wrong, and where;
 //! - `source`: the bytes of a file, within the limit;
 //! - `tree`, `scalar`, `variables`: YAML with the place of everything, `${VAR:-default}` put in;
@@ -25,12 +26,14 @@ mod variables;
 mod typed;
 
 pub mod engine;
+pub mod nats;
 pub mod section;
 pub mod settings;
 
 pub mod suggest;
 
 pub use engine::EngineSettings;
+pub use nats::NatsAccess;
 pub use problem::{Position, Problem, Problems};
 pub use section::Section;
 pub use settings::{Change, Settings};

@@ -59,12 +59,12 @@ struct Worker {
 }
 
 impl fmt::Debug for Settings {
+    /// Sections of workers by their names alone: what they hold may be secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let workers: BTreeMap<_, _> =
-            self.workers.iter().map(|(name, worker)| (name, &worker.value)).collect();
+        let running = self.workers.iter().filter(|(_, worker)| !worker.value.is_null());
         f.debug_struct("Settings")
             .field("engine", &self.engine)
-            .field("workers", &workers)
+            .field("workers", &running.map(|(name, _)| name).collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }

@@ -22,8 +22,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 
-use crate::connect::SettingsError;
-use crate::connect::connect;
+use crate::connect::{Heard, SettingsError, connect};
 use crate::limits::{
     CHUNK_BYTES, DIAL_MAX, GOODBYE_MAX, HEAD_BYTES, PAYLOAD_BYTES, PIECE_BYTES, ROUND_TRIP_US,
 };
@@ -31,6 +30,7 @@ use crate::message::{Dial, Dialled, Message, Subjects};
 use crate::pipe::{PipeError, carry};
 use crate::roll::{Effect, Roll, To};
 use crate::settings::NatsSettings;
+use crate::status::{Board, NatsStatus};
 
 /// Why links over NATS did not start.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +82,7 @@ enum Answer {
 #[derive(Debug)]
 pub struct NatsLinks {
     commands: UnboundedSender<Command>,
+    board: Arc<Board>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -98,7 +99,8 @@ impl Bus for Mouth {
 }
 
 impl NatsLinks {
-    /// Has the engine of these links see the others of its project, and be seen by them. The server need not be there yet.
+    /// Has the engine of these links see the others of its project, and be seen by them. The server need not be there yet:
+    /// what is waited for, [`FIRST_MAX`](crate::limits::FIRST_MAX) at most, is whether it refuses us.
     ///
     /// # Errors
     /// [`StartError`].
@@ -113,10 +115,11 @@ impl NatsLinks {
             round_trip_us: ROUND_TRIP_US,
         };
         let inlet = links.join(bus);
-        let (own, joined) = (commands.clone(), inlet.clone());
+        let board = Arc::new(Board::new(settings.servers_told(), settings.project.clone()));
+        let place = Place { engine, inlet: inlet.clone(), board: Arc::clone(&board), own: commands.clone() };
         let thread = std::thread::Builder::new().name("ringway-links-nats".to_owned());
-        let thread = thread.spawn(move || live(engine, settings, own, inbox, joined, &ready))?;
-        let mut nats = Self { commands, thread: Some(thread) };
+        let thread = thread.spawn(move || live(place, settings, inbox, &ready))?;
+        let mut nats = Self { commands, board, thread: Some(thread) };
         match started.recv() {
             Ok(Ok(())) => Ok(nats),
             Ok(Err(error)) => {
@@ -126,6 +129,12 @@ impl NatsLinks {
             }
             Err(_) => Err(io::Error::other("the thread ended at once").into()),
         }
+    }
+
+    /// What is known of the server and of the other engines.
+    #[must_use]
+    pub fn status(&self) -> NatsStatus {
+        self.board.read()
     }
 
     fn end(&mut self) {
@@ -142,12 +151,18 @@ impl Drop for NatsLinks {
     }
 }
 
-fn live(
+/// Whom the thread works for, and whom it tells.
+struct Place {
     engine: WorkerId,
-    settings: NatsSettings,
-    own: UnboundedSender<Command>,
-    inbox: UnboundedReceiver<Command>,
     inlet: BusInlet,
+    board: Arc<Board>,
+    own: UnboundedSender<Command>,
+}
+
+fn live(
+    place: Place,
+    settings: NatsSettings,
+    inbox: UnboundedReceiver<Command>,
     ready: &SyncSender<Result<(), StartError>>,
 ) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -155,13 +170,18 @@ fn live(
         Err(error) => return drop(ready.send(Err(error.into()))),
     };
     runtime.block_on(async {
-        let (up, ups) = unbounded_channel();
-        match connect(&settings, up).await {
+        let (tell, heard) = unbounded_channel();
+        match connect(&settings, &tell).await {
             Err(error) => drop(ready.send(Err(error.into()))),
-            Ok(client) => {
+            Ok((client, why_not)) => {
+                if let Some(why) = why_not {
+                    place.board.said(&why);
+                    let servers = settings.servers_told();
+                    tracing::warn!(servers, why, "no connection to NATS yet; other engines are seen once there is one");
+                }
                 drop(ready.send(Ok(())));
-                let hub = Hub::new(engine, settings, client, own, inlet.clone());
-                hub.run(inbox, ups).await;
+                let inlet = place.inlet.clone();
+                Hub::new(place, settings, client).run(inbox, heard).await;
                 inlet.leave();
             }
         }
@@ -191,6 +211,7 @@ struct Hub {
     client: Client,
     own: UnboundedSender<Command>,
     inlet: BusInlet,
+    board: Arc<Board>,
     roll: Option<Roll>,
     /// What was offered before the server said how long a message may be.
     early: Vec<(bool, Vec<Change>)>,
@@ -201,13 +222,8 @@ struct Hub {
 }
 
 impl Hub {
-    fn new(
-        engine: WorkerId,
-        settings: NatsSettings,
-        client: Client,
-        own: UnboundedSender<Command>,
-        inlet: BusInlet,
-    ) -> Self {
+    fn new(place: Place, settings: NatsSettings, client: Client) -> Self {
+        let Place { engine, inlet, board, own } = place;
         Self {
             engine,
             name: settings.name,
@@ -215,6 +231,7 @@ impl Hub {
             client,
             own,
             inlet,
+            board,
             roll: None,
             early: Vec::new(),
             lines: HashMap::new(),
@@ -224,21 +241,21 @@ impl Hub {
         }
     }
 
-    async fn run(mut self, mut inbox: UnboundedReceiver<Command>, mut ups: UnboundedReceiver<bool>) {
+    async fn run(mut self, mut inbox: UnboundedReceiver<Command>, mut heard: UnboundedReceiver<Heard>) {
         let subjects = [
             self.subjects.catalog(),
             self.subjects.hello(),
             self.subjects.to(self.engine),
             self.subjects.dial(self.engine),
         ];
-        let mut heard = Vec::new();
+        let mut subscribed = Vec::new();
         for subject in subjects {
             match self.client.subscribe(subject).await {
-                Ok(subscriber) => heard.push(subscriber),
+                Ok(subscriber) => subscribed.push(subscriber),
                 Err(error) => return tracing::error!(%error, "NATS takes no subscription"),
             }
         }
-        let Ok([mut catalog, mut hello, mut own, mut dials]) = <[Subscriber; 4]>::try_from(heard) else {
+        let Ok([mut catalog, mut hello, mut own, mut dials]) = <[Subscriber; 4]>::try_from(subscribed) else {
             return;
         };
         loop {
@@ -249,7 +266,7 @@ impl Hub {
                     None | Some(Command::Stop) => break,
                     Some(command) => self.carry_out(command).await,
                 },
-                Some(up) = ups.recv() => self.connection(up).await,
+                Some(heard) = heard.recv() => self.hear(heard).await,
                 Some(message) = catalog.next() => self.take(&message.payload).await,
                 Some(message) = hello.next() => self.take(&message.payload).await,
                 Some(message) = own.next() => self.take(&message.payload).await,
@@ -277,12 +294,27 @@ impl Hub {
         self.begun.elapsed()
     }
 
-    async fn connection(&mut self, up: bool) {
-        self.is_up = up;
-        if !up {
-            return tracing::info!("no connection to NATS; other engines are not heard until it is back");
+    async fn hear(&mut self, heard: Heard) {
+        match heard {
+            Heard::Up => self.connected().await,
+            Heard::Down => {
+                self.board.disconnected();
+                if std::mem::take(&mut self.is_up) {
+                    tracing::warn!("no connection to NATS; other engines are not heard until it is back");
+                }
+            }
+            // The same is said once.
+            Heard::Said(what) if self.board.said(&what) => tracing::warn!(what, "NATS"),
+            Heard::Said(what) => tracing::debug!(what, "NATS, again"),
         }
-        let told = self.client.server_info().max_payload;
+    }
+
+    async fn connected(&mut self) {
+        self.is_up = true;
+        let info = self.client.server_info();
+        self.board.connected(format!("{}, version {}", info.server_name, info.version));
+        tracing::info!(server = info.server_name, "connected to NATS");
+        let told = info.max_payload;
         let taken = if told == 0 { PAYLOAD_BYTES } else { told };
         let room = taken.saturating_sub(HEAD_BYTES).max(HEAD_BYTES);
         self.chunk_bytes = CHUNK_BYTES.min(room);
@@ -334,11 +366,21 @@ impl Hub {
                     }
                 }
                 Effect::Offered { engine, name, reset, changes } => {
+                    self.board.met(engine, &name);
                     self.inlet.offered(engine, name, reset, changes);
                 }
-                Effect::Silent(engine) => self.inlet.silent(engine),
-                Effect::Back(engine) => self.inlet.back(engine),
-                Effect::Gone(engine) => self.inlet.gone(engine),
+                Effect::Silent(engine) => {
+                    self.board.silent(engine, true);
+                    self.inlet.silent(engine);
+                }
+                Effect::Back(engine) => {
+                    self.board.silent(engine, false);
+                    self.inlet.back(engine);
+                }
+                Effect::Gone(engine) => {
+                    self.board.gone(engine);
+                    self.inlet.gone(engine);
+                }
             }
         }
     }
@@ -364,6 +406,7 @@ impl Hub {
                 tracing::debug!(%engine, session, %why, "a link over NATS is over");
                 if self.lines.get(&engine).is_some_and(|line| line.session() == session) {
                     self.lines.remove(&engine);
+                    self.board.linked(engine, false);
                 }
             }
             Command::Stop => {}
@@ -438,6 +481,7 @@ impl Hub {
             let now = self.now();
             let effects = self.roll.as_mut().map(|roll| roll.met(engine, &name, now)).unwrap_or_default();
             self.carry_effects(effects).await;
+            self.board.met(engine, &name);
             self.inlet.offered(engine, name, false, Vec::new());
             self.hang_up(engine);
             self.open(engine, session, from, false);
@@ -451,6 +495,7 @@ impl Hub {
 
     fn hang_up(&mut self, engine: WorkerId) {
         if let Some(Line::Up { pump, .. }) = self.lines.remove(&engine) {
+            self.board.linked(engine, false);
             // Its socket closes with it.
             pump.abort();
         }
@@ -477,6 +522,7 @@ impl Hub {
             drop(own.send(Command::PipeOver { engine, session: of, why }));
         });
         self.lines.insert(engine, Line::Up { session, pump: pump.abort_handle() });
+        self.board.linked(engine, true);
         self.inlet.linked(engine, theirs.into(), dialled);
     }
 }

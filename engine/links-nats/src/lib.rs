@@ -1,6 +1,6 @@
 //! Engines of one project that see each other through a NATS server. Used by whoever starts the links of an engine.
 //!
-//! - [`NatsLinks`]: what runs; [`NatsSettings`]: what it is told;
+//! - [`NatsLinks`]: what runs; [`NatsSettings`]: what it is told; [`NatsStatus`]: what it knows, for people;
 //! - [`roll`]: who is there and what they offer, as plain data with the time as an argument; [`message`]: what they say;
 //! - `pipe`: the bytes of one link as messages; `bus`: the thread with the connection; `connect`: how it is made.
 //!
@@ -25,8 +25,11 @@ mod pipe;
 
 mod connect;
 
+mod status;
+
 mod bus;
 
 pub use bus::{NatsLinks, StartError};
-pub use connect::SettingsError;
+pub use connect::{SettingsError, check_project, check_server};
 pub use settings::NatsSettings;
+pub use status::{EngineStatus, NatsStatus};

@@ -17,11 +17,17 @@ pub const BEATS_MISSED_MAX: u32 = 5;
 /// How long what a silent engine offered is remembered, in case that it comes back with the same.
 pub const REMEMBERED: Duration = Duration::from_secs(600);
 
-/// How long to wait for the state of an engine before it is asked again.
+/// How long to wait for the state of an engine before it is asked again, the first time.
 pub const ASK_AGAIN: Duration = Duration::from_secs(2);
 
-/// By how much the answers to whoever says hello are spread, for each engine there: a thousand take two seconds.
-pub const ANSWER_FOR_EACH: Duration = Duration::from_millis(2);
+/// How often that pause doubles: to 32 s.
+pub const ASK_DOUBLED_MAX: u32 = 4;
+
+/// Engines that are asked for their states at a time.
+pub const ASKS_MAX: usize = 32;
+
+/// By how much the answers to whoever says hello are spread, for each engine there: a thousand take a fifth of a second.
+pub const ANSWER_FOR_EACH: Duration = Duration::from_micros(200);
 
 /// Changes that are kept of an engine whose state is awaited.
 pub const HELD_MAX: usize = 1024;
@@ -46,6 +52,9 @@ pub const CHARGE_MIN: u64 = 4 << 10;
 
 /// How long an engine may take to answer when it is dialled.
 pub const DIAL_MAX: Duration = Duration::from_secs(5);
+
+/// How long a start waits for a server, to say at once what is wrong with the settings.
+pub const FIRST_MAX: Duration = Duration::from_secs(2);
 
 /// How often a server that is not there is asked, at most.
 pub const RECONNECT_MAX: Duration = Duration::from_secs(1);

@@ -14,7 +14,7 @@ use crate::limits::HEAD_BYTES;
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Message {
-    /// To all: somebody is new, and wants to know what everybody offers.
+    /// To all: somebody is new, and wants to know who is there.
     Hello {
         /// Who.
         engine: WorkerId,
@@ -58,7 +58,7 @@ pub enum Message {
         /// The changes, in order.
         changes: Vec<Change>,
     },
-    /// To all: somebody is there.
+    /// To all, or to whoever said hello: somebody is there.
     Here {
         /// Who.
         engine: WorkerId,

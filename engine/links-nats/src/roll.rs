@@ -3,20 +3,27 @@
 //! know NATS, nor a clock.
 //!
 //! Messages may be lost, and those of different subjects may pass each other; those of one engine on one subject come in
-//! order. So every change has a number, and whoever sees a gap, or a beat with a higher number, asks for the state again.
+//! order. So every change has a number, and whoever sees a gap, or a beat with a higher number, asks for the state.
+//!
+//! States are long, and everybody may want everybody's at once: after a start of all hosts, or after the server was away. So a
+//! newcomer's greeting is answered with a beat, which is short, and states are asked for, a few at a time: what is on its way to
+//! an engine is bounded by what it has asked for, and it asks the later again the longer it waits.
 //!
 //! - I1: what an engine is told to offer here is what it offered at some number, and every later change in order.
 //! - I2: a change costs one message, whatever the number of engines; a beat costs one for each of them, and they beat the
 //!   slower the more there are.
+//! - I3: no more than [`ASKS_MAX`] engines are asked at a time, and each again only after a pause that doubles.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::time::Duration;
 
 use ringway_protocol::WorkerId;
 use ringway_protocol::control::{CatalogFunction, CatalogWorker, Change, WorkerStatus};
 
 use crate::limits::{
-    ANSWER_FOR_EACH, ASK_AGAIN, BEAT_FOR_EACH, BEAT_MIN, BEATS_MISSED_MAX, HELD_MAX, REMEMBERED,
+    ANSWER_FOR_EACH, ASK_AGAIN, ASK_DOUBLED_MAX, ASKS_MAX, BEAT_FOR_EACH, BEAT_MIN, BEATS_MISSED_MAX, HELD_MAX,
+    REMEMBERED,
 };
 use crate::message::{Message, cut};
 
@@ -66,8 +73,14 @@ pub struct Roll {
     workers: BTreeMap<WorkerId, CatalogWorker>,
     functions: BTreeMap<(WorkerId, u32), CatalogFunction>,
     others: BTreeMap<WorkerId, Other>,
-    /// Who is to be told what this engine offers, and when.
+    /// Who is to be told that this engine is here, and when.
     answers: BTreeMap<WorkerId, Duration>,
+    /// Who is to be asked.
+    wanted: BTreeSet<WorkerId>,
+    /// Who was asked, and when it is to be asked again.
+    asked: BTreeMap<WorkerId, Duration>,
+    /// Who was asked last: from there on goes the round, so that not all engines ask the same one first.
+    asked_last: WorkerId,
     beat_at: Duration,
     /// Whether the others have been greeted: nothing is told before.
     greeted: bool,
@@ -84,7 +97,8 @@ struct Other {
     heard_at: Duration,
     every: Duration,
     silent: bool,
-    asked_at: Option<Duration>,
+    /// How many times it was asked and did not answer.
+    asks: u32,
     /// Of a state that has not come whole: its number, the next part, what came.
     parts: Option<(u64, u32, Vec<Change>)>,
     /// Changes behind a gap.
@@ -104,6 +118,9 @@ impl Roll {
             functions: BTreeMap::new(),
             others: BTreeMap::new(),
             answers: BTreeMap::new(),
+            wanted: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            asked_last: engine,
             beat_at: Duration::ZERO,
             greeted: false,
             piece_bytes,
@@ -204,16 +221,19 @@ impl Roll {
     }
 
     fn beat(&mut self, now: Duration) -> Effect {
-        let every = self.every();
-        self.beat_at = now + every;
+        self.beat_at = now + self.every();
+        self.here(To::All)
+    }
+
+    fn here(&self, to: To) -> Effect {
         let message = Message::Here {
             engine: self.engine,
             name: self.name.clone(),
             run: self.run,
             sequence: self.sequence,
-            every_ms: millis(every),
+            every_ms: millis(self.every()),
         };
-        Effect::Send(To::All, message.encode())
+        Effect::Send(to, message.encode())
     }
 
     /// The server can be reached, for the first time or again.
@@ -238,7 +258,7 @@ impl Roll {
     /// When [`Roll::tick`] is due.
     #[must_use]
     pub fn due(&self) -> Duration {
-        self.answers.values().copied().min().map_or(self.beat_at, |answer| answer.min(self.beat_at))
+        self.answers.values().chain(self.asked.values()).copied().fold(self.beat_at, Duration::min)
     }
 
     /// Does what is due.
@@ -249,6 +269,12 @@ impl Roll {
             return effects;
         }
         effects.extend(self.answer(now));
+        let late: Vec<WorkerId> = self.asked.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id).collect();
+        for engine in late {
+            self.asked.remove(&engine);
+            self.wanted.insert(engine);
+        }
+        effects.extend(self.ask(now));
         if now >= self.beat_at {
             effects.push(self.beat(now));
             self.count_silent(now, &mut effects);
@@ -261,6 +287,9 @@ impl Roll {
         let mut effects = Vec::new();
         self.beat_at = now + BEAT_MIN;
         self.answers.clear();
+        // Whose state is wanted, its next beat shows.
+        self.wanted.clear();
+        self.asked.clear();
         self.count_silent(now, &mut effects);
         effects
     }
@@ -291,14 +320,14 @@ impl Roll {
             return Vec::new();
         }
         self.others.insert(engine, Other::new(name, 0, now));
-        self.ask(engine, now).into_iter().collect()
+        self.want(engine, now)
     }
 
     /// A message came.
     pub fn take(&mut self, message: Message, now: Duration) -> Vec<Effect> {
         match message {
             Message::Hello { engine, .. } if engine != self.engine => {
-                // Everybody answers: so not all at once.
+                // Everybody answers, so not all at once; and with a beat, by which the other sees whom to ask.
                 let others = u32::try_from(self.others.len()).unwrap_or(u32::MAX);
                 let spread = ANSWER_FOR_EACH.saturating_mul(others.saturating_sub(20));
                 let share = (self.run ^ engine.get()).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48;
@@ -319,9 +348,15 @@ impl Roll {
                 if other.known.is_some_and(|known| known >= sequence) {
                     // It came by another way first.
                     effects.extend(other.back(engine));
-                    return effects;
+                } else {
+                    other.take_state(engine, sequence, part, last, changes, &mut effects);
                 }
-                other.take_state(engine, sequence, part, last, changes, &mut effects);
+                if other.known.is_some_and(|known| known >= sequence) {
+                    effects.extend(self.no_longer_want(engine, now));
+                } else if let Some(at) = self.asked.get_mut(&engine) {
+                    // It is on its way.
+                    *at = (*at).max(now + ASK_AGAIN);
+                }
                 effects
             }
             Message::Changes { engine, run, sequence, changes } if engine != self.engine => {
@@ -339,7 +374,7 @@ impl Roll {
                         if other.held.len() < HELD_MAX {
                             other.held.insert(sequence, changes);
                         }
-                        self.ask(engine, now).into_iter().collect()
+                        self.want(engine, now)
                     }
                 }
             }
@@ -349,7 +384,7 @@ impl Roll {
                 if other.known == Some(sequence) {
                     other.back(engine).into_iter().collect()
                 } else if other.known.is_none_or(|known| known < sequence) {
-                    self.ask(engine, now).into_iter().collect()
+                    self.want(engine, now)
                 } else {
                     Vec::new()
                 }
@@ -359,7 +394,9 @@ impl Roll {
                 let same = self.others.get(&engine).is_some_and(|other| other.run == run || other.run == 0);
                 if same && engine != self.engine {
                     self.others.remove(&engine);
-                    return vec![Effect::Gone(engine)];
+                    let mut effects = vec![Effect::Gone(engine)];
+                    effects.extend(self.no_longer_want(engine, now));
+                    return effects;
                 }
                 Vec::new()
             }
@@ -367,7 +404,7 @@ impl Roll {
         }
     }
 
-    /// Tells those whose time has come what this engine offers.
+    /// Tells those whose time has come that this engine is here.
     fn answer(&mut self, now: Duration) -> Vec<Effect> {
         if !self.greeted {
             return Vec::new();
@@ -375,7 +412,7 @@ impl Roll {
         let due = self.answers.iter().filter(|(_, at)| **at <= now);
         let due: Vec<WorkerId> = due.map(|(engine, _)| *engine).collect();
         self.answers.retain(|_, at| *at > now);
-        due.into_iter().flat_map(|engine| self.state(To::One(engine))).collect()
+        due.into_iter().map(|engine| self.here(To::One(engine))).collect()
     }
 
     /// Notes that an engine was heard. If it runs anew, what it offered before is no longer known.
@@ -388,21 +425,46 @@ impl Roll {
         if other.run != run {
             other.run = run;
             other.known = None;
-            other.asked_at = None;
+            other.asks = 0;
             other.parts = None;
             other.held.clear();
         }
         other
     }
 
-    fn ask(&mut self, engine: WorkerId, now: Duration) -> Option<Effect> {
-        let other = self.others.get_mut(&engine)?;
-        if other.asked_at.is_some_and(|at| now < at + ASK_AGAIN) {
-            return None;
+    /// The state of an engine is not known: it is asked when its turn comes.
+    fn want(&mut self, engine: WorkerId, now: Duration) -> Vec<Effect> {
+        if self.asked.contains_key(&engine) {
+            return Vec::new();
         }
-        other.asked_at = Some(now);
-        let message = Message::Ask { engine: self.engine, name: self.name.clone() };
-        Some(Effect::Send(To::One(engine), message.encode()))
+        self.wanted.insert(engine);
+        self.ask(now)
+    }
+
+    /// The state of an engine has come, or never will.
+    fn no_longer_want(&mut self, engine: WorkerId, now: Duration) -> Vec<Effect> {
+        self.wanted.remove(&engine);
+        self.asked.remove(&engine);
+        self.ask(now)
+    }
+
+    /// Asks those whose turn it is.
+    fn ask(&mut self, now: Duration) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        while self.asked.len() < ASKS_MAX {
+            let behind = (Bound::Excluded(self.asked_last), Bound::Unbounded);
+            let next = self.wanted.range(behind).next().or_else(|| self.wanted.first()).copied();
+            let Some(engine) = next else { break };
+            self.wanted.remove(&engine);
+            // Of one that is silent, a beat would come first.
+            let Some(other) = self.others.get_mut(&engine).filter(|other| !other.silent) else { continue };
+            self.asked_last = engine;
+            self.asked.insert(engine, now + ASK_AGAIN * 2u32.pow(other.asks.min(ASK_DOUBLED_MAX)));
+            other.asks += 1;
+            let message = Message::Ask { engine: self.engine, name: self.name.clone() };
+            effects.push(Effect::Send(To::One(engine), message.encode()));
+        }
+        effects
     }
 }
 
@@ -415,7 +477,7 @@ impl Other {
             heard_at: now,
             every: BEAT_MIN,
             silent: false,
-            asked_at: None,
+            asks: 0,
             parts: None,
             held: BTreeMap::new(),
         }
@@ -449,7 +511,7 @@ impl Other {
             return;
         }
         self.known = Some(sequence);
-        self.asked_at = None;
+        self.asks = 0;
         self.silent = false;
         let name = self.name.clone();
         effects.push(Effect::Offered { engine, name, reset: true, changes: all });

@@ -40,12 +40,15 @@ impl NatsSettings {
     /// The servers in words, without user and password.
     #[must_use]
     pub fn servers_told(&self) -> String {
-        let told = self.servers.iter().map(|server| {
-            let (scheme, rest) = server.split_once("://").unwrap_or(("nats", server));
-            format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, host)| host))
-        });
+        let told = self.servers.iter().map(|server| told(server));
         told.collect::<Vec<_>>().join(", ")
     }
+}
+
+/// A server in words, without user and password.
+pub(crate) fn told(server: &str) -> String {
+    let (scheme, rest) = server.split_once("://").unwrap_or(("nats", server));
+    format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, host)| host))
 }
 
 impl std::fmt::Debug for NatsSettings {

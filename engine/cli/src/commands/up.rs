@@ -94,6 +94,9 @@ pub(crate) fn run(place: &Place, arguments: &UpArguments) -> Result<ExitCode, Fa
     say_what_runs(place, arguments, &engine, &joined, &policy);
     if let Some(workers) = &workers {
         output::note(&format!("  everything durable is in {}", workers.place()));
+        for words in workers.words() {
+            output::note(&format!("  {words}"));
+        }
     }
     let reload = Reload::new(followed, settings, policy, &engine, workers.as_ref());
     reload.run_while(|| {

@@ -5,15 +5,13 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use ringway_config::engine::{Store as StoreSettings, StoreKind};
+use ringway_config::engine::StoreKind;
 use ringway_config::{EngineSettings, Settings};
 use ringway_store::{Damage, Embedded, OpenReport, Options, Store, StoreError};
-use ringway_store_nats::{Identity, NatsOptions, NatsStore, Tls};
+use ringway_store_nats::{NatsOptions, NatsStore};
 
+use crate::nats;
 use crate::workers::StartError;
-
-/// The project of an engine that is told of none.
-const PROJECT: &str = "default";
 
 /// An open store.
 #[derive(Debug, Clone)]
@@ -59,35 +57,16 @@ pub fn store_options(settings: &EngineSettings) -> Options {
 /// How a store on NATS is opened with these settings.
 fn nats_options(settings: &Settings) -> NatsOptions {
     let found = &settings.engine.store;
-    let project = settings.engine.project.as_deref().unwrap_or(PROJECT);
-    let mut options = NatsOptions::new(found.name.as_deref().unwrap_or(project));
+    let mut options = NatsOptions::new(found.name.as_deref().unwrap_or_else(|| nats::project(settings)));
     if let Some(servers) = &found.servers {
         options.servers.clone_from(servers);
     }
-    options.identity = identity(settings, found);
-    if let Some(tls) = &found.tls {
-        let beside = |path: &Path| settings.beside(path);
-        options.tls = Tls {
-            required: tls.required,
-            roots: tls.roots.as_deref().map(beside),
-            own: tls.certificate.as_deref().map(beside).zip(tls.key.as_deref().map(beside)),
-        };
-    }
+    options.identity = nats::identity(settings, &found.nats());
+    options.tls = nats::tls(settings, &found.nats());
     options.replicas = found.replicas.unwrap_or(options.replicas);
     options.patience = found.patience_ms.map_or(options.patience, Duration::from_millis);
     options.keep = found.keep_seconds.map_or(options.keep, Duration::from_secs);
     options
-}
-
-/// Who we are; the settings were checked to say it in one way.
-fn identity(settings: &Settings, found: &StoreSettings) -> Identity {
-    if let Some(path) = &found.credentials {
-        return Identity::Credentials(settings.beside(path));
-    }
-    if let (Some(user), Some(password)) = (&found.user, &found.password) {
-        return Identity::Password { user: user.clone(), password: password.0.clone() };
-    }
-    found.token.as_ref().map_or(Identity::Nobody, |token| Identity::Token(token.0.clone()))
 }
 
 impl Kept {
@@ -155,6 +134,7 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use ringway_config::Variables;
+    use ringway_store_nats::Identity;
 
     use super::*;
 

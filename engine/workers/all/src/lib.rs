@@ -6,6 +6,7 @@
 //! - `rows`: one row for each worker, the only place that names them;
 //! - `browsers`: the one that is mounted in another;
 //! - `links`: remote workers and other engines, where the settings want them;
+//! - `nats`: a NATS server as the settings name it;
 //! - `kept`: which store it is, the only place that knows;
 //! - `keeper`: the functions of the store itself.
 
@@ -15,6 +16,7 @@ mod browsers;
 mod keeper;
 mod kept;
 mod links;
+mod nats;
 mod rows;
 mod workers;
 

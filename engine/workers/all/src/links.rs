@@ -1,18 +1,19 @@
 //! Links to other hosts as `ringway.yaml` wants them: reads the files that it names, starts the links, follows the list of
 //! revoked tokens, and answers who is linked. It must not know what links carry.
 //!
-//! - `config`: what may stand in the file.
+//! - `config`: what may stand in the file;
+//! - `lister`: the worker that answers.
 
 mod config;
+mod lister;
 
-use std::net::SocketAddr;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ringway::{CallError, Context, Failure, Function, Worker};
+use ringway::CallError;
 use ringway_access::doorkeeper::CertificateIdentity;
 use ringway_access::file::{FileError, read_public};
 use ringway_access::key::KeyError;
@@ -22,18 +23,17 @@ use ringway_access::{Credentials, credentials::CredentialsError, doorkeeper::Exp
 use ringway_access::{Doorkeeper, PublicKey, check_exposure};
 use ringway_config::Settings;
 use ringway_link::driver::{DriverConfig, Path};
-use ringway_links::{LinkStatus, Links, PeerSettings};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use ringway_links::{Links, PeerSettings};
+use ringway_links_nats::{NatsLinks, NatsSettings, check_project};
 
 pub(crate) use config::Config;
-use config::{Certificate, Issuer, Listen};
+use config::{Certificate, Issuer, Listen, Nats};
+use lister::Lister;
+
+use crate::nats;
 
 /// How often the list of revoked tokens is read.
 const REVOKED_EVERY: Duration = Duration::from_secs(2);
-
-/// The worker that answers who is linked.
-const WORKER: &str = "links";
 
 /// Why there are no links.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +56,10 @@ pub(crate) enum LinksError {
     Start(#[from] ringway_links::StartError),
     #[error(transparent)]
     Worker(#[from] CallError),
+    #[error("`links.nats`: {0}")]
+    Nats(#[from] ringway_links_nats::StartError),
+    #[error("`links.nats`: the engine's project cannot be that of its links, `links.nats.project` names another: {0}")]
+    Project(ringway_links_nats::SettingsError),
     #[error("cannot follow the list of revoked tokens: {0}")]
     System(#[from] std::io::Error),
 }
@@ -65,6 +69,7 @@ struct Plan {
     settings: ringway_links::Settings,
     doorkeeper: Doorkeeper,
     revoked: Option<(PathBuf, Revocations)>,
+    nats: Option<NatsSettings>,
 }
 
 /// Reads what the file names.
@@ -107,8 +112,10 @@ fn plan(config: &Config, settings: &Settings) -> Result<Plan, LinksError> {
         let (address, offer, call) = (peer.address.clone(), peer.offer.clone(), peer.call.clone());
         Ok(PeerSettings { address, credentials, offer, call })
     });
+    let name = config.name.clone().unwrap_or_else(host_name);
+    let nats = config.nats.as_ref().map(|found| over_nats(found, &name, settings)).transpose()?;
     let settings = ringway_links::Settings {
-        name: config.name.clone().unwrap_or_else(host_name),
+        name,
         listen: config.listen.map(|Listen(address)| address),
         tls: tls.transpose()?,
         doorkeeper: Arc::new(now),
@@ -116,7 +123,34 @@ fn plan(config: &Config, settings: &Settings) -> Result<Plan, LinksError> {
         peers: peers.collect::<Result<_, LinksError>>()?,
         offer: config.offer.clone(),
     };
-    Ok(Plan { settings, doorkeeper, revoked })
+    Ok(Plan { settings, doorkeeper, revoked, nats })
+}
+
+/// What links over NATS are told. Files that the client reads later are looked at now.
+fn over_nats(found: &Nats, name: &str, settings: &Settings) -> Result<NatsSettings, LinksError> {
+    let access = found.access();
+    let project = found.project.as_deref().unwrap_or_else(|| nats::project(settings));
+    check_project(project).map_err(LinksError::Project)?;
+    let tls = access.tls;
+    let files = [
+        ("nats.credentials", access.credentials),
+        ("nats.tls.roots", tls.and_then(|tls| tls.roots.as_deref())),
+        ("nats.tls.certificate", tls.and_then(|tls| tls.certificate.as_deref())),
+        ("nats.tls.key", tls.and_then(|tls| tls.key.as_deref())),
+    ];
+    for (key, file) in files {
+        let read = file.map(|file| read_public(&settings.beside(file)).map(drop)).transpose();
+        read.map_err(|source| LinksError::File { key, source })?;
+    }
+    let mut over = NatsSettings::new(project, name);
+    if let Some(servers) = access.servers {
+        over.servers = servers.to_vec();
+    }
+    over.identity = nats::identity(settings, &access);
+    over.tls = nats::tls(settings, &access);
+    over.offer.clone_from(&found.offer);
+    over.call.clone_from(&found.call);
+    Ok(over)
 }
 
 /// What is shown to a peer must be readable, and enough for where it is.
@@ -179,19 +213,38 @@ pub(crate) struct Linked {
     // Dropped in this order: who asks, who changes, what runs.
     lister: Lister,
     watch: Option<Watch>,
-    _links: Arc<Links>,
+    nats: Option<Arc<NatsLinks>>,
+    links: Arc<Links>,
 }
 
 impl Linked {
     pub(crate) fn start(address: &str, settings: &Settings, config: &Config) -> Result<Self, LinksError> {
-        let Plan { settings, doorkeeper, revoked } = plan(config, settings)?;
+        let Plan { settings, doorkeeper, revoked, nats } = plan(config, settings)?;
         let links = Arc::new(Links::start(address, settings)?);
-        let lister = Lister::start(address, Arc::downgrade(&links))?;
+        let nats = nats.map(|nats| NatsLinks::start(&links, nats)).transpose()?.map(Arc::new);
+        let lister = Lister::start(address, Arc::downgrade(&links), nats.as_ref().map(Arc::downgrade))?;
         let watch = match revoked {
             Some((path, known)) => Some(Watch::start(path, known, doorkeeper, Arc::downgrade(&links))?),
             None => None,
         };
-        Ok(Self { lister, watch, _links: links })
+        Ok(Self { lister, watch, nats, links })
+    }
+
+    /// Where others find this engine, in words.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let listens = self.links.address().map(|address| format!("others dial it at ringway://{address}"));
+        let joined = self.nats.as_ref().map(|nats| nats.status()).map(|nats| match nats.server {
+            Some(server) => {
+                format!("it sees engines of project {} by NATS at {} ({server})", nats.project, nats.servers)
+            }
+            None => format!(
+                "NATS at {} does not answer ({}); engines of project {} are seen once it does",
+                nats.servers,
+                nats.why_not.unwrap_or_else(|| "no connection".to_owned()),
+                nats.project
+            ),
+        });
+        listens.into_iter().chain(joined).collect()
     }
 }
 
@@ -256,105 +309,5 @@ impl Drop for Watch {
         {
             tracing::error!("the thread that follows revoked tokens panicked");
         }
-    }
-}
-
-/// Nothing is asked for.
-#[derive(Debug, Deserialize, JsonSchema)]
-struct Nothing {}
-
-/// Which links there are.
-#[derive(Debug, Serialize, JsonSchema)]
-struct ListAnswer {
-    /// Where this engine is dialled.
-    #[schemars(with = "Option<String>")]
-    address: Option<SocketAddr>,
-    /// How bytes are moved: `io_uring` or `epoll`.
-    path: &'static str,
-    /// Why not by `io_uring`, where that was tried.
-    why_not_io_uring: Option<String>,
-    links: Vec<Listed>,
-}
-
-/// One link.
-#[derive(Debug, Serialize, JsonSchema)]
-struct Listed {
-    /// What whoever is at its other end is called.
-    name: String,
-    /// Its id.
-    worker: String,
-    /// `worker`, or `engine` for one with its workers behind it.
-    kind: &'static str,
-    /// The other host.
-    host: String,
-    /// The id of the token by which it was let in.
-    token: Option<String>,
-    /// When that ends, in seconds since 1970.
-    expires_s: Option<u64>,
-    /// The shortest round trip of late; 0 before the first.
-    round_trip_ns: u64,
-    /// What must be added to a time of this host's clock to have the other's.
-    offset_ns: i64,
-    frames_in: u64,
-    frames_out: u64,
-    bytes_in: u64,
-    bytes_out: u64,
-    /// Channels that it carries now.
-    channels: u64,
-    /// Frames whose payloads found no room here.
-    refused: u64,
-}
-
-impl Listed {
-    fn of(status: LinkStatus) -> Self {
-        let LinkStatus { name, id, is_engine, host, token_id, expires_s, distance, stats, .. } = status;
-        Self {
-            name,
-            worker: id.to_string(),
-            kind: if is_engine { "engine" } else { "worker" },
-            host: host.to_string(),
-            token: token_id,
-            expires_s,
-            round_trip_ns: distance.round_trip_ns,
-            offset_ns: distance.offset_ns,
-            frames_in: stats.frames_in,
-            frames_out: stats.frames_out,
-            bytes_in: stats.bytes_in,
-            bytes_out: stats.bytes_out,
-            channels: stats.channels,
-            refused: stats.refused,
-        }
-    }
-}
-
-/// The worker `links`.
-#[derive(Debug)]
-struct Lister {
-    worker: Worker,
-}
-
-impl Lister {
-    fn start(address: &str, links: Weak<Links>) -> Result<Self, CallError> {
-        let worker =
-            Worker::builder(WORKER).address(address).description("the links of this engine").connect()?;
-        let started = Self { worker };
-        let list = move |_: &Context, _: Nothing| {
-            let links =
-                links.upgrade().ok_or_else(|| Failure::with_code("LEAVING", "the links are being closed"))?;
-            Ok(ListAnswer {
-                address: links.address(),
-                path: links.path().as_str(),
-                why_not_io_uring: links.why_not_uring().map(str::to_owned),
-                links: links.status().into_iter().map(Listed::of).collect(),
-            })
-        };
-        let list = Function::json("links::list", list);
-        started.worker.register(list.description("Lists the links of this engine to other hosts"))?;
-        Ok(started)
-    }
-
-    fn end(&self) {
-        self.worker.drain(Duration::from_secs(1));
-        self.worker.shut_down();
     }
 }

@@ -131,6 +131,7 @@ fn listening() -> Vec<Row> {
         })
         .at_top()
         .checked_parts(links::Config::faults)
+        .told(Linked::words)
         .fixed(),
     ]
 }
@@ -170,6 +171,8 @@ pub(crate) struct Row<W = Running> {
 pub(crate) struct Running {
     /// Puts settings into force.
     apply: Box<dyn Fn(&Settings) + Send + Sync>,
+    /// Where it is found, in words, as of its start.
+    words: Vec<String>,
 }
 
 impl fmt::Debug for Running {
@@ -182,6 +185,10 @@ impl Running {
     pub(crate) fn apply(&self, settings: &Settings) {
         (self.apply)(settings);
     }
+
+    pub(crate) fn words(&self) -> &[String] {
+        &self.words
+    }
 }
 
 /// A row whose worker still has its type.
@@ -189,6 +196,7 @@ pub(crate) struct Typed<C, W> {
     section: Section,
     name: &'static str,
     start: Box<Start<W>>,
+    words: fn(&W) -> Vec<String>,
     settings: std::marker::PhantomData<fn() -> C>,
 }
 
@@ -234,7 +242,7 @@ impl Row {
             started.map(Some).map_err(|reason| StartError::Worker { name, reason: Box::new(reason) })
         };
         let settings = std::marker::PhantomData;
-        Typed { section: Section::of::<C>(name), name, start: Box::new(start), settings }
+        Typed { section: Section::of::<C>(name), name, start: Box::new(start), words: |_| Vec::new(), settings }
     }
 }
 
@@ -269,6 +277,12 @@ impl<C: Clone + Send + Sync + 'static, W: Send + Sync + 'static> Typed<C, W> {
         self
     }
 
+    /// What whoever starts it is told of where it is found.
+    fn told(mut self, words: fn(&W) -> Vec<String>) -> Self {
+        self.words = words;
+        self
+    }
+
     /// Nothing changes while it runs.
     fn fixed(self) -> Row {
         self.live(&[], |_, _| ())
@@ -276,16 +290,16 @@ impl<C: Clone + Send + Sync + 'static, W: Send + Sync + 'static> Typed<C, W> {
 
     /// Keys that it applies while it runs, and how. It is given all of its settings and takes those.
     fn live(self, keys: &'static [&'static str], reconfigure: impl Fn(&W, C) + Send + Sync + 'static) -> Row {
-        let (name, start, reconfigure) = (self.name, self.start, Arc::new(reconfigure));
+        let (name, start, words, reconfigure) = (self.name, self.start, self.words, Arc::new(reconfigure));
         let start = move |address: &str, store: Arc<dyn Store>, settings: &Settings| {
             let Some(worker) = start(address, store, settings)? else { return Ok(None) };
-            let reconfigure = Arc::clone(&reconfigure);
+            let (words, reconfigure) = (words(&worker), Arc::clone(&reconfigure));
             let apply = move |settings: &Settings| {
                 if let Some(config) = settings.worker::<C>(name) {
                     reconfigure(&worker, config);
                 }
             };
-            Ok(Some(Running { apply: Box::new(apply) }))
+            Ok(Some(Running { apply: Box::new(apply), words }))
         };
         Row { section: self.section.live(keys), start: Box::new(start) }
     }

@@ -90,6 +90,12 @@ impl Workers {
         &self.place
     }
 
+    /// Where this engine is found by others, and finds others, in words: a line for each. As of the start.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        self.running.lock().iter().flat_map(Running::words).cloned().collect()
+    }
+
     /// Puts those settings into force that workers change while they run.
     pub fn apply(&self, settings: &Settings) {
         self.running.lock().iter().for_each(|worker| worker.apply(settings));

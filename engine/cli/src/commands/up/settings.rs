@@ -89,15 +89,17 @@ pub(super) fn builder(place: &Place, settings: &EngineSettings) -> EngineBuilder
 pub(super) struct Kept {
     /// A folder, which a store elsewhere does not use.
     pub(super) folder: PathBuf,
-    /// The settings with the name of this engine's store.
+    /// The settings with the project of this engine.
     pub(super) settings: Settings,
     /// What to do where it cannot be opened.
     pub(super) hint: &'static str,
 }
 
-/// Where everything durable goes, and under which name.
+/// Where everything durable goes, and for which project.
 pub(super) fn kept(place: &Place, typed: Option<&Path>, settings: &Settings) -> Result<Kept, Failure> {
     let mut settings = settings.clone();
+    // What is named after the project, on NATS, is so however the project was named.
+    settings.engine.project = project(place).or(settings.engine.project);
     if settings.engine.store.kind == StoreKind::Embedded {
         let hint =
             "`--data FOLDER` or `engine.data_folder` names another folder; `--no-workers` runs without one";
@@ -110,7 +112,6 @@ pub(super) fn kept(place: &Place, typed: Option<&Path>, settings: &Settings) -> 
         );
         return Err(Failure::usage(text).hint("leave one of them out"));
     }
-    settings.engine.store.name = settings.engine.store.name.or_else(|| project(place));
     let hint = "`engine.store` in ringway.yaml says where NATS is; `--no-workers` runs without a store";
     Ok(Kept { folder: PathBuf::new(), settings, hint })
 }
@@ -203,7 +204,8 @@ mod tests {
     fn a_store_on_nats_has_the_name_of_the_project_and_no_folder() {
         let parse = |text: &str| Settings::parse("x", text, &sections(), &Variables::default()).unwrap();
         let name = |place: &Place, settings: &Settings| {
-            kept(place, None, settings).ok().and_then(|kept| kept.settings.engine.store.name)
+            let engine = kept(place, None, settings).ok()?.settings.engine;
+            engine.store.name.or(engine.project)
         };
         let shop = Place { project: Some("shop".to_owned()), ..Place::default() };
         assert_eq!(name(&shop, &parse("engine: {store: {kind: nats}}")).as_deref(), Some("shop"));

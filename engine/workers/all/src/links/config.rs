@@ -1,5 +1,9 @@
 //! The section `links` of `ringway.yaml`: what may stand there, and what of it contradicts itself. It reads no files that are
 //! named in it, and must not know links.
+//!
+//! - `nats`: engines that see each other through a NATS server.
+
+mod nats;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -12,6 +16,8 @@ use ringway_access::tls::CertificateFingerprint;
 use ringway_access::{Grant, LinkAddress, PublicKey, check_exposure};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+pub(crate) use nats::Nats;
 
 /// What stands before a public key.
 const KEY_SCHEME: &str = "ed25519:";
@@ -44,6 +50,8 @@ pub(crate) struct Config {
     pub(crate) open: Option<Granted>,
     /// Engines of other hosts, which this one dials. Default: none.
     pub(crate) peers: Vec<Peer>,
+    /// Engines of one project that see each other through a NATS server, whatever their number. Default: none.
+    pub(crate) nats: Option<Nats>,
     /// What engines that dial this one are told of: functions in which `*` stands for any run of characters, within what each
     /// may call. Default: nothing.
     pub(crate) offer: Vec<String>,
@@ -70,6 +78,7 @@ impl Default for Config {
             certificates: Vec::new(),
             open: None,
             peers: Vec::new(),
+            nats: None,
             offer: Vec::new(),
             silence_ms: 2_500,
             ping_ms: 500,
@@ -260,8 +269,10 @@ impl Config {
     pub(crate) fn faults(&self) -> Vec<(String, String)> {
         let mut faults = Vec::new();
         let mut add = |pointer: &str, message: &str| faults.push((pointer.to_owned(), message.to_owned()));
-        if self.listen.is_none() && self.peers.is_empty() {
-            add("", "wanted `listen`, where others dial, or `peers`, which are dialled; found neither");
+        if self.listen.is_none() && self.peers.is_empty() && self.nats.is_none() {
+            let text = "wanted `listen`, where others dial, `peers`, which are dialled, or `nats`, a server between engines; found \
+                        none of them";
+            add("", text);
         }
         if let Some(Listen(address)) = self.listen {
             let authenticated = !self.issuers.is_empty() || !self.certificates.is_empty();
@@ -304,6 +315,8 @@ impl Config {
             let text = format!("wanted less than `silence_ms`, which is {}", self.silence_ms);
             add("/ping_ms", &text);
         }
+        let of_nats = self.nats.iter().flat_map(Nats::faults);
+        faults.extend(of_nats.map(|(pointer, message)| (format!("/nats{pointer}"), message)));
         faults
     }
 }
