@@ -484,21 +484,31 @@ impl Worker {
         first_refusal(unregistered?)
     }
 
-    /// Takes no new calls and waits until those that run have ended, at most `timeout`. Callers go to other replicas,
-    /// or hear `draining` where there is none. Returns whether all have ended.
+    /// Takes no new calls and waits until those that run have ended and no more come, at most `timeout`. Callers go to other
+    /// replicas, or hear `draining` where there is none. Returns whether all have ended. Takes 2 ms at least, and 100 ms
+    /// for a worker that is attached over a link: what its callers sent before they heard is on its way for so long.
     pub fn drain(&self, timeout: Duration) -> bool {
         if let Some(control) = self.inner.control.get() {
             control.draining();
         }
         self.inner.draining.store(true, Ordering::Release);
-        let until = std::time::Instant::now() + timeout;
+        let dispatcher = &self.inner.dispatcher;
+        let quiet = if dispatcher.links.are_there() { DRAIN_QUIET_REMOTE } else { DRAIN_QUIET };
+        let began = std::time::Instant::now();
+        let (mut came, mut last_at) = (u64::MAX, began);
         loop {
-            let running: usize =
-                self.inner.dispatcher.callees().iter().map(|channel| channel.running()).sum();
-            if running == 0 || std::time::Instant::now() >= until {
+            let callees = dispatcher.callees();
+            let running: usize = callees.iter().map(|callee| callee.running()).sum();
+            let now = std::time::Instant::now();
+            let came_so_far = callees.iter().map(|callee| callee.channel.stats().received).sum::<u64>();
+            if came_so_far != came {
+                (came, last_at) = (came_so_far, now);
+            }
+            let over = running == 0 && now - last_at >= quiet;
+            if over || now - began >= timeout {
                 return running == 0;
             }
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(DRAIN_QUIET);
         }
     }
 
@@ -702,6 +712,13 @@ impl Inner {
         self.routes.route(namespace, id)
     }
 }
+
+/// How often a worker that drains looks, and for how long nothing must have come to one of this host.
+const DRAIN_QUIET: Duration = Duration::from_millis(2);
+
+/// For how long nothing must have come to a worker of another host: longer than news of it take to callers and the last call
+/// takes back, over any but the slowest links.
+const DRAIN_QUIET_REMOTE: Duration = Duration::from_millis(100);
 
 /// How long the engine may take to answer a registration.
 const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(30);

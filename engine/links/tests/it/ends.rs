@@ -38,8 +38,7 @@ fn a_remote_replica_serves_when_the_local_one_is_gone() {
     }
 }
 
-/// A call that is on its way to a worker which drains and leaves at once may have run for all that its caller can know: it is
-/// made again elsewhere if that does no harm.
+/// Not those that were on their way to it either: it waits for them before it leaves.
 #[test]
 fn a_remote_worker_that_drains_loses_no_call() {
     for stage in Stage::all(&Grant::everything()) {
@@ -66,8 +65,7 @@ fn a_remote_worker_that_drains_loses_no_call() {
                 scope.spawn(|| {
                     while !over.load(Ordering::Acquire) {
                         let number = ended.fetch_add(1, Ordering::Relaxed);
-                        let options = CallOptions::new().idempotent();
-                        let told = caller.trigger_json_with("work::once", &json!(number), &options);
+                        let told = caller.trigger_json("work::once", &json!(number));
                         assert_eq!(told.unwrap(), json!(number), "no call is lost");
                     }
                 });
