@@ -368,6 +368,9 @@ impl Peer {
         let mut hello = Hello::new(id, info.name.clone(), std::process::id());
         hello.namespace.clone_from(&info.namespace);
         hello.runtime.clone_from(&info.runtime);
+        // Names are looked up where its calls begin. One view of this catalog for each worker elsewhere would be the first
+        // that grows too large.
+        hello.catalog = false;
         hello.remote = Some(Remote {
             identity: format!("{ENGINE_IDENTITY}{}", self.id),
             host: self.host.clone(),

@@ -277,6 +277,19 @@ pub struct Hello {
     /// own process alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<Remote>,
+    /// Whether it is told of the catalog. Who calls no function by name need not be: the welcome brings an empty one, and no
+    /// changes follow.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub catalog: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference over")]
+const fn is_yes(wanted: &bool) -> bool {
+    *wanted
 }
 
 fn default_namespace() -> String {
@@ -304,6 +317,7 @@ impl Hello {
             channels: Vec::new(),
             started_at_ms: 0,
             remote: None,
+            catalog: true,
         }
     }
 }

@@ -26,11 +26,14 @@ impl Core {
             Err(error) => return self.refuse(from, error, out),
         };
         let id = hello.worker_id;
+        let wants_catalog = hello.catalog;
         let worker = self.make_worker(now_ns, from, hello, credentials, &zone);
         if let Some(connection) = self.connections.get_mut(&from) {
             connection.worker = Some(id);
         }
-        self.join(&zone, id);
+        if wants_catalog {
+            self.join(&zone, id);
+        }
         let change = if let Some(old) = self.catalog.workers.get(&id) {
             // The old connection is dead even if its end has not been seen.
             out.push(Effect::Close { connection: old.connection });
@@ -47,7 +50,8 @@ impl Core {
             view.knows_all(id);
         }
         self.publish(None, out);
-        let welcome = self.welcome(now_ns, id, &zone);
+        let catalog = if wants_catalog { self.view(&zone) } else { Catalog::default() };
+        let welcome = self.welcome(now_ns, id, &zone, catalog);
         out.push(Effect::Send { to: from, message: EngineMessage::Welcome(Box::new(welcome)) });
         self.adopt_channels(id, out);
     }
@@ -156,7 +160,7 @@ impl Core {
         self.views.insert(Zone::clone(zone), view);
     }
 
-    fn welcome(&self, now_ns: u64, id: WorkerId, zone: &Zone) -> Welcome {
+    fn welcome(&self, now_ns: u64, id: WorkerId, zone: &Zone, catalog: Catalog) -> Welcome {
         Welcome {
             worker_id: id,
             engine_id: self.config.engine_id,
@@ -166,7 +170,7 @@ impl Core {
             engine_pid: self.config.engine_pid,
             zone: zone.to_string(),
             limits: self.config.limits,
-            catalog: self.view(zone),
+            catalog,
             time_ns: now_ns,
             unix_time_ms: self.unix_ms(now_ns),
         }

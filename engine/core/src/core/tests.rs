@@ -100,6 +100,37 @@ fn refusal(effects: &[Effect]) -> Option<ErrorCode> {
 }
 
 #[test]
+fn who_wants_no_catalog_is_told_of_none_and_others_of_it() {
+    let mut core = core();
+    attach(&mut core, A, None);
+    offer(&mut core, A, vec![function("a::f", 1)]);
+    let mut greeting = Hello::new(B, "quiet", 7);
+    greeting.catalog = false;
+    let effects = hello(&mut core, greeting);
+    let welcome = effects.iter().find_map(|effect| match effect {
+        Effect::Send { message: EngineMessage::Welcome(welcome), .. } => Some(welcome),
+        _ => None,
+    });
+    assert_eq!(welcome.unwrap().catalog, ringway_protocol::control::Catalog::default());
+    let told = |effects: &[Effect], connection: ConnectionId| {
+        effects.iter().any(|effect| match effect {
+            Effect::Broadcast { to, message: EngineMessage::CatalogChange { .. } } => {
+                to.contains(&connection)
+            }
+            _ => false,
+        })
+    };
+    let (a, b) = (core.worker(A).unwrap().connection, core.worker(B).unwrap().connection);
+    assert!(told(&effects, a), "others hear of it");
+    for effects in [
+        offer(&mut core, B, vec![function("b::f", 1)]),
+        offer(&mut core, A, vec![function("a::f", 1), function("a::g", 2)]),
+    ] {
+        assert_eq!((told(&effects, a), told(&effects, b)), (true, false));
+    }
+}
+
+#[test]
 fn a_change_is_told_before_its_answer() {
     let mut core = core();
     attach(&mut core, A, None);
