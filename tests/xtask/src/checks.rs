@@ -22,8 +22,14 @@ pub(crate) enum Effort {
 pub(crate) enum Kind {
     /// Tests whose names begin with `tests`, in `package`; they read how far to go from the environment.
     Tests { package: &'static str, target: &'static [&'static str], tests: &'static [&'static str] },
-    /// The same, of tests that mount a file system of their own, which not every container permits.
-    Mounting { package: &'static str, target: &'static [&'static str], tests: &'static [&'static str] },
+    /// The same, of tests that do what not every container permits: mount a file system, lay out a network.
+    Permitted {
+        package: &'static str,
+        target: &'static [&'static str],
+        tests: &'static [&'static str],
+        /// Tries it; the reason if it is refused.
+        refused: fn() -> Option<String>,
+    },
     /// Loom models: the same code, compiled with `--cfg loom`.
     Models { package: &'static str, tests: &'static [&'static str] },
     /// A program of ours, optimised.
@@ -105,14 +111,15 @@ pub(crate) const CHECKS: &[Check] = &[
         verb: "links",
         proves: "hosts in network namespaces, cut off and killed at random, come together again (installs iproute2)",
         source: "engine/links/tests/hosts/main.rs",
-        kind: Kind::Tests {
+        kind: Kind::Permitted {
             package: "ringway-links",
             target: &["--test", "hosts"],
             tests: &["hosts_agree::", "hosts_cut::"],
+            refused: tools::namespaces_refused,
         },
         rounds: Some(("RINGWAY_ROUNDS", "8", "500")),
         limit_minutes: 10,
-        in_verify: false,
+        in_verify: true,
         sanitized: false,
     },
     Check {
@@ -157,7 +164,12 @@ pub(crate) const CHECKS: &[Check] = &[
         verb: "power",
         proves: "what queue, state and cron acknowledged outlives cut power under the whole engine; needs FUSE",
         source: "tests/it/cut_power.rs",
-        kind: Kind::Mounting { package: "ringway-tests", target: &["--test", "it"], tests: &["cut_power::"] },
+        kind: Kind::Permitted {
+            package: "ringway-tests",
+            target: &["--test", "it"],
+            tests: &["cut_power::"],
+            refused: tools::mounting_refused,
+        },
         rounds: Some(("RINGWAY_ROUNDS", "12", "200")),
         limit_minutes: 5,
         in_verify: true,
@@ -222,14 +234,14 @@ impl Check {
     /// Beginnings of the names of tests that this row runs, to be left out of the ordinary run.
     pub(crate) fn test_names(&self) -> &'static [&'static str] {
         match self.kind {
-            Kind::Tests { tests, .. } | Kind::Mounting { tests, .. } => tests,
+            Kind::Tests { tests, .. } | Kind::Permitted { tests, .. } => tests,
             Kind::Models { .. } | Kind::Program { .. } => &[],
         }
     }
 
     /// Tries what this machine may refuse; the reason if it does.
     pub(crate) fn refused(&self) -> Option<String> {
-        matches!(self.kind, Kind::Mounting { .. }).then(tools::mounting_refused).flatten()
+        if let Kind::Permitted { refused, .. } = self.kind { refused() } else { None }
     }
 
     /// The command; `rest` is what the user added to the verb (a number of rounds, or a program's own words).
@@ -237,7 +249,7 @@ impl Check {
         let full = effort == Effort::Full;
         let sanitizer = tools::host().filter(|_| full && self.sanitized);
         let job = match self.kind {
-            Kind::Tests { package, target, tests } | Kind::Mounting { package, target, tests } => {
+            Kind::Tests { package, target, tests } | Kind::Permitted { package, target, tests, .. } => {
                 // `verify` has built the workspace as a whole; one package by itself has fewer features of its
                 // dependencies, and they would all be built again.
                 let whose: &[&str] = if full { &["--package", package] } else { &["--workspace"] };

@@ -314,6 +314,16 @@ pub(crate) fn mounting_refused() -> Option<String> {
     }
 }
 
+/// Makes namespaces of the network and of time for a program, to see whether this machine permits it; if not, says why.
+pub(crate) fn namespaces_refused() -> Option<String> {
+    say!("trying whether hosts can be laid out here");
+    let outcome = Job::new("unshare").args(["--net", "--mount", "--time", "true"]).run();
+    match outcome.end {
+        End::Passed => None,
+        End::Failed(how) => Some(outcome.last.into_iter().next_back().unwrap_or(how)),
+    }
+}
+
 fn present(need: &Need) -> bool {
     match need.probe {
         [program, args @ ..] => Job::new(*program).args(args.iter().copied()).succeeds(),

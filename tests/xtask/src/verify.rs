@@ -140,7 +140,7 @@ fn slow_checks(runner: &Runner) -> Vec<Step> {
             let job = || check.job(runner, Effort::Short, &[]);
             let work = match check.kind {
                 _ if !check.exists() => Work::Absent(check.source),
-                Kind::Mounting { .. } => Work::IfPermitted(check, job()),
+                Kind::Permitted { .. } => Work::IfPermitted(check, job()),
                 _ => Work::Job(job()),
             };
             Step { name: format!("{} (short)", check.verb), work, gate: false }
