@@ -219,8 +219,11 @@ impl View {
 
     /// Returns what one member is to be told, ahead of the others.
     pub(crate) fn tell(&mut self, member: WorkerId) -> Option<EngineMessage> {
+        if !self.members.contains(&member) {
+            return None;
+        }
         let changes = self.untold(member).to_vec();
-        if changes.is_empty() || !self.members.contains(&member) {
+        if changes.is_empty() {
             return None;
         }
         self.knows_all(member);

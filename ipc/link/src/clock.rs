@@ -35,6 +35,11 @@ impl Clock {
         self.count += 1;
     }
 
+    /// Whether anything is known.
+    pub(crate) fn is_set(&self) -> bool {
+        self.count > 0
+    }
+
     /// The best of what is known.
     pub(crate) fn distance(&self) -> Distance {
         let known = self.samples[..self.count.min(SAMPLES)].iter();

@@ -192,6 +192,11 @@ impl Session {
         std::mem::take(&mut self.carried.ponged)
     }
 
+    /// Whether the distance was ever measured.
+    pub(crate) fn knows_distance(&self) -> bool {
+        self.carried.clock.is_set()
+    }
+
     pub(crate) fn distance(&self) -> Distance {
         self.carried.clock.distance()
     }

@@ -21,6 +21,8 @@ pub(crate) struct Carrier<S> {
     /// What the way of moving bytes keeps for it.
     pub(crate) state: S,
     pub(crate) ping_at_ns: u64,
+    /// Until when its owner is told nothing unless the distance is known: who is told of somebody first asks how far away.
+    pub(crate) quiet_until_ns: u64,
     /// Why it is over, and until when what was queued may still go out.
     pub(crate) ended: Option<(Ended, u64)>,
     /// Nothing more is written. What the other end still sends is read and dropped until it hangs up too: a socket that is
@@ -45,6 +47,11 @@ impl<S> Carrier<S> {
             _ => 0,
         };
         self.ended = Some((why, now_ns + linger));
+    }
+
+    /// Whether its owner may be told what came.
+    pub(crate) fn may_tell(&self, now_ns: u64) -> bool {
+        self.ended.is_some() || now_ns >= self.quiet_until_ns || self.line.session.knows_distance()
     }
 
     /// Whether all is done that was to be done after its end.
@@ -76,9 +83,12 @@ impl<S> Carrier<S> {
                 self.end(Ended::Silent { seconds: silent_ns / 1_000_000_000 }, now_ns);
             }
         }
-        self.ping_at_ns
+        if self.may_tell(now_ns) { self.ping_at_ns } else { self.ping_at_ns.min(self.quiet_until_ns) }
     }
 }
+
+/// How long the answer to the first ping is waited for: longer than a round trip around the world takes.
+pub(crate) const FIRST_PONG_NS: u64 = 1_000_000_000;
 
 /// How long a local peer may take to introduce itself.
 const OPENING_MAX_NS: u64 = 10_000_000_000;

@@ -13,7 +13,7 @@ use ringway_ipc::waiter::{Expectation, SpinPolicy, Spun, WaitMode};
 
 use crate::driver::courtesy::Courtesy;
 use crate::driver::epoll::Epoll;
-use crate::driver::links::Carrier;
+use crate::driver::links::{Carrier, FIRST_PONG_NS};
 use crate::driver::uring::Uring;
 use crate::driver::{Command, DriverConfig, Path, Shared};
 use crate::fault::Ended;
@@ -302,8 +302,8 @@ where
 
     fn after_turn(&mut self) {
         // What came is told before the end that came behind it.
-        self.tell_news();
         let now = now_ns();
+        self.tell_news(now);
         if now >= self.due_ns {
             let (ping_ns, silence_ns) = (self.ping_ns, self.silence_ns);
             let due = self.carriers.values_mut().map(|carrier| carrier.tick(now, ping_ns, silence_ns));
@@ -331,11 +331,14 @@ where
         }
     }
 
-    fn tell_news(&mut self) {
+    fn tell_news(&mut self, now_ns: u64) {
         let mut over = Vec::new();
         for carrier in self.carriers.values_mut() {
             if carrier.line.session.was_measured() {
                 carrier.facts.set(carrier.line.session.distance(), carrier.line.session.stats());
+            }
+            if !carrier.may_tell(now_ns) {
+                continue;
             }
             for news in carrier.line.session.take_news() {
                 if let News::ChannelOver { number, .. } = news {
@@ -427,6 +430,7 @@ where
             facts,
             state,
             ping_at_ns: 0,
+            quiet_until_ns: now_ns() + FIRST_PONG_NS,
             ended: None,
             shut: false,
             hung_up: false,

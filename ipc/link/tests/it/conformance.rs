@@ -7,12 +7,16 @@ use ringway_ipc::channel::{CloseReason, SendError};
 use ringway_ipc::clock::now_ns;
 use ringway_ipc::frame::{Descriptor, Header, Inline};
 use ringway_link::News;
-use ringway_link::driver::DriverConfig;
+use ringway_link::driver::{DriverConfig, Path};
 use ringway_link::tunnel::Gate;
+use ringway_link::wire::Class;
 use ringway_protocol::header::{Flags, Kind as Frame};
 use ringway_protocol::{CallError, ErrorCode};
 
 use crate::bed::{Heard, KINDS, PATIENCE, Pair, Peer, config};
+use crate::raw::{Raw, quiet};
+
+const PATHS: [Path; 2] = [Path::Epoll, Path::Uring];
 
 /// Longer than anybody stays awake without news.
 const SLEEPS: Duration = Duration::from_millis(20);
@@ -327,6 +331,30 @@ fn a_payload_without_room_is_refused_and_the_next_one_fits() {
         leases.iter().for_each(|lease| caller.channel.end_lease(*lease).unwrap());
         caller.lend(call(5), vec![caller.block(&vec![1; 2 << 20])]);
         assert_eq!(callee.take().0.invocation, 5);
+    }
+}
+
+/// Whoever is told of a worker asks how far away it is, and keeps to the answer.
+#[test]
+fn the_distance_is_known_before_anything_is_told() {
+    for path in PATHS {
+        let mut raw = Raw::unmeasured(quiet(path));
+        raw.tell(Class::Message, 0, [5, 1, 0]);
+        raw.say(b"hello");
+        let early = raw.heard.recv_timeout(SLEEPS * 5);
+        assert!(early.is_err() && raw.link.distance().round_trip_ns == 0, "{path:?}: {early:?}");
+        raw.pong();
+        match raw.heard.recv_timeout(PATIENCE).unwrap() {
+            Heard::News(News::Message { topic: 1, bytes }) => assert_eq!(bytes, b"hello"),
+            other => panic!("{other:?}"),
+        }
+        let found = raw.link.distance().round_trip_ns;
+        assert!(found >= (SLEEPS * 3).as_nanos().try_into().unwrap(), "{path:?}: {found}");
+        // Not for ever: who never answers is heard all the same.
+        let mut raw = Raw::unmeasured(quiet(path));
+        raw.tell(Class::Message, 0, [5, 1, 0]);
+        raw.say(b"hello");
+        assert!(raw.heard.recv_timeout(PATIENCE).is_ok());
     }
 }
 

@@ -41,6 +41,22 @@ impl Raw {
     }
 
     pub(crate) fn with(config: DriverConfig) -> Self {
+        let mut raw = Self::unmeasured(config);
+        raw.pong();
+        raw
+    }
+
+    /// Answers the first ping: until then the owner of the link is told nothing.
+    pub(crate) fn pong(&mut self) {
+        let mut bytes = [0; HEAD_BYTES];
+        self.socket.read_exact(&mut bytes).unwrap();
+        let ping = Head::read(&bytes).unwrap();
+        assert_eq!(ping.class, Class::Ping, "the first that is said");
+        self.tell(Class::Pong, 0, [ping.words[0], 1]);
+    }
+
+    /// One that has not answered.
+    pub(crate) fn unmeasured(config: DriverConfig) -> Self {
         let (near, socket) = UnixStream::pair().unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.set_write_timeout(Some(PATIENCE)).unwrap();
