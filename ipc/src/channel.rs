@@ -154,6 +154,8 @@ pub struct Channel {
     incoming: RwLock<HashMap<u32, Arc<SegmentView>>>,
     outgoing: Mutex<Outgoing>,
     leases: Mutex<LeaseTable<Payload>>,
+    /// Leases were taken back by closing.
+    lost: AtomicBool,
     closed: AtomicU32,
 }
 
@@ -246,6 +248,7 @@ impl Channel {
             // broken is cleared away although the peer keeps its end. What was sent before still arrives.
             crate::sys::socket::hang_up(&self.socket);
             let ended = self.leases.lock().drain();
+            self.lost.store(!ended.is_empty(), Ordering::Relaxed);
             drop(ended);
             let left = matches!(reason, CloseReason::PeerGone | CloseReason::Goodbye);
             if !(left && self.role == Role::Callee) {
@@ -255,6 +258,12 @@ impl Channel {
             self.own_bell.notify();
         }
         first
+    }
+
+    /// Whether the peer had leases when this end was closed, told once: it may still read what it was lent, and blocks of the
+    /// arena that they are of must not be loaned anew.
+    pub fn take_lost(&self) -> bool {
+        self.lost.swap(false, Ordering::Relaxed)
     }
 
     /// Lets the peer's segments go: nothing that the peer published is resolved any more.

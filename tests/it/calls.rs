@@ -309,6 +309,42 @@ fn nested_and_mutually_recursive_calls_end() {
     }
 }
 
+/// Whoever only reads items must not take what a handler had sent before it failed for all there is.
+#[test]
+fn a_stream_whose_handler_fails_does_not_just_end() {
+    let pair = pair();
+    serve(
+        &pair,
+        Function::stream("fails::midway", |_, _, _, output| {
+            output.send(Message::bytes(b"one"))?;
+            Err(ringway::Failure::with_code("HALF", "that was not all"))
+        }),
+    );
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    let wait = parking_lot::Mutex::new(wait);
+    serve(
+        &pair,
+        Function::stream("ends::early", move |_, _, _, output| {
+            output.send(Message::bytes(b"one"))?;
+            output.finish();
+            let _told = wait.lock().recv_timeout(Duration::from_secs(10));
+            Ok(Message::bytes(b"later"))
+        }),
+    );
+    let stream = |id: &str| pair.caller.handle(id).stream(&Message::empty(), &CallOptions::new()).unwrap();
+    for _ in 0..100 {
+        let call = stream("fails::midway");
+        assert_eq!(call.recv().unwrap().unwrap().body(), b"one");
+        assert_eq!(call.recv().unwrap_err().user_code.as_deref(), Some("HALF"));
+        assert_eq!(call.end().unwrap_err().user_code.as_deref(), Some("HALF"));
+    }
+    let call = stream("ends::early");
+    assert_eq!(call.recv().unwrap().unwrap().body(), b"one");
+    assert!(call.recv().unwrap().is_none(), "said by the handler, which still runs");
+    go_on.send(()).unwrap();
+    assert_eq!(call.end().unwrap().body(), b"later");
+}
+
 #[test]
 fn streams_flow_both_ways_under_control() {
     let pair = pair();

@@ -19,12 +19,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use ringway_ipc::arena::{Arena, ArenaConfig};
+use ringway_ipc::arena::ArenaConfig;
 use ringway_ipc::channel::{CloseReason, Opening, Role};
 use ringway_ipc::doorbell::Doorbell;
 
 use crate::clock::Distance;
 use crate::fault::Ended;
+use crate::pool::Pool;
 use crate::session::{LinkStats, News};
 use crate::tunnel::Gate;
 
@@ -129,9 +130,7 @@ pub(crate) enum Command {
 pub(crate) struct Shared {
     inbox: Mutex<Vec<Command>>,
     pub(crate) bell: Doorbell,
-    pub(crate) arena: Arc<Arena>,
-    /// Segments of the arena that went back to the system.
-    pub(crate) freed: Arc<AtomicU64>,
+    pub(crate) pool: Arc<Pool>,
     next_link: AtomicU64,
 }
 
@@ -203,13 +202,8 @@ impl Driver {
     }
 
     fn shared(config: &DriverConfig, bell: Doorbell) -> Arc<Shared> {
-        let freed = Arc::new(AtomicU64::new(0));
-        let arena = Arena::new(config.arena.clone());
-        let count = Arc::clone(&freed);
-        arena.on_segment_freed(move |_| {
-            count.fetch_add(1, Ordering::Relaxed);
-        });
-        Arc::new(Shared { inbox: Mutex::default(), bell, arena, freed, next_link: AtomicU64::new(1) })
+        let pool = Pool::new(config.arena.clone());
+        Arc::new(Shared { inbox: Mutex::default(), bell, pool, next_link: AtomicU64::new(1) })
     }
 
     /// How bytes are moved.
@@ -239,10 +233,11 @@ impl Driver {
         link
     }
 
-    /// Memory of payloads that came over links: bytes held and bytes in use.
+    /// Memory of payloads that came over links: bytes held and bytes in use, without what those still read whose channels
+    /// have ended.
     #[must_use]
     pub fn arena_bytes(&self) -> (u64, u64) {
-        let stats = self.shared.arena.stats();
+        let stats = self.shared.pool.arena().stats();
         (stats.held_bytes, stats.live_bytes)
     }
 }

@@ -30,6 +30,8 @@ mod pace;
 mod outgoing;
 mod parcel;
 
+mod pool;
+
 mod incoming;
 
 pub mod tunnel;

@@ -8,8 +8,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use ringway_ipc::arena::Arena;
-use ringway_ipc::channel::{CloseReason, Opening, Role};
+use ringway_ipc::channel::{Channel, CloseReason, Opening, Role};
 use ringway_ipc::clock::now_ns;
 use ringway_ipc::frame::{Header, Inline};
 use ringway_ipc::layout::ATTENTION_WORKER_BELL;
@@ -22,6 +21,7 @@ use crate::incoming::{Intake, Taker};
 use crate::limits;
 use crate::outgoing::{Outgoing, Queued};
 use crate::parcel::{Arrived, Parcel};
+use crate::pool::Pool;
 use crate::tunnel::{Gate, NotSentHereError, Outward, Stage, Tunnel, error_frame};
 use crate::wire::{Class, Head};
 
@@ -90,7 +90,7 @@ enum Late {
 
 #[derive(Debug)]
 struct Carried {
-    arena: Arc<Arena>,
+    pool: Arc<Pool>,
     tunnels: HashMap<u32, Tunnel>,
     /// Those whose rings are polled.
     hot: Vec<u32>,
@@ -116,9 +116,9 @@ struct Carried {
 }
 
 impl Session {
-    pub(crate) fn new(arena: Arc<Arena>) -> Self {
+    pub(crate) fn new(pool: Arc<Pool>) -> Self {
         let carried = Carried {
-            arena,
+            pool,
             tunnels: HashMap::new(),
             hot: Vec::new(),
             outgoing: Outgoing::new(),
@@ -314,6 +314,7 @@ impl Session {
             if let Stage::Open(channel) = tunnel.stage {
                 channel.flush();
                 channel.close(CloseReason::Local);
+                spare_readers(&self.carried.pool, &channel);
             }
         }
         let transfers = self.carried.transfers.drain().map(|(_, parcel)| parcel);
@@ -346,6 +347,7 @@ impl Carried {
         let Some(tunnel) = self.tunnels.get_mut(&number) else { return };
         let Some(channel) = tunnel.channel().cloned() else { return self.open(number) };
         if let Err(reason) = channel.read_socket() {
+            spare_readers(&self.pool, &channel);
             if reason.is_violation() {
                 return self.close(number, reason);
             }
@@ -391,6 +393,7 @@ impl Carried {
         self.given_up.extend(of_channel.map(|(_, parcel)| parcel));
         if let Stage::Open(channel) = tunnel.stage {
             channel.close(CloseReason::Local);
+            spare_readers(&self.pool, &channel);
             channel.end_reading();
         }
         self.news.push(News::ChannelOver { number, reason });
@@ -627,7 +630,7 @@ impl Carried {
                 return Err(Fault::Nonsense);
             }
             tunnel.watch_ring();
-            if let Err(error) = tunnel.inward_loaded(arrived, &self.arena, now_ns()) {
+            if let Err(error) = tunnel.inward_loaded(arrived, &self.pool, now_ns()) {
                 self.refuse(channel, &header, &error.message)?;
             }
             self.heat(channel);
@@ -649,6 +652,13 @@ impl Carried {
         self.heat(channel);
         self.credit(channel);
         Ok(())
+    }
+}
+
+/// What a channel that is closed had lent is not written over: its local peer may still read it.
+fn spare_readers(pool: &Pool, channel: &Channel) {
+    if channel.take_lost() {
+        pool.leave_behind();
     }
 }
 
@@ -683,9 +693,9 @@ impl Taker for Carried {
         inline: Inline,
         large: bool,
     ) -> Result<Option<Parcel>, Fault> {
-        let mut arena = Some(Arc::clone(&self.arena));
+        let mut pool = Some(Arc::clone(&self.pool));
         match self.tunnels.get_mut(&channel) {
-            None => arena = None,
+            None => pool = None,
             Some(tunnel) => {
                 if !tunnel.count() {
                     return Err(Fault::Frames { channel });
@@ -693,7 +703,7 @@ impl Taker for Carried {
                 match tunnel.check_inward(&header) {
                     Err(NotSentHereError) => return Err(Fault::Nonsense),
                     Ok(Some(error)) => {
-                        arena = None;
+                        pool = None;
                         if header.kind == Kind::Call.to_u8() {
                             self.answer(channel, header.invocation, &error);
                         }
@@ -703,8 +713,8 @@ impl Taker for Carried {
             }
         }
         self.stats.frames_in += 1;
-        let keep = arena.is_some();
-        let parcel = Parcel::new(channel, header, inline, arena)?;
+        let keep = pool.is_some();
+        let parcel = Parcel::new(channel, header, inline, pool)?;
         if !large {
             return Ok(Some(parcel));
         }

@@ -815,7 +815,7 @@ impl Job {
         let carrier: Arc<dyn Carrier> = Arc::new(CalleeCarrier { asker: self.asker.clone() });
         let invocation = header.invocation;
         let reader = StreamReader { inbox: Arc::clone(&inbox), carrier: Arc::clone(&carrier), invocation };
-        (reader, StreamWriter { inbox, carrier, invocation, finished: false })
+        (reader, StreamWriter { inbox, carrier, invocation, finished: false, is_answered: true })
     }
 
     fn run_pooled(self, received: Received, channel: &CalleeChannel, inbox: Option<Arc<Inbox>>) {

@@ -168,7 +168,7 @@ impl Handle {
             self.inner().schedule(deadline_ns, end_at_deadline(&inbox));
         }
         let reader = StreamReader { inbox: Arc::clone(&inbox), carrier: carrier.clone(), invocation };
-        let writer = StreamWriter { inbox, carrier, invocation, finished: false };
+        let writer = StreamWriter { inbox, carrier, invocation, finished: false, is_answered: false };
         Ok(StreamCall::new(pending, reader, writer))
     }
 }

@@ -241,13 +241,16 @@ impl StreamReader {
     }
 }
 
-/// Sends items to the other end. Dropping it, or [`StreamWriter::finish`], ends this direction.
+/// Sends items to the other end. [`StreamWriter::finish`] ends this direction at once. Dropping a caller's does the same;
+/// dropping a handler's leaves the end to what the handler returns, so that an error is not taken for a regular end.
 #[derive(Debug)]
 pub struct StreamWriter {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) carrier: Arc<dyn Carrier>,
     pub(crate) invocation: u64,
     pub(crate) finished: bool,
+    /// It is a handler's: the reply ends the stream in any case.
+    pub(crate) is_answered: bool,
 }
 
 impl StreamWriter {
@@ -302,6 +305,8 @@ impl StreamWriter {
 
 impl Drop for StreamWriter {
     fn drop(&mut self) {
-        self.end();
+        if !self.is_answered {
+            self.end();
+        }
     }
 }

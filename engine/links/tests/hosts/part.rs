@@ -65,7 +65,7 @@ pub(crate) struct Calls {
     pub(crate) begun: u64,
     pub(crate) ended: u64,
     pub(crate) answered: u64,
-    pub(crate) wrong: u64,
+    pub(crate) wrong: Vec<String>,
     pub(crate) failed: BTreeMap<String, u64>,
     pub(crate) longest_ms: u64,
 }
@@ -356,7 +356,7 @@ impl Busy {
 }
 
 impl State {
-    fn call(&self, call: impl FnOnce() -> Result<bool, ringway::CallError>) {
+    fn call(&self, call: impl FnOnce() -> Result<Option<String>, ringway::CallError>) {
         if self.held.load(Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(2));
             return;
@@ -371,8 +371,8 @@ impl State {
             calls.ended += 1;
             calls.longest_ms = calls.longest_ms.max(took_ms);
             match &outcome {
-                Ok(true) => calls.answered += 1,
-                Ok(false) => calls.wrong += 1,
+                Ok(None) => calls.answered += 1,
+                Ok(Some(wrong)) => calls.wrong.push(wrong.clone()),
                 Err(error) => {
                     let started = error.started.map_or(String::new(), |started| format!(" {started:?}"));
                     *calls.failed.entry(format!("{}{started}", error.code.as_str())).or_default() += 1;
@@ -418,8 +418,8 @@ impl State {
     }
 }
 
-/// Calls somebody somewhere; says whether the answer was right.
-fn one_call(worker: &Worker, dice: &mut Dice) -> Result<bool, ringway::CallError> {
+/// Calls somebody somewhere; says what was wrong with the answer, if anything was.
+fn one_call(worker: &Worker, dice: &mut Dice) -> Result<Option<String>, ringway::CallError> {
     let options = CallOptions::new().timeout(CALL_MAX);
     let catalog = worker.catalog();
     let callable = catalog.functions.iter().map(|function| function.id.as_str());
@@ -427,14 +427,21 @@ fn one_call(worker: &Worker, dice: &mut Dice) -> Result<bool, ringway::CallError
         .filter(|id| id.ends_with("::echo") || id.ends_with("::stream") || id.contains("::passing_"))
         .collect();
     let Some(id) = callable.get(usize::try_from(dice.next()).unwrap_or(0) % callable.len().max(1)) else {
-        return worker.trigger_json_with("who::am_i", &Value::Null, &options).map(|name| name.is_string());
+        let name = worker.trigger_json_with("who::am_i", &Value::Null, &options)?;
+        return Ok((!name.is_string()).then(|| format!("who::am_i said {name}")));
     };
     let bytes = [16, 16, 16, 3_000, 40_000, 700_000][usize::try_from(dice.next() % 6).unwrap_or(0)];
-    let body = vec![u8::try_from(dice.next() % 256).unwrap_or(0); bytes];
+    let byte = u8::try_from(dice.next() % 256).unwrap_or(0);
     if !id.ends_with("::stream") {
-        let answer =
-            worker.handle(id).call_with(&Message::from_vec(Encoding::Bytes, body.clone()), &options)?;
-        return Ok(answer.body() == body);
+        let body = vec![byte; bytes];
+        let answer = worker.handle(id).call_with(&Message::from_vec(Encoding::Bytes, body), &options)?;
+        let found = answer.body();
+        let strange = found.iter().position(|found| *found != byte);
+        let right = found.len() == bytes && strange.is_none();
+        return Ok((!right).then(|| {
+            let at = strange.map(|at| (at, found[at], found.iter().filter(|found| **found != byte).count()));
+            format!("{id}: sent {bytes} x {byte}, got {}; the first other, and how many: {at:?}", found.len())
+        }));
     }
     let mut stream = worker.handle(id).stream(&Message::bytes(b"end"), &options)?;
     for number in 0..5u64 {
@@ -444,18 +451,26 @@ fn one_call(worker: &Worker, dice: &mut Dice) -> Result<bool, ringway::CallError
     for number in 0..5u64 {
         match stream.recv()? {
             Some(item) if item.body() == number.to_le_bytes() => {}
-            _ => return Ok(false),
+            Some(item) => return Ok(Some(format!("{id}: item {number} is {:?}", item.body()))),
+            None => {
+                let end = stream.end().map(|end| end.body().to_vec());
+                return Ok(Some(format!("{id}: over before item {number}, with {end:?}")));
+            }
         }
     }
-    Ok(stream.recv()?.is_none() && stream.end()?.body() == b"end")
+    if let Some(item) = stream.recv()? {
+        return Ok(Some(format!("{id}: a sixth item, {:?}", item.body())));
+    }
+    let end = stream.end()?;
+    Ok((end.body() != b"end").then(|| format!("{id}: ended with {:?}", end.body())))
 }
 
-fn enqueue(worker: &Worker, state: &State) -> Result<bool, ringway::CallError> {
+fn enqueue(worker: &Worker, state: &State) -> Result<Option<String>, ringway::CallError> {
     let number = state.next_job.fetch_add(1, Ordering::Relaxed);
     let request = json!({ "queue": "jobs", "function_id": "jobs::do", "data": number });
     worker.trigger_json_with("queue::enqueue", &request, &CallOptions::new().timeout(CALL_MAX))?;
     state.jobs.lock().unwrap().insert(number);
-    Ok(true)
+    Ok(None)
 }
 
 /// Bytes that are not alike anywhere.

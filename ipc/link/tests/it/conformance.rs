@@ -103,6 +103,46 @@ fn payloads_of_all_sizes_arrive_and_go_back() {
     }
 }
 
+/// Whoever reads a payload hears nothing of the end of its channel until it looks: what it reads must stay as it is.
+#[test]
+fn what_is_being_read_outlives_its_channel_and_stays_as_it_is() {
+    const LEN: usize = 700_000;
+    for kind in KINDS {
+        let pair = Pair::new(kind);
+        let (caller, callee) = pair.channel(1);
+        caller.lend(call(5), vec![caller.block(&[1; LEN])]);
+        let (header, inline) = callee.take();
+        let (request, _callee_reads) = callee.payloads(&header, &inline);
+        callee.lend(Header { flags: Flags::HOLD.bits(), ..reply(5) }, vec![callee.block(&[2; LEN])]);
+        let (header, inline) = caller.take();
+        let (answer, _caller_reads) = caller.payloads(&header, &inline);
+        let is_whole =
+            |bytes: &[u8], byte: u8| bytes.len() == LEN && bytes.iter().all(|found| *found == byte);
+        assert!(is_whole(&request[0], 1) && is_whole(&answer[0], 2));
+        pair.near.link.close_channel(1, CloseReason::PeerGone);
+        pair.far.link.close_channel(1, CloseReason::PeerGone);
+        let until = Instant::now() + PATIENCE;
+        while caller.channel.read_socket().is_ok() || callee.channel.read_socket().is_ok() {
+            assert!(Instant::now() < until, "{kind:?}: the channel is open");
+        }
+        let told = pair.far.heard.recv_timeout(PATIENCE).unwrap();
+        assert!(matches!(told, Heard::News(News::ChannelOver { number: 1, .. })), "{told:?}");
+        // Other calls bring as much, and would be given the same memory.
+        let (caller, callee) = pair.channel(2);
+        for invocation in 0..4 {
+            caller.lend(call(invocation), vec![caller.block(&[3; LEN])]);
+            let (header, inline) = callee.take();
+            let (_, guard) = callee.payloads(&header, &inline);
+            guard.disarm();
+            callee.lend(reply(invocation), vec![callee.block(&[4; LEN])]);
+            let (header, inline) = caller.take();
+            drop(caller.payloads(&header, &inline));
+        }
+        assert!(is_whole(&request[0], 1), "{kind:?}: the request was written over while it was read");
+        assert!(is_whole(&answer[0], 2), "{kind:?}: the answer was written over while it was read");
+    }
+}
+
 #[test]
 fn a_reply_that_holds_leaves_the_payloads_to_releases() {
     for kind in KINDS {
