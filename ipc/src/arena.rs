@@ -187,6 +187,8 @@ pub struct Arena {
     classes: Box<[Class]>,
     runs: Mutex<Runs>,
     growing: Mutex<Observers>,
+    /// Segments up to this number are used no more: what comes back of them is dropped.
+    left_behind: AtomicU64,
     grows: AtomicU64,
     shrinks: AtomicU64,
     failures: AtomicU64,
@@ -227,6 +229,7 @@ impl Arena {
             classes,
             runs: Mutex::new(Runs::default()),
             growing: Mutex::new(Observers::default()),
+            left_behind: AtomicU64::new(0),
             grows: AtomicU64::new(0),
             shrinks: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -397,6 +400,12 @@ impl Arena {
         let class = chunk.class();
         let free_bytes = {
             let mut state = self.classes[class].0.lock();
+            if self.is_left_behind(&chunk) {
+                state.chunks -= 1;
+                // The last one unmaps its segment, which is not to be waited for.
+                drop(state);
+                return;
+            }
             // I4: there is room.
             state.free.push(chunk);
             state.free.len() * class::bytes(class)
@@ -404,6 +413,36 @@ impl Arena {
         if class >= class::LARGE && free_bytes as u64 > self.config.keep_bytes {
             self.shed();
         }
+    }
+
+    /// Loans nothing more of the memory that there is now. What is in use of it stays as it is; what comes back is dropped,
+    /// and a segment goes with its last block and its last reader (I3). For an owner who has lost sight of somebody that
+    /// may still read a block. Later loans make segments anew, and touch their pages for the first time.
+    pub fn leave_behind(&self) {
+        let observers = self.growing.lock();
+        let (last, segments) = self.runs.lock().remove_all();
+        // Relaxed: the lock of each class orders it. A block that comes back finds it, or is in its list when that is emptied.
+        self.left_behind.store(u64::from(last), Ordering::Relaxed);
+        for class in &self.classes {
+            let mut state = class.0.lock();
+            // Those in use never come back to it, so it needs no room for them (I4).
+            let free = std::mem::take(&mut state.free);
+            state.chunks -= free.len();
+            drop(state);
+            drop(free);
+        }
+        for (id, segment) in segments {
+            self.shrinks.fetch_add(1, Ordering::Relaxed);
+            drop(segment);
+            for freed in &observers.freed {
+                freed(id);
+            }
+        }
+    }
+
+    #[inline]
+    fn is_left_behind(&self, chunk: &Chunk) -> bool {
+        u64::from(chunk.segment_id()) <= self.left_behind.load(Ordering::Relaxed)
     }
 
     #[cold]

@@ -154,8 +154,8 @@ pub struct Channel {
     incoming: RwLock<HashMap<u32, Arc<SegmentView>>>,
     outgoing: Mutex<Outgoing>,
     leases: Mutex<LeaseTable<Payload>>,
-    /// Leases were taken back by closing.
-    lost: AtomicBool,
+    /// As many clones as there are guards of what the peer has lent.
+    views: Arc<()>,
     closed: AtomicU32,
 }
 
@@ -232,15 +232,23 @@ impl Channel {
         }
     }
 
-    /// Closes this end; the first reason stands. Leases end at once, so every lent block returns to its arena.
+    /// Closes this end; the first reason stands. Leases end at once, so every lent block returns to its arena; where the peer
+    /// lives and may go on reading, their memory is not used again ([`Arena::leave_behind`](crate::arena::Arena::leave_behind)).
     /// Views of the peer's memory stay readable until they are dropped. A callee whose caller has left may go on to
     /// read what that had published, until [`Channel::end_reading`]. Returns whether this call closed it.
     pub fn close(&self, reason: CloseReason) -> bool {
+        self.close_beside(reason, reason == CloseReason::Local)
+    }
+
+    /// The same; `reading`: the peer may go on reading what it was lent.
+    fn close_beside(&self, reason: CloseReason, reading: bool) -> bool {
         let first =
             self.closed.compare_exchange(0, reason as u32, Ordering::AcqRel, Ordering::Acquire).is_ok();
         if first {
             if reason != CloseReason::PeerGone {
-                let _peer_may_be_gone = Message::Goodbye { reason: reason as u32 }.send(&self.socket, &[]);
+                let views = Arc::strong_count(&self.views) > 1;
+                let goodbye = Message::Goodbye { reason: reason as u32, reading: views };
+                let _peer_may_be_gone = goodbye.send(&self.socket, &[]);
                 // The peer may sleep, and its dispatcher must look at the socket's news in its own time.
                 self.peer_worker_bell.notify();
             }
@@ -248,8 +256,9 @@ impl Channel {
             // broken is cleared away although the peer keeps its end. What was sent before still arrives.
             crate::sys::socket::hang_up(&self.socket);
             let ended = self.leases.lock().drain();
-            self.lost.store(!ended.is_empty(), Ordering::Relaxed);
-            drop(ended);
+            if reading {
+                ended.into_iter().for_each(Payload::leave_behind);
+            }
             let left = matches!(reason, CloseReason::PeerGone | CloseReason::Goodbye);
             if !(left && self.role == Role::Callee) {
                 self.end_reading();
@@ -260,10 +269,8 @@ impl Channel {
         first
     }
 
-    /// Whether the peer had leases when this end was closed, told once: it may still read what it was lent, and blocks of the
-    /// arena that they are of must not be loaned anew.
-    pub fn take_lost(&self) -> bool {
-        self.lost.swap(false, Ordering::Relaxed)
+    pub(crate) const fn views(&self) -> &Arc<()> {
+        &self.views
     }
 
     /// Lets the peer's segments go: nothing that the peer published is resolved any more.
@@ -618,8 +625,8 @@ impl Channel {
                 Ok(())
             }
             (Message::SegmentGone { key }, None) if self.incoming.write().remove(key).is_some() => Ok(()),
-            (Message::Goodbye { reason }, None) => {
-                self.close(CloseReason::Goodbye);
+            (Message::Goodbye { reason, reading }, None) => {
+                self.close_beside(CloseReason::Goodbye, *reading);
                 if *reason != CloseReason::Local as u32 {
                     // It did not leave but found this end at fault; its blocks may be in use again.
                     self.end_reading();

@@ -309,6 +309,27 @@ fn nested_and_mutually_recursive_calls_end() {
     }
 }
 
+/// The obvious small program: connect, ask, leave, and then read.
+#[test]
+fn an_answer_outlives_the_worker_that_asked_for_it() {
+    let pair = pair();
+    serve(
+        &pair,
+        Function::raw("big::answer", |_, _| Ok(Message::from_vec(Encoding::Bytes, vec![1; 700_000]))),
+    );
+    let kept = pair.caller.handle("big::answer").call(&Message::empty()).unwrap();
+    let callee = pair.callee.clone();
+    drop(pair.caller);
+    // Until the callee has seen that it left, and then some.
+    for _ in 0..100 {
+        let mut loan = callee.loan(700_000).unwrap();
+        loan.fill(2);
+        drop(loan);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(kept.body().iter().all(|byte| *byte == 1), "it was written over");
+}
+
 /// Whoever only reads items must not take what a handler had sent before it failed for all there is.
 #[test]
 fn a_stream_whose_handler_fails_does_not_just_end() {

@@ -19,13 +19,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use ringway_ipc::arena::ArenaConfig;
+use ringway_ipc::arena::{Arena, ArenaConfig};
 use ringway_ipc::channel::{CloseReason, Opening, Role};
 use ringway_ipc::doorbell::Doorbell;
 
 use crate::clock::Distance;
 use crate::fault::Ended;
-use crate::pool::Pool;
 use crate::session::{LinkStats, News};
 use crate::tunnel::Gate;
 
@@ -130,7 +129,9 @@ pub(crate) enum Command {
 pub(crate) struct Shared {
     inbox: Mutex<Vec<Command>>,
     pub(crate) bell: Doorbell,
-    pub(crate) pool: Arc<Pool>,
+    pub(crate) arena: Arc<Arena>,
+    /// Segments of the arena that went back to the system.
+    pub(crate) freed: Arc<AtomicU64>,
     next_link: AtomicU64,
 }
 
@@ -202,8 +203,13 @@ impl Driver {
     }
 
     fn shared(config: &DriverConfig, bell: Doorbell) -> Arc<Shared> {
-        let pool = Pool::new(config.arena.clone());
-        Arc::new(Shared { inbox: Mutex::default(), bell, pool, next_link: AtomicU64::new(1) })
+        let freed = Arc::new(AtomicU64::new(0));
+        let arena = Arena::new(config.arena.clone());
+        let count = Arc::clone(&freed);
+        arena.on_segment_freed(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        Arc::new(Shared { inbox: Mutex::default(), bell, arena, freed, next_link: AtomicU64::new(1) })
     }
 
     /// How bytes are moved.
@@ -233,11 +239,10 @@ impl Driver {
         link
     }
 
-    /// Memory of payloads that came over links: bytes held and bytes in use, without what those still read whose channels
-    /// have ended.
+    /// Memory of payloads that came over links: bytes held and bytes in use.
     #[must_use]
     pub fn arena_bytes(&self) -> (u64, u64) {
-        let stats = self.shared.pool.arena().stats();
+        let stats = self.shared.arena.stats();
         (stats.held_bytes, stats.live_bytes)
     }
 }

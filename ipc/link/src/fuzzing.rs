@@ -17,7 +17,6 @@ use ringway_protocol::{CallError, ErrorCode};
 
 use crate::fault::Ended;
 use crate::limits;
-use crate::pool::Pool;
 use crate::session::{Session, Tally};
 use crate::tunnel::{Gate, Open};
 use crate::wire::{Class, HEAD_BYTES, Head};
@@ -115,7 +114,7 @@ struct Local {
 
 struct Stand {
     session: Session,
-    pool: Arc<Pool>,
+    arena: Arc<Arena>,
     locals: Vec<Local>,
     split: usize,
     said: usize,
@@ -156,8 +155,8 @@ fn open(
 impl Stand {
     /// None where the system has no more descriptors.
     fn new() -> Option<Self> {
-        let pool = Pool::new(ArenaConfig { bytes_max: ARENA_BYTES_MAX, ..ArenaConfig::default() });
-        let mut session = Session::new(Arc::clone(&pool));
+        let arena = Arena::new(ArenaConfig { bytes_max: ARENA_BYTES_MAX, ..ArenaConfig::default() });
+        let mut session = Session::new(Arc::clone(&arena));
         let bell = Doorbell::new().ok()?;
         let mut locals = Vec::new();
         for (number, role, gate) in [
@@ -170,7 +169,7 @@ impl Stand {
             let arena = Arena::new(ArenaConfig { bytes_max: 4 << 20, ..ArenaConfig::default() });
             locals.push(Local { channel, role, arena, calls: Vec::new(), lent: Vec::new(), next: 0 });
         }
-        Some(Self { session, pool, locals, split: usize::MAX, said: 0 })
+        Some(Self { session, arena, locals, split: usize::MAX, said: 0 })
     }
 
     /// Has bytes come from the socket, as many at a time as was said.
@@ -325,7 +324,7 @@ impl Stand {
     }
 
     fn check(&self) {
-        let stats = self.pool.arena().stats();
+        let stats = self.arena.stats();
         assert!(stats.held_bytes <= ARENA_BYTES_MAX, "{stats:?}");
         let tally: Tally = self.session.tally();
         assert!(tally.transfers <= limits::TRANSFERS_MAX);
@@ -478,7 +477,7 @@ pub fn digest(data: &[u8]) {
             stand.check();
         }
     }
-    let Stand { mut session, pool, locals, .. } = stand;
+    let Stand { mut session, arena, locals, .. } = stand;
     session.end();
     drop(session);
     for local in locals {
@@ -489,7 +488,7 @@ pub fn digest(data: &[u8]) {
         drop(channel);
         assert_eq!(arena.stats().live_blocks, 0, "a local peer has its blocks back");
     }
-    assert_eq!(pool.arena().stats().live_blocks, 0, "a link that is over holds no block");
+    assert_eq!(arena.stats().live_blocks, 0, "a link that is over holds no block");
 }
 
 #[cfg(test)]

@@ -30,8 +30,6 @@ mod pace;
 mod outgoing;
 mod parcel;
 
-mod pool;
-
 mod incoming;
 
 pub mod tunnel;

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use ringway_ipc::arena::Loan;
+use ringway_ipc::arena::{Arena, Loan};
 use ringway_ipc::channel::Payload;
 use ringway_ipc::frame::{DESCRIPTOR_BYTES, DESCRIPTORS_MAX, Descriptor, Header, Inline};
 use ringway_ipc::limits::BLOCK_BYTES_MAX;
@@ -12,7 +12,6 @@ use ringway_protocol::header::Flags;
 use ringway_protocol::limits::ATTACHMENTS_MAX;
 
 use crate::fault::Fault;
-use crate::pool::Pool;
 
 /// The strictest alignment that a block is asked for, as a power of two: a page.
 pub(crate) const ALIGN_LOG2_MAX: u8 = 12;
@@ -23,7 +22,7 @@ pub(crate) struct Parcel {
     pub(crate) channel: u32,
     pub(crate) header: Header,
     pub(crate) inline: Inline,
-    pool: Option<Arc<Pool>>,
+    arena: Option<Arc<Arena>>,
     /// The table of descriptors, where they do not lie inline, as far as it has come.
     table: Option<Table>,
     /// What is still to come, the first being filled.
@@ -71,13 +70,13 @@ impl Parcel {
         channel: u32,
         header: Header,
         inline: Inline,
-        pool: Option<Arc<Pool>>,
+        arena: Option<Arc<Arena>>,
     ) -> Result<Self, Fault> {
         let mut parcel = Self {
             channel,
             header,
             inline,
-            pool,
+            arena,
             table: None,
             coming: VecDeque::new(),
             filled: 0,
@@ -110,10 +109,10 @@ impl Parcel {
             }
             let len =
                 usize::try_from(descriptor.len).map_err(|_| Fault::Payload { found: descriptor.len })?;
-            let loan = self.pool.as_ref().filter(|_| self.refused.is_none());
-            let loan = loan.and_then(|pool| {
+            let loan = self.arena.as_ref().filter(|_| self.refused.is_none());
+            let loan = loan.and_then(|arena| {
                 let align = 1usize << descriptor.align_log2.clamp(6, ALIGN_LOG2_MAX);
-                pool.arena().loan(len, align).map_err(|error| self.refused = Some(error.to_string())).ok()
+                arena.loan(len, align).map_err(|error| self.refused = Some(error.to_string())).ok()
             });
             self.coming.push_back(Part { descriptor: *descriptor, len, loan });
         }
@@ -205,7 +204,7 @@ impl Parcel {
             inline: self.inline,
             payloads: payloads.collect(),
             in_table: self.table.is_some(),
-            kept: self.pool.is_some(),
+            kept: self.arena.is_some(),
             refused: self.refused,
         }
     }

@@ -8,7 +8,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use ringway_ipc::channel::{Channel, CloseReason, Opening, Role};
+use ringway_ipc::arena::Arena;
+use ringway_ipc::channel::{CloseReason, Opening, Role};
 use ringway_ipc::clock::now_ns;
 use ringway_ipc::frame::{Header, Inline};
 use ringway_ipc::layout::ATTENTION_WORKER_BELL;
@@ -21,7 +22,6 @@ use crate::incoming::{Intake, Taker};
 use crate::limits;
 use crate::outgoing::{Outgoing, Queued};
 use crate::parcel::{Arrived, Parcel};
-use crate::pool::Pool;
 use crate::tunnel::{Gate, NotSentHereError, Outward, Stage, Tunnel, error_frame};
 use crate::wire::{Class, Head};
 
@@ -90,7 +90,7 @@ enum Late {
 
 #[derive(Debug)]
 struct Carried {
-    pool: Arc<Pool>,
+    arena: Arc<Arena>,
     tunnels: HashMap<u32, Tunnel>,
     /// Those whose rings are polled.
     hot: Vec<u32>,
@@ -116,9 +116,9 @@ struct Carried {
 }
 
 impl Session {
-    pub(crate) fn new(pool: Arc<Pool>) -> Self {
+    pub(crate) fn new(arena: Arc<Arena>) -> Self {
         let carried = Carried {
-            pool,
+            arena,
             tunnels: HashMap::new(),
             hot: Vec::new(),
             outgoing: Outgoing::new(),
@@ -314,7 +314,6 @@ impl Session {
             if let Stage::Open(channel) = tunnel.stage {
                 channel.flush();
                 channel.close(CloseReason::Local);
-                spare_readers(&self.carried.pool, &channel);
             }
         }
         let transfers = self.carried.transfers.drain().map(|(_, parcel)| parcel);
@@ -347,7 +346,6 @@ impl Carried {
         let Some(tunnel) = self.tunnels.get_mut(&number) else { return };
         let Some(channel) = tunnel.channel().cloned() else { return self.open(number) };
         if let Err(reason) = channel.read_socket() {
-            spare_readers(&self.pool, &channel);
             if reason.is_violation() {
                 return self.close(number, reason);
             }
@@ -393,7 +391,6 @@ impl Carried {
         self.given_up.extend(of_channel.map(|(_, parcel)| parcel));
         if let Stage::Open(channel) = tunnel.stage {
             channel.close(CloseReason::Local);
-            spare_readers(&self.pool, &channel);
             channel.end_reading();
         }
         self.news.push(News::ChannelOver { number, reason });
@@ -630,7 +627,7 @@ impl Carried {
                 return Err(Fault::Nonsense);
             }
             tunnel.watch_ring();
-            if let Err(error) = tunnel.inward_loaded(arrived, &self.pool, now_ns()) {
+            if let Err(error) = tunnel.inward_loaded(arrived, &self.arena, now_ns()) {
                 self.refuse(channel, &header, &error.message)?;
             }
             self.heat(channel);
@@ -652,13 +649,6 @@ impl Carried {
         self.heat(channel);
         self.credit(channel);
         Ok(())
-    }
-}
-
-/// What a channel that is closed had lent is not written over: its local peer may still read it.
-fn spare_readers(pool: &Pool, channel: &Channel) {
-    if channel.take_lost() {
-        pool.leave_behind();
     }
 }
 
@@ -693,9 +683,9 @@ impl Taker for Carried {
         inline: Inline,
         large: bool,
     ) -> Result<Option<Parcel>, Fault> {
-        let mut pool = Some(Arc::clone(&self.pool));
+        let mut arena = Some(Arc::clone(&self.arena));
         match self.tunnels.get_mut(&channel) {
-            None => pool = None,
+            None => arena = None,
             Some(tunnel) => {
                 if !tunnel.count() {
                     return Err(Fault::Frames { channel });
@@ -703,7 +693,7 @@ impl Taker for Carried {
                 match tunnel.check_inward(&header) {
                     Err(NotSentHereError) => return Err(Fault::Nonsense),
                     Ok(Some(error)) => {
-                        pool = None;
+                        arena = None;
                         if header.kind == Kind::Call.to_u8() {
                             self.answer(channel, header.invocation, &error);
                         }
@@ -713,8 +703,8 @@ impl Taker for Carried {
             }
         }
         self.stats.frames_in += 1;
-        let keep = pool.is_some();
-        let parcel = Parcel::new(channel, header, inline, pool)?;
+        let keep = arena.is_some();
+        let parcel = Parcel::new(channel, header, inline, arena)?;
         if !large {
             return Ok(Some(parcel));
         }

@@ -9,6 +9,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use ringway_ipc::arena::Arena;
 use ringway_ipc::channel::{Channel, CloseReason, KIND_RELEASE, LeaseGuard, Opening, Payload, Role};
 use ringway_ipc::frame::{DESCRIPTORS_MAX, Descriptor, Header, Inline};
 use ringway_protocol::header::{Encoding, Flags, Kind, Role as Part};
@@ -17,7 +18,6 @@ use ringway_protocol::{CallError, ErrorCode};
 use crate::limits::FRAMES_AHEAD;
 use crate::outgoing::Cargo;
 use crate::parcel::{ALIGN_LOG2_MAX, Arrived, read_table, write_table};
-use crate::pool::Pool;
 use crate::wire;
 
 /// Says whether a call may go through a tunnel.
@@ -222,7 +222,7 @@ impl Tunnel {
     pub(crate) fn inward_loaded(
         &mut self,
         arrived: Arrived,
-        pool: &Pool,
+        arena: &Arc<Arena>,
         now_ns: u64,
     ) -> Result<(), CallError> {
         let Some(channel) = self.channel().cloned() else { return Ok(()) };
@@ -241,7 +241,7 @@ impl Tunnel {
         }
         if in_table {
             let table = write_table(descriptors.iter());
-            let table = lent.table(pool, &table)?;
+            let table = lent.table(arena, &table)?;
             inline.set_descriptor(0, &Descriptor { role: Part::Table.to_u8(), ..table });
         } else {
             for (at, descriptor) in descriptors.iter().take(DESCRIPTORS_MAX).enumerate() {
@@ -290,8 +290,8 @@ impl Lent<'_> {
         Ok(lent)
     }
 
-    fn table(&mut self, pool: &Pool, bytes: &[u8]) -> Result<Descriptor, CallError> {
-        let loan = pool.arena().loan(bytes.len(), 64);
+    fn table(&mut self, arena: &Arc<Arena>, bytes: &[u8]) -> Result<Descriptor, CallError> {
+        let loan = arena.loan(bytes.len(), 64);
         let mut loan = loan.map_err(|error| CallError::new(ErrorCode::OutOfMemory, error.to_string()))?;
         loan.copy_from_slice(bytes);
         self.lend(loan.freeze().into())

@@ -45,6 +45,11 @@ impl Chunk {
         self.class
     }
 
+    #[inline]
+    pub(super) fn segment_id(&self) -> SegmentId {
+        self.segment_id
+    }
+
     /// The run that it was cut from.
     pub(super) fn run(&self) -> (SegmentId, usize) {
         (self.segment_id, self.run_offset)
@@ -164,6 +169,16 @@ impl Block {
     #[expect(clippy::len_without_is_empty, reason = "as a slice it has is_empty")]
     pub fn len(&self) -> u64 {
         self.len as u64
+    }
+
+    /// Has its arena left behind, unless it has been: see [`Arena::leave_behind`].
+    pub fn leave_behind(&self) {
+        let chunk = self.chunk();
+        if let Some(arena) = chunk.arena.upgrade()
+            && !arena.is_left_behind(chunk)
+        {
+            arena.leave_behind();
+        }
     }
 
     /// Returns a part of the block that shares it, or `None` if the range does not lie in it.

@@ -112,3 +112,22 @@ fn loom_a_trim_and_a_loan_agree_on_who_has_the_block() {
         assert_eq!(arena.stats().held_bytes, 0);
     });
 }
+
+/// A block that comes back while its arena is left behind is not loaned again, whichever is first.
+#[test]
+fn loom_what_is_left_behind_is_loaned_no_more() {
+    model(|| {
+        let arena = one_block();
+        let block = arena.loan(limits::GRANULE_BYTES, 1).unwrap().freeze();
+        let reader = block.clone();
+        let other = thread::spawn(move || {
+            read(&reader);
+            drop(reader);
+        });
+        block.leave_behind();
+        drop(block);
+        other.join().unwrap();
+        assert!(recycled(&arena).is_none());
+        assert_eq!(arena.classes[class::of(limits::GRANULE_BYTES)].0.lock().chunks, 0);
+    });
+}

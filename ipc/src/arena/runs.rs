@@ -95,6 +95,13 @@ impl Runs {
         self.free_bytes += bytes as u64;
     }
 
+    /// Removes all segments, whatever is taken of them, and returns the last id that was used.
+    pub(super) fn remove_all(&mut self) -> (SegmentId, Vec<(SegmentId, Arc<Segment>)>) {
+        let segments = std::mem::take(&mut self.segments);
+        (self.held_bytes, self.free_bytes) = (0, 0);
+        (self.last_id, segments.into_iter().map(|(id, entry)| (id, entry.segment)).collect())
+    }
+
     /// Removes the largest segment of which nothing is taken.
     pub(super) fn remove_empty(&mut self) -> Option<(SegmentId, Arc<Segment>)> {
         let empty = self.segments.iter().filter(|(_, entry)| entry.free_bytes == usable(&entry.segment));

@@ -50,6 +50,41 @@ fn what_a_loan_writes_a_block_shows() {
 }
 
 #[test]
+fn what_was_left_behind_stays_as_it_is_and_goes_with_its_last_reader() {
+    let gone = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let arena = heap(|_| {});
+    let told = Arc::clone(&gone);
+    arena.on_segment_freed(move |id| told.lock().unwrap().push(id));
+    let mut loan = arena.loan(5000, 1).unwrap();
+    loan.fill(1);
+    let kept = loan.freeze();
+    // As a peer sees it, which says nothing when it is done.
+    let seen = crate::foreign::slice(&kept.segment().view(), kept.offset(), kept.len(), 64).unwrap();
+    let in_use = arena.loan(100_000, 1).unwrap();
+    let segment = Arc::downgrade(kept.segment());
+    let before: Vec<SegmentId> = arena.segments().iter().map(|(id, _)| *id).collect();
+    let last = before[before.len() - 1];
+    kept.leave_behind();
+    drop(kept);
+    assert_eq!(*gone.lock().unwrap(), before);
+    let stats = arena.stats();
+    assert_eq!((stats.segments, stats.held_bytes, stats.free_blocks, stats.live_blocks), (0, 0, 0, 1));
+    for len in [5000, 100_000, 300_000] {
+        let mut loan = arena.loan(len, 1).unwrap();
+        loan.fill(2);
+        assert!(loan.freeze().segment_id() > last);
+    }
+    assert!(seen.iter().all(|byte| *byte == 1));
+    // Said again of the old memory, it leaves the new one as it is.
+    let free = arena.stats().free_blocks;
+    in_use.freeze().leave_behind();
+    let stats = arena.stats();
+    assert_eq!((stats.live_blocks, stats.free_blocks), (0, free));
+    drop(seen);
+    assert!(segment.upgrade().is_none(), "its last reader has gone");
+}
+
+#[test]
 fn the_warmest_block_is_loaned_again() {
     let arena = heap(|_| {});
     let place = |loan: &Loan| loan.as_ptr().addr();

@@ -8,7 +8,7 @@ use crate::sys::socket;
 
 const BYTES: usize = 32;
 
-/// One message. On the wire: `kind: u32, version: u32, value: u64, 0…`, little-endian.
+/// One message. On the wire: `kind: u32, version: u32, value: u32, more: u32, 0…`, little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Message {
     /// First message of each end, with its segment, its worker's doorbell and, from a caller, its channel's doorbell.
@@ -17,8 +17,8 @@ pub(crate) enum Message {
     Segment { key: u32 },
     /// No payload lies in this segment any more.
     SegmentGone { key: u32 },
-    /// The end is closed.
-    Goodbye { reason: u32 },
+    /// The end is closed. `reading`: what it was lent is still read there.
+    Goodbye { reason: u32, reading: bool },
 }
 
 /// Why a message could not be read.
@@ -43,14 +43,15 @@ fn word(bytes: &[u8; BYTES], at: usize) -> u32 {
 
 impl Message {
     fn encode(self) -> [u8; BYTES] {
-        let (kind, value) = match self {
-            Self::End => (1u32, 0),
-            Self::Segment { key } => (2, key),
-            Self::SegmentGone { key } => (3, key),
-            Self::Goodbye { reason } => (4, reason),
+        let (kind, value, more) = match self {
+            Self::End => (1u32, 0, 0),
+            Self::Segment { key } => (2, key, 0),
+            Self::SegmentGone { key } => (3, key, 0),
+            Self::Goodbye { reason, reading } => (4, reason, u32::from(reading)),
         };
         let mut bytes = [0; BYTES];
-        for (place, word) in bytes.chunks_exact_mut(4).zip([kind, crate::layout::LAYOUT_VERSION, value]) {
+        let words = [kind, crate::layout::LAYOUT_VERSION, value, more];
+        for (place, word) in bytes.chunks_exact_mut(4).zip(words) {
             place.copy_from_slice(&word.to_le_bytes());
         }
         bytes
@@ -65,7 +66,7 @@ impl Message {
             1 => Some(Self::End),
             2 => Some(Self::Segment { key: value }),
             3 => Some(Self::SegmentGone { key: value }),
-            4 => Some(Self::Goodbye { reason: value }),
+            4 => Some(Self::Goodbye { reason: value, reading: word(bytes, 3) != 0 }),
             _ => None,
         }
     }
@@ -107,7 +108,8 @@ mod tests {
             Message::End,
             Message::Segment { key: 7 },
             Message::SegmentGone { key: u32::MAX },
-            Message::Goodbye { reason: 3 },
+            Message::Goodbye { reason: 3, reading: false },
+            Message::Goodbye { reason: 3, reading: true },
         ];
         for message in all {
             message.send(&here, &[]).unwrap();

@@ -164,7 +164,7 @@ impl Opening {
             incoming: RwLock::default(),
             outgoing: Mutex::new(Outgoing::default()),
             leases: Mutex::new(LeaseTable::new()),
-            lost: AtomicBool::new(false),
+            views: Arc::new(()),
             closed: AtomicU32::new(0),
         }
     }

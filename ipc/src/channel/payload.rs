@@ -19,13 +19,16 @@ pub struct LeaseGuard {
     channel: Weak<Channel>,
     leases: Vec<u32>,
     armed: AtomicBool,
+    /// Says to the channel that something is read.
+    _view: Arc<()>,
 }
 
 impl LeaseGuard {
     /// A guard for the leases that a frame from `channel` carried.
     #[must_use]
     pub fn new(channel: &Arc<Channel>, leases: Vec<u32>) -> Arc<Self> {
-        Arc::new(Self { channel: Arc::downgrade(channel), leases, armed: AtomicBool::new(true) })
+        let _view = Arc::clone(channel.views());
+        Arc::new(Self { channel: Arc::downgrade(channel), leases, armed: AtomicBool::new(true), _view })
     }
 
     /// Leaves the return to somebody else: to the reply, which implies it.
@@ -109,6 +112,16 @@ impl Payload {
         match &self.place {
             Place::Own(block) => to.copy_from_slice(block),
             Place::Foreign { bytes, .. } => bytes.copy_to(to),
+        }
+    }
+
+    /// Gives it back as something that a peer may still read: nothing is written to its memory again.
+    pub(crate) fn leave_behind(self) {
+        match &self.place {
+            Place::Own(block) => block.leave_behind(),
+            // Its owner has it back when the channel that it came by ends, and hears that it is still read: the guard is
+            // never dropped. A few words and a mapping for each.
+            Place::Foreign { .. } => std::mem::forget(self),
         }
     }
 

@@ -324,7 +324,7 @@ where
             }
             self.mover.detach(carrier);
         }
-        let freed = self.shared.pool.freed();
+        let freed = self.shared.freed.load(Ordering::Relaxed);
         if freed != self.freed {
             self.freed = freed;
             self.carriers.values().for_each(|carrier| carrier.line.session.retract_freed());
@@ -421,7 +421,7 @@ where
                 return owner.over(&Ended::Socket(error));
             }
         };
-        let line = Line::new(Session::new(Arc::clone(&self.shared.pool)), tls.map(|tls| *tls));
+        let line = Line::new(Session::new(Arc::clone(&self.shared.arena)), tls.map(|tls| *tls));
         let mut carrier = Carrier {
             id: link,
             line,
