@@ -543,21 +543,17 @@ impl Carried {
     }
 
     /// Tells a caller that its call, or the answer to it, could not be carried.
-    fn refuse(&mut self, channel: u32, header: &Header, text: &str) -> Result<(), Fault> {
+    fn refuse(&mut self, channel: u32, header: &Header, error: &CallError) -> Result<(), Fault> {
         self.stats.refused += 1;
         let Some(tunnel) = self.tunnels.get(&channel) else { return Ok(()) };
-        let error = CallError::new(
-            ErrorCode::OutOfMemory,
-            format!("no room for the payload of a call over a link: {text}"),
-        );
         let kind = Kind::try_from(header.kind);
         match (kind, tunnel.role()) {
-            (Ok(Kind::Call), Role::Caller) => self.answer(channel, header.invocation, &error),
+            (Ok(Kind::Call), Role::Caller) => self.answer(channel, header.invocation, error),
             (Ok(Kind::Send), Role::Caller) => {
                 tracing::warn!(channel, %error, "a send was dropped");
             }
             (Ok(Kind::Reply | Kind::Error), Role::Callee) => {
-                let (header, inline) = error_frame(header.invocation, &error);
+                let (header, inline) = error_frame(header.invocation, error);
                 let _closed_means_ended = tunnel.inward(header, &inline, now_ns());
             }
             // A stream that lacks an item is no stream: with the channel, its calls end and say so.
@@ -618,7 +614,7 @@ impl Carried {
     fn deliver_loaded(&mut self, arrived: Arrived) -> Result<(), Fault> {
         let (channel, header) = (arrived.channel, arrived.header);
         if let Some(text) = &arrived.refused {
-            self.refuse(channel, &header, text)?;
+            self.refuse(channel, &header, &no_room(text))?;
         } else if arrived.kept
             && let Some(tunnel) = self.tunnels.get_mut(&channel)
         {
@@ -628,7 +624,7 @@ impl Carried {
             }
             tunnel.watch_ring();
             if let Err(error) = tunnel.inward_loaded(arrived, &self.arena, now_ns()) {
-                self.refuse(channel, &header, &error.message)?;
+                self.refuse(channel, &header, &error)?;
             }
             self.heat(channel);
         }
@@ -650,6 +646,11 @@ impl Carried {
         self.credit(channel);
         Ok(())
     }
+}
+
+fn no_room(text: &str) -> CallError {
+    let text = format!("no room for the payload of a call over a link: {text}");
+    CallError::new(ErrorCode::OutOfMemory, text)
 }
 
 impl Taker for Carried {
@@ -715,7 +716,7 @@ impl Taker for Carried {
         } else if let Some(text) = parcel.refusal() {
             let text = text.to_owned();
             self.outgoing.head(&Head::of_words(Class::Refused, channel, [number]));
-            self.refuse(channel, &header, &text)?;
+            self.refuse(channel, &header, &no_room(&text))?;
         } else {
             if parcel.is_whole() {
                 // Nothing would follow that could end it.
@@ -768,7 +769,7 @@ impl Taker for Carried {
         {
             self.outgoing.head(&Head::of_words(Class::Refused, parcel.channel, [transfer]));
             let text = parcel.refusal().unwrap_or_default().to_owned();
-            self.refuse(parcel.channel, &parcel.header, &text)?;
+            self.refuse(parcel.channel, &parcel.header, &no_room(&text))?;
         }
         Ok(false)
     }

@@ -10,10 +10,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use ringway_ipc::arena::Arena;
-use ringway_ipc::channel::{Channel, CloseReason, KIND_RELEASE, LeaseGuard, Opening, Payload, Role};
+use ringway_ipc::channel::{
+    Channel, CloseReason, KIND_RELEASE, LeaseGuard, LendError, Opening, Payload, Role,
+};
 use ringway_ipc::frame::{DESCRIPTORS_MAX, Descriptor, Header, Inline};
 use ringway_protocol::header::{Encoding, Flags, Kind, Role as Part};
-use ringway_protocol::{CallError, ErrorCode};
+use ringway_protocol::{CallError, ErrorCode, Started};
 
 use crate::limits::FRAMES_AHEAD;
 use crate::outgoing::Cargo;
@@ -284,8 +286,15 @@ struct Lent<'a> {
 
 impl Lent<'_> {
     fn lend(&mut self, payload: Payload) -> Result<Descriptor, CallError> {
-        let lent = self.channel.lend(payload);
-        let lent = lent.map_err(|error| CallError::new(ErrorCode::OutOfMemory, error.to_string()))?;
+        let lent = self.channel.lend(payload).map_err(|error| match error {
+            // Nobody is there any more; what was not lent was not begun.
+            LendError::Closed(_) => {
+                let mut gone = CallError::new(ErrorCode::WorkerGone, error.to_string());
+                gone.started = Some(Started::No);
+                gone
+            }
+            _ => CallError::new(ErrorCode::OutOfMemory, error.to_string()),
+        })?;
         self.leases.push(lent.lease);
         Ok(lent)
     }
