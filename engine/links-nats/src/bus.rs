@@ -177,7 +177,11 @@ fn live(
                 if let Some(why) = why_not {
                     place.board.said(&why);
                     let servers = settings.servers_told();
-                    tracing::warn!(servers, why, "no connection to NATS yet; other engines are seen once there is one");
+                    tracing::warn!(
+                        servers,
+                        why,
+                        "no connection to NATS yet; other engines are seen once there is one"
+                    );
                 }
                 drop(ready.send(Ok(())));
                 let inlet = place.inlet.clone();

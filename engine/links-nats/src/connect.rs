@@ -222,7 +222,8 @@ mod tests {
     #[test]
     fn servers_of_other_hosts_want_tls_and_authentication() {
         let check = |server: &str, tls: bool, authenticated: bool, expected: &str| {
-            let found = check_server(server, tls, authenticated).map_or_else(|error| error.to_string(), |()| String::new());
+            let found = check_server(server, tls, authenticated)
+                .map_or_else(|error| error.to_string(), |()| String::new());
             assert!(found.contains(expected) && found.is_empty() == expected.is_empty(), "{server}: {found}");
         };
         for own in ["nats://127.0.0.1:4222", "localhost:4222", "nats://[::1]:4222", "127.3.2.1"] {
@@ -232,7 +233,12 @@ mod tests {
         check("nats://nats.example:4222", true, false, "found TLS alone");
         check("tls://nats.example", false, false, "found TLS alone");
         check("nats://10.0.0.1", false, true, "found authentication alone");
-        check("nats://me:secret@nats.example", false, false, "`nats://nats.example`, which is not a loopback address, found authentication");
+        check(
+            "nats://me:secret@nats.example",
+            false,
+            false,
+            "`nats://nats.example`, which is not a loopback address, found authentication",
+        );
         check("tls://me:secret@nats.example", false, false, "");
         check("nats://nats.example", true, true, "");
         check("http://127.0.0.1", false, false, "wanted one like nats://HOST:4222");

@@ -20,8 +20,8 @@ pub const REMEMBERED: Duration = Duration::from_secs(600);
 /// How long to wait for the state of an engine before it is asked again, the first time.
 pub const ASK_AGAIN: Duration = Duration::from_secs(2);
 
-/// How often that pause doubles: to 32 s.
-pub const ASK_DOUBLED_MAX: u32 = 4;
+/// How often that pause doubles: to 8 s.
+pub const ASK_DOUBLED_MAX: u32 = 2;
 
 /// Engines that are asked for their states at a time.
 pub const ASKS_MAX: usize = 32;

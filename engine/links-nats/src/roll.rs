@@ -22,8 +22,8 @@ use ringway_protocol::WorkerId;
 use ringway_protocol::control::{CatalogFunction, CatalogWorker, Change, WorkerStatus};
 
 use crate::limits::{
-    ANSWER_FOR_EACH, ASK_AGAIN, ASK_DOUBLED_MAX, ASKS_MAX, BEAT_FOR_EACH, BEAT_MIN, BEATS_MISSED_MAX, HELD_MAX,
-    REMEMBERED,
+    ANSWER_FOR_EACH, ASK_AGAIN, ASK_DOUBLED_MAX, ASKS_MAX, BEAT_FOR_EACH, BEAT_MIN, BEATS_MISSED_MAX,
+    HELD_MAX, REMEMBERED,
 };
 use crate::message::{Message, cut};
 
@@ -99,6 +99,8 @@ struct Other {
     silent: bool,
     /// How many times it was asked and did not answer.
     asks: u32,
+    /// Its last beat had a lower number than what is known of it.
+    doubted: bool,
     /// Of a state that has not come whole: its number, the next part, what came.
     parts: Option<(u64, u32, Vec<Change>)>,
     /// Changes behind a gap.
@@ -269,7 +271,8 @@ impl Roll {
             return effects;
         }
         effects.extend(self.answer(now));
-        let late: Vec<WorkerId> = self.asked.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id).collect();
+        let late: Vec<WorkerId> =
+            self.asked.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id).collect();
         for engine in late {
             self.asked.remove(&engine);
             self.wanted.insert(engine);
@@ -295,16 +298,21 @@ impl Roll {
     }
 
     fn count_silent(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        let (wanted, asked) = (&mut self.wanted, &mut self.asked);
         self.others.retain(|engine, other| {
             let silence = now.saturating_sub(other.heard_at);
+            if silence > other.every * BEATS_MISSED_MAX {
+                // Its next beat shows whether its state is wanted.
+                wanted.remove(engine);
+                asked.remove(engine);
+                if !std::mem::replace(&mut other.silent, true) {
+                    effects.push(Effect::Silent(*engine));
+                }
+            }
             if silence > REMEMBERED {
                 effects.push(Effect::Gone(*engine));
-                return false;
             }
-            if silence > other.every * BEATS_MISSED_MAX && !std::mem::replace(&mut other.silent, true) {
-                effects.push(Effect::Silent(*engine));
-            }
-            true
+            silence <= REMEMBERED
         });
     }
 
@@ -381,12 +389,20 @@ impl Roll {
             Message::Here { engine, name, run, sequence, every_ms } if engine != self.engine => {
                 let other = self.hear(engine, &name, run, now);
                 other.every = clamp(every_ms);
-                if other.known == Some(sequence) {
-                    other.back(engine).into_iter().collect()
-                } else if other.known.is_none_or(|known| known < sequence) {
-                    self.want(engine, now)
-                } else {
-                    Vec::new()
+                match other.known {
+                    Some(known) if known == sequence => {
+                        other.doubted = false;
+                        other.back(engine).into_iter().collect()
+                    }
+                    // A beat may pass a change, or somebody else has told of changes that it did not make.
+                    Some(known) if known > sequence && !std::mem::replace(&mut other.doubted, true) => {
+                        Vec::new()
+                    }
+                    Some(known) if known > sequence => {
+                        (other.known, other.doubted) = (None, false);
+                        self.want(engine, now)
+                    }
+                    _ => self.want(engine, now),
                 }
             }
             Message::Gone { engine, run } => {
@@ -426,6 +442,7 @@ impl Roll {
             other.run = run;
             other.known = None;
             other.asks = 0;
+            other.doubted = false;
             other.parts = None;
             other.held.clear();
         }
@@ -456,8 +473,7 @@ impl Roll {
             let next = self.wanted.range(behind).next().or_else(|| self.wanted.first()).copied();
             let Some(engine) = next else { break };
             self.wanted.remove(&engine);
-            // Of one that is silent, a beat would come first.
-            let Some(other) = self.others.get_mut(&engine).filter(|other| !other.silent) else { continue };
+            let Some(other) = self.others.get_mut(&engine) else { continue };
             self.asked_last = engine;
             self.asked.insert(engine, now + ASK_AGAIN * 2u32.pow(other.asks.min(ASK_DOUBLED_MAX)));
             other.asks += 1;
@@ -478,6 +494,7 @@ impl Other {
             every: BEAT_MIN,
             silent: false,
             asks: 0,
+            doubted: false,
             parts: None,
             held: BTreeMap::new(),
         }
@@ -511,6 +528,7 @@ impl Other {
             return;
         }
         self.known = Some(sequence);
+        self.doubted = false;
         self.asks = 0;
         self.silent = false;
         let name = self.name.clone();

@@ -161,7 +161,8 @@ impl Drop for Server {
 /// The port of the first address that a server has written down.
 fn port_in(path: &Path) -> Option<u16> {
     let text = std::fs::read_to_string(path).ok()?;
-    let (_, rest) = text.split_once("nats://127.0.0.1:")?;
+    // With TLS it says `tls://`.
+    let (_, rest) = text.split_once("://127.0.0.1:")?;
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().ok()
 }

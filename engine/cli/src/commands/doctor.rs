@@ -5,12 +5,14 @@
 //! - `memory`: seals, huge pages, limits;
 //! - `processor`: cores, quota, clock, what sleeping costs;
 //! - `kernel`: version, `io_uring`, how links move bytes;
-//! - `engine`: who answers at the address, and sockets that nobody answers at.
+//! - `engine`: who answers at the address, and sockets that nobody answers at;
+//! - `nats`: whether the running engine reaches the server by which it sees others.
 
 mod engine;
 mod finding;
 mod kernel;
 mod memory;
+mod nats;
 mod processor;
 
 use std::process::ExitCode;
@@ -41,6 +43,7 @@ pub(crate) fn run(place: &Place, arguments: &DoctorArguments) -> Result<ExitCode
     findings.push(processor::wait_mode());
     findings.push(kernel::links());
     findings.extend(engine::check(place));
+    findings.extend(nats::check(place));
     let failed = findings.iter().filter(|finding| finding.mark == Mark::Fail).count();
     let warned = findings.iter().filter(|finding| finding.mark == Mark::Warn).count();
     if arguments.json {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ringway::{Credentials, ErrorCode, Function, Worker};
+use ringway_store_nats::testing::Server;
 use serde_json::{Value, json};
 
 use crate::host::{Ran, address, ringway};
@@ -277,4 +278,44 @@ fn an_engine_without_links_says_so() {
     std::fs::write(folder.path().join("ringway.yaml"), missing).unwrap();
     let checked = Ran::of(ringway().current_dir(folder.path()).args(["config", "check"]));
     checked.fails(1, &["`links.issuers`: cannot use"]);
+}
+
+#[test]
+fn engines_by_nats_are_said_listed_and_looked_after() {
+    let mut server = Server::with("", "off");
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let start = |folder: &tempfile::TempDir, name: &str| {
+        let links = format!(
+            "links: {{name: {name}, nats: {{servers: ['{}'], project: shop, offer: ['shop::*'], call: ['shop::*']}}}}\n",
+            server.url()
+        );
+        std::fs::write(folder.path().join("ringway.yaml"), links + QUIET).unwrap();
+        let mut up = Up::start(&["--data", "data"], folder.path());
+        let said = up.hear("it sees engines of project shop by NATS at");
+        assert!(said.contains(&server.url()) && said.contains("test, version"), "{said}");
+        up
+    };
+    let (first, second) = (start(&folders[0], "a"), start(&folders[1], "b"));
+    let shop = Worker::builder("shop").address(&first.address).connect().unwrap();
+    shop.register(Function::json("shop::sell", |_, text: String| Ok(text))).unwrap();
+    let edge = Worker::builder("edge").address(&second.address).connect().unwrap();
+    edge.wait_for("shop::sell", PATIENCE).unwrap();
+    second.run(&["trigger", "shop::sell", "--json", "\"b\""]).prints_first("\"b\"\n");
+    let shown = second.run(&["link", "list"]);
+    assert!(
+        shown.out.contains("project shop by NATS at") && shown.out.ends_with("there  open\n"),
+        "{shown:?}"
+    );
+    let doctor = second.run(&["doctor"]);
+    assert!(doctor.out.contains("project shop has 1 other engine there"), "{doctor:?}");
+    server.kill();
+    until("doctor says what to do", || {
+        let doctor = second.run(&["doctor"]).out;
+        doctor.contains("the engine is not connected to nats://")
+            && doctor.contains("start the server, or set")
+    });
+    assert!(second.run(&["link", "list"]).out.contains("not connected: "));
+    drop((shop, edge));
+    first.stop();
+    second.stop();
 }

@@ -1,9 +1,11 @@
 //! What a catalog of many hosts costs: over a NATS server, and if all were linked to all. Prints the tables of docs/sizing.md.
+//! The last of them wants the program `nats-server`, which `cargo nats` installs.
 //!
 //! `cargo run --release -p ringway-links-nats --example sizing [HOSTS [FUNCTIONS [SEED]]]`
 
 #![expect(clippy::print_stdout, reason = "numbers are what it is for")]
 
+mod joining;
 mod memory;
 mod world;
 
@@ -17,6 +19,15 @@ use crate::world::{Traffic, World, function, worker, worker_id};
 const LONGEST: Duration = Duration::from_secs(300);
 
 fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let ["engine", server, address] = words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        return joining::run_engine(server, address);
+    }
+    if let [part, hosts, functions] = words.as_slice()
+        && memory::make(part, hosts.parse().unwrap_or(0), functions.parse().unwrap_or(0))
+    {
+        return;
+    }
     let mut arguments = std::env::args().skip(1).filter_map(|argument| argument.parse::<u64>().ok());
     let hosts = usize::try_from(arguments.next().unwrap_or(1000)).unwrap_or(1000);
     let functions = usize::try_from(arguments.next().unwrap_or(100)).unwrap_or(100);
@@ -25,6 +36,7 @@ fn main() {
     by_nats(hosts, functions, seed);
     by_links(hosts, functions);
     memory::print(hosts, functions);
+    joining::print(hosts, functions);
 }
 
 fn by_nats(hosts: usize, functions: usize, seed: u64) {

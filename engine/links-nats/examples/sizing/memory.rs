@@ -1,7 +1,9 @@
-//! What one engine's knowledge of all the others takes, as the process grows.
+//! What one engine's knowledge of all the others takes, as a process grows that has nothing else: each part in a process of its
+//! own, since memory that was given back is taken again and not seen.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::process::Command;
 use std::time::Instant;
 
 use ringway_engine_core::{Config, Core, Credentials, Event, Policy, Zones};
@@ -12,6 +14,13 @@ use ringway_protocol::control::{
 
 use crate::world::{function, worker, worker_id};
 
+const PARTS: [(&str, &str); 4] = [
+    ("core", "the engine's core: workers, functions, the view of a zone"),
+    ("peers", "what the peers keep: offered, and registered"),
+    ("catalog", "a catalog as every attached worker has it (and the links' own watch)"),
+    ("welcome", "the same as JSON: what the engine's welcome carries to whoever attaches"),
+];
+
 /// Bytes of this process that are in memory.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -19,41 +28,15 @@ fn resident() -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024
 }
 
-fn measured<T>(what: &str, make: impl FnOnce() -> T) -> T {
-    let (before, begun) = (resident(), Instant::now());
-    let made = black_box(make());
-    let (grown, took) = (resident().saturating_sub(before), begun.elapsed());
-    println!("| {what} | {:.1} | {:.2} |", grown as f64 / 1e6, took.as_secs_f64());
-    made
-}
-
 pub(crate) fn print(hosts: usize, functions: usize) {
     println!("memory: | what | MB | seconds to make |");
-    let core =
-        measured("the engine's core: workers, functions, the view of a zone", || core(hosts, functions));
-    let known = measured("what the peers keep: offered, and registered", || {
-        let all = |host: usize| -> BTreeMap<u32, CatalogFunction> {
-            let count = u32::try_from(functions).unwrap_or(0);
-            (1..=count).map(|index| (index, function(worker_id(host), index, 0))).collect()
-        };
-        (0..hosts).map(|host| (all(host), all(host))).collect::<Vec<_>>()
-    });
-    let catalog =
-        measured("a catalog as every attached worker has it (and the links' own watch)", || Catalog {
-            workers: (0..hosts).map(|host| worker(worker_id(host))).collect(),
-            functions: (0..hosts)
-                .flat_map(|host| {
-                    let count = u32::try_from(functions).unwrap_or(0);
-                    (1..=count).map(move |index| function(worker_id(host), index, 0))
-                })
-                .collect(),
-            ..Catalog::default()
-        });
-    let json = measured("the same as JSON: what the engine's welcome carries to whoever attaches", || {
-        serde_json::to_vec(&catalog).unwrap_or_default()
-    });
-    println!("the welcome has {:.1} MB", json.len() as f64 / 1e6);
-    let mut live = catalog.clone();
+    for (part, what) in PARTS {
+        let own = std::env::current_exe().unwrap_or_else(|error| panic!("{error}"));
+        let of = [hosts.to_string(), functions.to_string()];
+        let told = Command::new(own).arg(part).args(of).output().unwrap_or_else(|error| panic!("{error}"));
+        print!("| {what} | {}", String::from_utf8_lossy(&told.stdout));
+    }
+    let mut live = catalog(hosts, functions);
     let begun = Instant::now();
     for index in 0..100 {
         let function = function(worker_id(index % hosts.max(1)), 1, 9);
@@ -61,7 +44,50 @@ pub(crate) fn print(hosts: usize, functions: usize) {
         live.apply(revision, &[Change::FunctionAdded { function }]).unwrap_or_else(|error| panic!("{error}"));
     }
     println!("a change of such a catalog takes {:.1} us", begun.elapsed().as_secs_f64() * 1e6 / 100.0);
-    drop(black_box((core, known, catalog, json)));
+}
+
+/// Makes a part, in a process that was started for it; false if there is no such part.
+pub(crate) fn make(part: &str, hosts: usize, functions: usize) -> bool {
+    match part {
+        "core" => measured(|| core(hosts, functions)),
+        "peers" => measured(|| {
+            let all = |host: usize| -> BTreeMap<u32, CatalogFunction> {
+                let count = u32::try_from(functions).unwrap_or(0);
+                (1..=count).map(|index| (index, function(worker_id(host), index, 0))).collect()
+            };
+            (0..hosts).map(|host| (all(host), all(host))).collect::<Vec<_>>()
+        }),
+        "catalog" => measured(|| catalog(hosts, functions)),
+        "welcome" => {
+            let catalog = catalog(hosts, functions);
+            measured(|| serde_json::to_vec(&catalog).unwrap_or_default());
+        }
+        // The last table alone.
+        "joining" => crate::joining::print(hosts, functions),
+        _ => return false,
+    }
+    true
+}
+
+fn measured<T>(make: impl FnOnce() -> T) {
+    let (before, begun) = (resident(), Instant::now());
+    let made = black_box(make());
+    let (grown, took) = (resident().saturating_sub(before), begun.elapsed());
+    println!("{:.1} | {:.2} |", grown as f64 / 1e6, took.as_secs_f64());
+    drop(made);
+}
+
+fn catalog(hosts: usize, functions: usize) -> Catalog {
+    Catalog {
+        workers: (0..hosts).map(|host| worker(worker_id(host))).collect(),
+        functions: (0..hosts)
+            .flat_map(|host| {
+                let count = u32::try_from(functions).unwrap_or(0);
+                (1..=count).map(move |index| function(worker_id(host), index, 0))
+            })
+            .collect(),
+        ..Catalog::default()
+    }
 }
 
 fn core(hosts: usize, functions: usize) -> Core {
@@ -80,6 +106,8 @@ fn core(hosts: usize, functions: usize) -> Core {
         drop(core.handle(0, Event::Opened { connection, credentials }));
         let id = WorkerId::new(worker_id(host));
         let mut hello = Hello::new(id, format!("worker-{host}"), 7);
+        // As links attach workers of other engines.
+        hello.catalog = false;
         hello.remote = Some(Remote {
             identity: format!("engine:{host:016x}"),
             host: format!("host-{host}"),

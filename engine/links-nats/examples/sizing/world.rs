@@ -127,7 +127,8 @@ pub(crate) struct World {
 
 pub(crate) fn function(worker: u64, index: u32, generation: u16) -> CatalogFunction {
     CatalogFunction {
-        id: FunctionId::new(&format!("service_{}::function_{index}", worker % 1000))
+        // As many services as hosts.
+        id: FunctionId::new(&format!("service_{}::function_{index}", worker / 1000 % 10_000))
             .unwrap_or_else(|error| panic!("{error}")),
         namespace: "default".to_owned(),
         worker: WorkerId::new(worker),

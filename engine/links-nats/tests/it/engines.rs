@@ -1,9 +1,11 @@
 //! What all linked engines promise, and what is promised of links over NATS beside that.
 
-use ringway::{ErrorCode, Function};
+use ringway::{CallOptions, ErrorCode, Function};
+use ringway_access::Grant;
 use serde_json::json;
 
-use crate::stage::{OnNats, until};
+use crate::drains::no_call_is_lost;
+use crate::stage::{OnNats, Stage, until};
 use crate::suite::{self, Host, host, wait_for};
 
 #[test]
@@ -73,5 +75,14 @@ fn engines_that_dial_each_other_at_the_same_time_have_one_link() {
         for host in [&first, &second] {
             until("there is one link", || host.joined.as_ref().unwrap().links.status().len() == 1);
         }
+    }
+}
+
+/// A worker does not know that its callers are at another engine, and does not wait for what is on its way from there: such a
+/// call may have run, and is made again if that does no harm.
+#[test]
+fn a_replica_of_another_engine_that_drains_loses_no_call_that_may_be_made_again() {
+    for stage in Stage::all(&Grant::everything()) {
+        no_call_is_lost(&stage, &CallOptions::new().idempotent());
     }
 }

@@ -1,6 +1,6 @@
-//! A server that is away.
+//! A server that is away, and links that nobody uses.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringway::{ErrorCode, Function};
 use serde_json::json;
@@ -58,4 +58,32 @@ fn an_engine_starts_before_its_server() {
     nats.server.restart();
     wait_for(&b, "a::double");
     assert_eq!(b.trigger_json("a::double", &json!(4)).unwrap(), json!(8));
+}
+
+/// A minute after the last channel went, the link goes; the next call opens another.
+#[test]
+fn an_idle_link_is_closed_and_opened_again() {
+    let nats = OnNats::start();
+    let first = host(&nats, &[]);
+    let second = host(&nats, &[&first]);
+    let a = first.worker("a");
+    a.register(Function::json("a::double", |_, number: u64| Ok(number * 2))).unwrap();
+    let linked = || second.joined.as_ref().unwrap().nats.status().engines.iter().any(|engine| engine.linked);
+    for round in 0..2u64 {
+        let caller = second.worker("caller");
+        wait_for(&caller, "a::double");
+        assert!(!linked(), "what is offered needs no link");
+        assert_eq!(caller.trigger_json("a::double", &json!(round)).unwrap(), json!(round * 2));
+        assert!(linked() && first.joined.as_ref().unwrap().links.status().len() == 1);
+        drop(caller);
+        if round == 0 {
+            let begun = Instant::now();
+            while linked() {
+                assert!(begun.elapsed() < Duration::from_secs(90), "the link stays");
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            assert!(begun.elapsed() > Duration::from_secs(50), "it is there for whoever calls soon");
+            until("its other end is closed too", || first.joined.as_ref().unwrap().links.status().is_empty());
+        }
+    }
 }

@@ -1,12 +1,8 @@
 //! The catalog's protocol among simulated engines: whatever is lost, everybody knows in the end what everybody offers.
 
-#[expect(dead_code, reason = "the example has more to ask of it")]
-#[path = "../../examples/sizing/world.rs"]
-mod world;
-
 use std::time::Duration;
 
-use world::World;
+use crate::world::World;
 
 const LONGEST: Duration = Duration::from_secs(60);
 

@@ -1,9 +1,10 @@
 //! Calls both ways over a link.
 
-use ringway::{Encoding, ErrorCode, Function, Message};
+use ringway::{CallOptions, Encoding, ErrorCode, Function, Message};
 use ringway_access::Grant;
 use serde_json::json;
 
+use crate::drains::no_call_is_lost;
 use crate::stage::{PATHS, Stage, until};
 
 #[test]
@@ -81,5 +82,13 @@ fn a_link_that_is_cut_ends_its_calls_and_comes_back() {
             local.trigger_json("there::triple", &json!(5)).is_ok_and(|answer| answer == json!(15))
         });
         assert_eq!(remote.name(), "remote");
+    }
+}
+
+/// Not those that were on their way to it either: it waits for them before it leaves.
+#[test]
+fn a_remote_worker_that_drains_loses_no_call() {
+    for stage in Stage::all(&Grant::everything()) {
+        no_call_is_lost(&stage, &CallOptions::new());
     }
 }

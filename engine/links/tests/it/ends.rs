@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ringway::{CallOptions, Credentials, Encoding, ErrorCode, Function, Message, Worker};
@@ -11,7 +9,7 @@ use ringway_access::Grant;
 use ringway_link::driver::Path;
 use serde_json::{Value, json};
 
-use crate::stage::{PATHS, PATIENCE, Stage, Until, until, wait_for};
+use crate::stage::{PATHS, PATIENCE, Stage, until, wait_for};
 
 fn who(worker: &Worker, text: &'static str) {
     worker.register(Function::json("who::am_i", move |_, _: Value| Ok(text))).unwrap();
@@ -35,49 +33,6 @@ fn a_remote_replica_serves_when_the_local_one_is_gone() {
         until("the far one serves", || {
             caller.trigger_json("who::am_i", &json!(0)).is_ok_and(|told| told == json!("far"))
         });
-    }
-}
-
-/// Not those that were on their way to it either: it waits for them before it leaves.
-#[test]
-fn a_remote_worker_that_drains_loses_no_call() {
-    for stage in Stage::all(&Grant::everything()) {
-        let caller = stage.local("caller");
-        let served = Arc::new(AtomicU64::new(0));
-        let replica = |name: &str| {
-            let worker = stage.remote(name);
-            let count = Arc::clone(&served);
-            let work = Function::json("work::once", move |_, number: u64| {
-                std::thread::sleep(Duration::from_micros(300));
-                count.fetch_add(1, Ordering::Relaxed);
-                Ok(number)
-            });
-            worker.register(work.pooled()).unwrap();
-            worker
-        };
-        let (first, second) = (replica("first"), replica("second"));
-        until("both are known", || caller.handle("work::once").replicas() == 2);
-        let over = AtomicBool::new(false);
-        let ended = AtomicU64::new(0);
-        std::thread::scope(|scope| {
-            let _until = Until(&over);
-            for _ in 0..8 {
-                scope.spawn(|| {
-                    while !over.load(Ordering::Acquire) {
-                        let number = ended.fetch_add(1, Ordering::Relaxed);
-                        let told = caller.trigger_json("work::once", &json!(number));
-                        assert_eq!(told.unwrap(), json!(number), "no call is lost");
-                    }
-                });
-            }
-            until("calls are under way", || served.load(Ordering::Relaxed) > 200);
-            assert!(first.drain(PATIENCE), "what ran has ended");
-            drop(first);
-            let then = served.load(Ordering::Relaxed);
-            until("the other one goes on", || served.load(Ordering::Relaxed) > then + 200);
-        });
-        assert!(served.load(Ordering::Relaxed) >= ended.load(Ordering::Relaxed), "each has run");
-        assert!(second.is_attached());
     }
 }
 

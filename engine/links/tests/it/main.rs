@@ -5,6 +5,7 @@
 mod calls;
 mod crowds;
 mod doors;
+mod drains;
 mod ends;
 mod engines;
 mod grants;

@@ -58,7 +58,9 @@ pub(crate) enum LinksError {
     Worker(#[from] CallError),
     #[error("`links.nats`: {0}")]
     Nats(#[from] ringway_links_nats::StartError),
-    #[error("`links.nats`: the engine's project cannot be that of its links, `links.nats.project` names another: {0}")]
+    #[error(
+        "`links.nats`: the engine's project cannot be that of its links, `links.nats.project` names another: {0}"
+    )]
     Project(ringway_links_nats::SettingsError),
     #[error("cannot follow the list of revoked tokens: {0}")]
     System(#[from] std::io::Error),

@@ -242,7 +242,13 @@ impl Row {
             started.map(Some).map_err(|reason| StartError::Worker { name, reason: Box::new(reason) })
         };
         let settings = std::marker::PhantomData;
-        Typed { section: Section::of::<C>(name), name, start: Box::new(start), words: |_| Vec::new(), settings }
+        Typed {
+            section: Section::of::<C>(name),
+            name,
+            start: Box::new(start),
+            words: |_| Vec::new(),
+            settings,
+        }
     }
 }
 

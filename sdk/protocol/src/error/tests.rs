@@ -37,6 +37,7 @@ const NO_CODES: &[&str] = &[
     "PATCH",
     "POST",
     "PUT",
+    "NATS",
     "QUERY",
     "RINGWAY_ROUNDS",
     "RINGWAY_SEED",

@@ -1,4 +1,5 @@
-//! `ringway link list`: who is linked to the running engine, as its function `links::list` says.
+//! `ringway link list`: who is linked to the running engine, and which engines it sees by NATS, as its function `links::list`
+//! says.
 
 use std::process::ExitCode;
 
@@ -30,9 +31,41 @@ pub(super) fn run(place: &Place, as_json: bool) -> Result<ExitCode, Failure> {
     if as_json {
         output::json(&answer)?;
     } else {
-        output::text(&(heading(&answer) + &table(list(&answer, "links")).render(Terminal::of_stdout())))?;
+        output::text(&render(&answer, Terminal::of_stdout()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn render(answer: &Value, terminal: Terminal) -> String {
+    let links = heading(answer) + &table(list(answer, "links")).render(terminal);
+    match answer.get("nats").filter(|nats| nats.is_object()) {
+        Some(nats) => links + "\n" + &server(nats) + &engines(list(nats, "engines")).render(terminal),
+        None => links,
+    }
+}
+
+/// The NATS server, and what is wrong with it.
+fn server(nats: &Value) -> String {
+    let (project, servers) = (word(nats, "project"), word(nats, "servers"));
+    let state = match word(nats, "server") {
+        "" => format!("not connected: {}", word(nats, "why_not")),
+        server => format!("connected to {server}"),
+    };
+    printable(&format!("project {project} by NATS at {servers}, {state}")) + "\n"
+}
+
+fn engines(engines: &[Value]) -> Table {
+    let mut table = Table::new(&["ENGINE", "ID", "STATE", "LINK"]);
+    for engine in engines {
+        let is = |key: &str| engine.get(key).and_then(Value::as_bool).unwrap_or_default();
+        table.row([
+            word(engine, "name").to_owned(),
+            word(engine, "engine").to_owned(),
+            if is("heard") { "there" } else { "silent" }.to_owned(),
+            if is("linked") { "open" } else { "-" }.to_owned(),
+        ]);
+    }
+    table
 }
 
 fn heading(answer: &Value) -> String {
@@ -96,6 +129,32 @@ pub(super) fn offset(ns: i64) -> String {
 mod tests {
     use super::*;
 
+    const WIDE: Terminal = Terminal { interactive: true, colour: false, width: 200 };
+
+    #[test]
+    fn engines_by_nats_stand_below() {
+        let mut answer = json!({
+            "address": null, "path": "epoll", "links": [],
+            "nats": {
+                "servers": "nats://127.0.0.1:4222", "project": "shop", "server": "one, version 2.12.1", "why_not": null,
+                "engines": [
+                    {"name": "a", "engine": "0a", "heard": true, "linked": true},
+                    {"name": "b", "engine": "0b", "heard": false, "linked": false},
+                ],
+            },
+        });
+        let found = render(&answer, WIDE);
+        let expected = "\
+            project shop by NATS at nats://127.0.0.1:4222, connected to one, version 2.12.1\n\
+            ENGINE  ID  STATE   LINK\n\
+            a       0a  there   open\n\
+            b       0b  silent  -\n";
+        assert_eq!(found.split_once("\n\n").map(|(_, below)| below), Some(expected), "\n{found}");
+        answer["nats"]["server"] = Value::Null;
+        answer["nats"]["why_not"] = json!("refused");
+        assert!(render(&answer, WIDE).contains("nats://127.0.0.1:4222, not connected: refused\n"));
+    }
+
     #[test]
     fn a_link_is_one_line() {
         let answer = json!({
@@ -107,12 +166,7 @@ mod tests {
                 {"name": "b", "kind": "engine", "worker": "01", "host": "10.0.0.8:4", "token": null, "expires_s": null},
             ],
         });
-        let found = heading(&answer)
-            + &table(list(&answer, "links")).render(Terminal {
-                interactive: true,
-                colour: false,
-                width: 200,
-            });
+        let found = render(&answer, WIDE);
         let expected = "\
             dialled at ringway://127.0.0.1:49135, bytes go by epoll, not by io_uring: not permitted\n\
             NAME    KIND    ID    HOST        ROUND TRIP     CLOCK  FRAMES IN  OUT  BYTES IN    OUT  CHANNELS  TOKEN  UNTIL\n\

@@ -16,7 +16,7 @@ use crate::{call, client, engine};
 const PATIENCE: Duration = Duration::from_secs(20);
 const DAY: Duration = Duration::from_secs(86_400);
 
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < end, "{what}");
@@ -29,7 +29,7 @@ fn now_s() -> u64 {
 }
 
 /// Writes a file of settings and reads it.
-fn read(folder: &Path, text: &str) -> Result<Settings, String> {
+pub(crate) fn read(folder: &Path, text: &str) -> Result<Settings, String> {
     let path = folder.join("ringway.yaml");
     std::fs::write(&path, text).unwrap();
     Settings::read(&path, &sections(), &Variables::default())
@@ -43,7 +43,10 @@ fn what_is_wrong_is_said_with_its_place() {
         let found = read(folder.path(), text).expect_err(text);
         assert!(found.contains(expected), "{text}\n`{expected}` is not in\n{found}");
     };
-    check("links: {}\n", "ringway.yaml:1:8: wanted `listen`, where others dial, or `peers`");
+    check(
+        "links: {}\n",
+        "ringway.yaml:1:8: wanted `listen`, where others dial, `peers`, which are dialled, or `nats`",
+    );
     check("links:\n  listen: 127.0.0.1\n", ":2:11: nobody would be let in: wanted `issuers`");
     check("links:\n  listen: somewhere\n", ":2:11: wanted an IP address to listen at, such as 127.0.0.1");
     check(

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
 
 mod links;
+mod links_nats;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
