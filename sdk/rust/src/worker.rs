@@ -486,14 +486,16 @@ impl Worker {
 
     /// Takes no new calls and waits until those that run have ended and no more come, at most `timeout`. Callers go to other
     /// replicas, or hear `draining` where there is none. Returns whether all have ended. Takes 2 ms at least, and 100 ms
-    /// for a worker that is attached over a link: what its callers sent before they heard is on its way for so long.
+    /// where calls may come over a link: what callers of other hosts sent before they heard is on its way for so long.
     pub fn drain(&self, timeout: Duration) -> bool {
         if let Some(control) = self.inner.control.get() {
             control.draining();
         }
         self.inner.draining.store(true, Ordering::Release);
         let dispatcher = &self.inner.dispatcher;
-        let quiet = if dispatcher.links.are_there() { DRAIN_QUIET_REMOTE } else { DRAIN_QUIET };
+        let from_afar = dispatcher.links.are_there()
+            || self.catalog().workers.iter().any(|worker| worker.remote.is_some());
+        let quiet = if from_afar { DRAIN_QUIET_REMOTE } else { DRAIN_QUIET };
         let began = std::time::Instant::now();
         let (mut came, mut last_at) = (u64::MAX, began);
         loop {
@@ -716,7 +718,7 @@ impl Inner {
 /// How often a worker that drains looks, and for how long nothing must have come to one of this host.
 const DRAIN_QUIET: Duration = Duration::from_millis(2);
 
-/// For how long nothing must have come to a worker of another host: longer than news of it take to callers and the last call
+/// For how long nothing must have come where callers or the worker are on another host: longer than news of it take to callers and the last call
 /// takes back, over any but the slowest links.
 const DRAIN_QUIET_REMOTE: Duration = Duration::from_millis(100);
 
