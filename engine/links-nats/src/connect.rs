@@ -4,15 +4,15 @@
 use std::error::Error as _;
 use std::io;
 use std::net::IpAddr;
-use std::str::FromStr;
 use std::time::Duration;
 
-use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
-use ringway_store_nats::{Identity, Tls};
+use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event};
+use ringway_store_nats::Identity;
+use ringway_store_nats::access::{self, SettingError, told, words};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::limits::{DIAL_MAX, FIRST_MAX, PROJECT_BYTES_MAX, RECONNECT_MAX};
-use crate::settings::{NatsSettings, told};
+use crate::settings::NatsSettings;
 
 /// What is wrong with settings.
 #[derive(Debug, thiserror::Error)]
@@ -22,13 +22,8 @@ pub enum SettingsError {
     #[error("wanted a project of 1 to {PROJECT_BYTES_MAX} letters, digits, `-` or `_`, found `{0}`")]
     Project(String),
     /// An address, a file of credentials or a certificate cannot be used.
-    #[error("{what} cannot be used: {reason}")]
-    Setting {
-        /// What was given, without secrets.
-        what: String,
-        /// What is wrong with it.
-        reason: String,
-    },
+    #[error(transparent)]
+    Setting(#[from] SettingError),
     /// Others could read or change what goes to this server.
     #[error("wanted TLS and authentication for `{server}`, which is not a loopback address, found {found}")]
     Exposed {
@@ -74,7 +69,7 @@ pub fn check_project(project: &str) -> Result<(), SettingsError> {
 /// # Errors
 /// [`SettingsError`].
 pub fn check_server(server: &str, tls: bool, authenticated: bool) -> Result<(), SettingsError> {
-    let address = address(server)?;
+    let address = access::address(server)?;
     let host = address.host();
     let is_loopback = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
     let found = match (tls || address.tls_required(), authenticated || address.username().is_some()) {
@@ -93,16 +88,11 @@ pub(crate) async fn connect(
     heard: &UnboundedSender<Heard>,
 ) -> Result<(Client, Option<String>), SettingsError> {
     check_project(&settings.project)?;
-    if settings.servers.is_empty() {
-        let reason = "it names no server".to_owned();
-        return Err(SettingsError::Setting { what: "the list of servers".to_owned(), reason });
-    }
+    let addresses = access::addresses(&settings.servers)?;
     let has_own = settings.tls.own.is_some() || settings.identity != Identity::Nobody;
     for server in &settings.servers {
         check_server(server, settings.tls.required, has_own)?;
     }
-    let addresses = settings.servers.iter().map(|server| address(server));
-    let addresses: Vec<ServerAddr> = addresses.collect::<Result<_, _>>()?;
     let first = options(settings, heard).await?.connect(addresses.clone());
     let why = match tokio::time::timeout(FIRST_MAX, first).await {
         Ok(Ok(client)) => return Ok((client, None)),
@@ -113,7 +103,7 @@ pub(crate) async fn connect(
         Err(_) => format!("nobody answered within {FIRST_MAX:?}"),
     };
     let later = options(settings, heard).await?.retry_on_initial_connect().connect(addresses);
-    let client = later.await.map_err(|error| SettingsError::Setting {
+    let client = later.await.map_err(|error| SettingError {
         what: format!("NATS at {}", settings.servers_told()),
         reason: words(&error),
     })?;
@@ -140,8 +130,8 @@ async fn options(
     heard: &UnboundedSender<Heard>,
 ) -> Result<ConnectOptions, SettingsError> {
     let heard = heard.clone();
-    let identified = identified(&settings.identity).await?;
-    Ok(secured(identified, &settings.tls)
+    let begun = access::options(&settings.identity, &settings.tls).await?;
+    Ok(begun
         .name(format!("ringway links {}", settings.name))
         .connection_timeout(DIAL_MAX)
         .request_timeout(Some(DIAL_MAX))
@@ -157,62 +147,6 @@ async fn options(
             }));
             async {}
         }))
-}
-
-fn address(server: &str) -> Result<ServerAddr, SettingsError> {
-    let wrong = |reason: String| SettingsError::Setting {
-        what: format!("the address `{}`", told(server)),
-        reason: format!("{reason}; wanted one like nats://HOST:4222 or tls://HOST:4222"),
-    };
-    let address = ServerAddr::from_str(server).map_err(|error| wrong(words(&error)))?;
-    match address.scheme() {
-        "nats" | "tls" if !address.host().is_empty() => Ok(address),
-        "nats" | "tls" => Err(wrong("it names no host".to_owned())),
-        other => Err(wrong(format!("`{other}` is not spoken here"))),
-    }
-}
-
-async fn identified(identity: &Identity) -> Result<ConnectOptions, SettingsError> {
-    let connect = ConnectOptions::new();
-    Ok(match identity {
-        Identity::Password { user, password } => connect.user_and_password(user.clone(), password.clone()),
-        Identity::Token(token) => connect.token(token.clone()),
-        Identity::Credentials(path) => {
-            connect.credentials_file(path).await.map_err(|error| SettingsError::Setting {
-                what: format!("the credentials in {}", path.display()),
-                reason: error.to_string(),
-            })?
-        }
-        // Not at all, or as the address says.
-        _ => connect,
-    })
-}
-
-fn secured(mut connect: ConnectOptions, tls: &Tls) -> ConnectOptions {
-    if tls.required {
-        connect = connect.require_tls(true);
-    }
-    if let Some(roots) = &tls.roots {
-        connect = connect.add_root_certificates(roots.clone());
-    }
-    if let Some((certificate, key)) = &tls.own {
-        connect = connect.add_client_certificate(certificate.clone(), key.clone());
-    }
-    connect
-}
-
-/// An error with what caused it, in one line.
-fn words(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

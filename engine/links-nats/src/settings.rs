@@ -1,5 +1,6 @@
 //! What links over NATS are told. Filled by whoever runs an engine. It must not know a settings file.
 
+use ringway_store_nats::access::all_told;
 use ringway_store_nats::options::SERVER;
 use ringway_store_nats::{Identity, Tls};
 
@@ -40,15 +41,8 @@ impl NatsSettings {
     /// The servers in words, without user and password.
     #[must_use]
     pub fn servers_told(&self) -> String {
-        let told = self.servers.iter().map(|server| told(server));
-        told.collect::<Vec<_>>().join(", ")
+        all_told(&self.servers)
     }
-}
-
-/// A server in words, without user and password.
-pub(crate) fn told(server: &str) -> String {
-    let (scheme, rest) = server.split_once("://").unwrap_or(("nats", server));
-    format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, host)| host))
 }
 
 impl std::fmt::Debug for NatsSettings {

@@ -323,11 +323,14 @@ fn tonic(time: Duration) -> f64 {
     let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
     command.args(["run", "--release", "--quiet", "--manifest-path", manifest, "--"]);
     command.args(["stream", "--only", "tonic", "--runs", "1", "--no-pin", "--seconds", &seconds]);
-    let output = command.stderr(Stdio::null()).output().unwrap();
+    let output = command.output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
     let row = said.lines().find(|line| line.contains("tonic"));
     let rate = row.and_then(|row| row.split('|').nth(2)).and_then(|rate| rate.trim().parse().ok());
-    rate.unwrap_or_else(|| panic!("cargo run --manifest-path {manifest} printed no row of tonic: {said}"))
+    rate.unwrap_or_else(|| {
+        panic!("cargo run --manifest-path {manifest} printed no row of tonic: {said}\n{errors}")
+    })
 }
 
 fn in_flight(path: Path, time: Duration) -> f64 {

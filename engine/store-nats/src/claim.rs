@@ -11,9 +11,10 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, Stor
 use futures_lite::StreamExt;
 use tokio::task::JoinHandle;
 
+use crate::access::words;
 use crate::error::OpenError;
 use crate::limits::OWNER_ANSWER;
-use crate::link::{Link, words};
+use crate::link::Link;
 use crate::messages::{self, LogMark};
 use crate::names::OWNER_KEY;
 

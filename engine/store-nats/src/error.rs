@@ -1,6 +1,8 @@
 //! Why a store on NATS could not be opened, in words for whoever runs the engine: what was wanted, what was found, what to
 //! do.
 
+use crate::access::SettingError;
+
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -17,13 +19,8 @@ pub enum OpenError {
         max: usize,
     },
     /// An address of a server, a file of credentials or a certificate cannot be used.
-    #[error("{what} cannot be used: {reason}")]
-    Setting {
-        /// What was given, without secrets.
-        what: String,
-        /// What is wrong with it.
-        reason: String,
-    },
+    #[error(transparent)]
+    Setting(#[from] SettingError),
     /// No server answers.
     #[error(
         "wanted a NATS server at {servers}, found: {reason}; start one (`nats-server --jetstream`), or name another as \

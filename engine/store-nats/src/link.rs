@@ -1,19 +1,19 @@
 //! The connection to the server: made once, mended by the client for as long as the store is open. Says whether it is up,
 //! and waits until it is. It must not know what is sent over it.
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, Context, ContextBuilder};
-use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use async_nats::{Client, Event};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::access::{self, words};
 use crate::error::OpenError;
 use crate::limits::{ANSWER, PAYLOAD_BYTES_MIN, SERVER_MIN, WINDOW};
 use crate::names::Names;
-use crate::options::{Identity, NatsOptions};
+use crate::options::NatsOptions;
 
 /// How often a server that is not there is asked, at most.
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
@@ -34,12 +34,13 @@ impl Link {
     /// Connects, and looks whether the server is one that we can use.
     pub(crate) async fn connect(options: &NatsOptions) -> Result<Self, OpenError> {
         let names = Names::of(&options.name)?;
-        let addresses = addresses(&options.servers)?;
-        let servers = options.servers_told();
+        let addresses = access::addresses(&options.servers)?;
+        let servers = access::all_told(&options.servers);
         let (tell, up) = watch::channel(true);
         let said = Arc::new(Mutex::new(None));
         let last = Arc::clone(&said);
-        let identified = identified(options).await?.event_callback(move |event| {
+        let begun = access::options(&options.identity, &options.tls).await?;
+        let begun = begun.event_callback(move |event| {
             match event {
                 Event::Connected => drop(tell.send_replace(true)),
                 Event::Disconnected | Event::Closed => drop(tell.send_replace(false)),
@@ -47,7 +48,7 @@ impl Link {
             }
             async {}
         });
-        let client = secured(identified, options)
+        let client = begun
             .name(format!("ringway {}", options.name))
             .connection_timeout(ANSWER)
             .request_timeout(Some(ANSWER))
@@ -118,60 +119,4 @@ impl Link {
         let name = format!("KV_{}", self.names.bucket);
         self.jetstream.get_stream_no_info(name).await.map_err(|error| words(&error))
     }
-}
-
-/// An error with what caused it, in one line.
-pub(crate) fn words(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
-}
-
-fn addresses(servers: &[String]) -> Result<Vec<ServerAddr>, OpenError> {
-    if servers.is_empty() {
-        let reason = "it names no server".to_owned();
-        return Err(OpenError::Setting { what: "the list of servers".to_owned(), reason });
-    }
-    let address = |(number, server): (usize, &String)| {
-        ServerAddr::from_str(server).map_err(|error| OpenError::Setting {
-            what: format!("the address of server {}", number + 1),
-            reason: format!("{}; wanted one like nats://HOST:4222", words(&error)),
-        })
-    };
-    servers.iter().enumerate().map(address).collect()
-}
-
-async fn identified(options: &NatsOptions) -> Result<ConnectOptions, OpenError> {
-    let connect = ConnectOptions::new();
-    Ok(match &options.identity {
-        Identity::Nobody => connect,
-        Identity::Password { user, password } => connect.user_and_password(user.clone(), password.clone()),
-        Identity::Token(token) => connect.token(token.clone()),
-        Identity::Credentials(path) => {
-            connect.credentials_file(path).await.map_err(|error| OpenError::Setting {
-                what: format!("the credentials in {}", path.display()),
-                reason: error.to_string(),
-            })?
-        }
-    })
-}
-
-fn secured(mut connect: ConnectOptions, options: &NatsOptions) -> ConnectOptions {
-    if options.tls.required {
-        connect = connect.require_tls(true);
-    }
-    if let Some(roots) = &options.tls.roots {
-        connect = connect.add_root_certificates(roots.clone());
-    }
-    if let Some((certificate, key)) = &options.tls.own {
-        connect = connect.add_client_certificate(certificate.clone(), key.clone());
-    }
-    connect
 }

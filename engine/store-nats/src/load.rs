@@ -12,10 +12,11 @@ use futures_lite::StreamExt;
 use ringway_store::parts::{self, Record};
 use ringway_store::report::{Damage, OpenReport};
 
+use crate::access::words;
 use crate::core::{Behind, Changed, News};
 use crate::error::OpenError;
 use crate::limits::ANSWER;
-use crate::link::{Link, words};
+use crate::link::Link;
 use crate::map::{At, Held};
 use crate::messages::{self, EntryMark, LogMark};
 use crate::names;

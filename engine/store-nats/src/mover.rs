@@ -12,10 +12,11 @@ use bytes::Bytes;
 use ringway_store::{StoreError, parts};
 use tokio::time::Instant;
 
+use crate::access::words;
 use crate::claim;
 use crate::core::{Changed, Core};
 use crate::limits::{CHANGED_MAX, PART_BYTES, PAUSE, WINDOW, WINDOW_BYTES};
-use crate::link::{Link, words};
+use crate::link::Link;
 use crate::load;
 use crate::map::At;
 use crate::messages::{self, EntryMark};

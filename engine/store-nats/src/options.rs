@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::access::all_told;
+
 /// Where the server is when none is named.
 pub const SERVER: &str = "nats://127.0.0.1:4222";
 
@@ -81,7 +83,7 @@ impl fmt::Debug for NatsOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { servers: _, name, identity, tls, replicas, patience, gather, keep, waiting_max } = self;
         f.debug_struct("NatsOptions")
-            .field("servers", &self.servers_told())
+            .field("servers", &all_told(&self.servers))
             .field("name", name)
             .field("identity", identity)
             .field("tls", tls)
@@ -110,17 +112,6 @@ impl NatsOptions {
             waiting_max: ringway_store::limits::WAITING_MAX,
         }
     }
-
-    /// The servers in words, without user and password.
-    pub(crate) fn servers_told(&self) -> String {
-        let told =
-            self.servers.iter().map(|server| match (server.split_once("://"), server.rsplit_once('@')) {
-                (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
-                (None, Some((_, host))) => host.to_owned(),
-                _ => server.clone(),
-            });
-        told.collect::<Vec<_>>().join(", ")
-    }
 }
 
 #[cfg(test)]
@@ -132,7 +123,7 @@ mod tests {
         let mut options = NatsOptions::new("x");
         options.servers =
             vec!["nats://me:secret@host:1".to_owned(), "tls://other".to_owned(), "u:p@third".to_owned()];
-        assert_eq!(options.servers_told(), "nats://host:1, tls://other, third");
+        assert_eq!(all_told(&options.servers), "nats://host:1, tls://other, nats://third");
         let password = Identity::Password { user: "me".to_owned(), password: "secret".to_owned() };
         let all = format!("{options:?}");
         assert!(all.contains("third"), "{all}");

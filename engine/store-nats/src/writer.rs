@@ -10,10 +10,11 @@ use bytes::Bytes;
 use ringway_store::store::Done;
 use ringway_store::{Batch, StoreError};
 
+use crate::access::words;
 use crate::claim::{self, Claim};
 use crate::core::{Core, Job, record};
 use crate::limits::{OWNER_ANSWER, PART_BYTES, PAUSE};
-use crate::link::{Link, words};
+use crate::link::Link;
 use crate::messages::{self, LogMark};
 
 /// The writer of an open store.

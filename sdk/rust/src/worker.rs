@@ -718,8 +718,8 @@ impl Inner {
 /// How often a worker that drains looks, and for how long nothing must have come to one of this host.
 const DRAIN_QUIET: Duration = Duration::from_millis(2);
 
-/// For how long nothing must have come where callers or the worker are on another host: longer than news of it take to callers and the last call
-/// takes back, over any but the slowest links.
+/// For how long nothing must have come where callers or the worker are on another host: longer than the news take to callers
+/// and the last call takes back, over any but the slowest links.
 const DRAIN_QUIET_REMOTE: Duration = Duration::from_millis(100);
 
 /// How long the engine may take to answer a registration.

@@ -46,7 +46,7 @@ impl Core {
         self.note(&zone, credentials.engine, &change);
         out.push(Effect::Attached { connection: from, worker: id });
         // The welcome has it all.
-        if let Some(view) = self.views.get_mut(&zone) {
+        if wants_catalog && let Some(view) = self.views.get_mut(&zone) {
             view.knows_all(id);
         }
         self.publish(None, out);

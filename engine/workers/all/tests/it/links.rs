@@ -36,13 +36,16 @@ pub(crate) fn read(folder: &Path, text: &str) -> Result<Settings, String> {
         .map_err(|problems| problems.to_string().replace(&*folder.to_string_lossy(), ""))
 }
 
+/// A file of settings is refused with these words among others.
+pub(crate) fn refuses(folder: &Path, text: &str, expected: &str) {
+    let found = read(folder, text).expect_err(text);
+    assert!(found.contains(expected), "{text}\n`{expected}` is not in\n{found}");
+}
+
 #[test]
 fn what_is_wrong_is_said_with_its_place() {
     let folder = tempfile::tempdir().unwrap();
-    let check = |text: &str, expected: &str| {
-        let found = read(folder.path(), text).expect_err(text);
-        assert!(found.contains(expected), "{text}\n`{expected}` is not in\n{found}");
-    };
+    let check = |text: &str, expected: &str| refuses(folder.path(), text, expected);
     check(
         "links: {}\n",
         "ringway.yaml:1:8: wanted `listen`, where others dial, `peers`, which are dialled, or `nats`",

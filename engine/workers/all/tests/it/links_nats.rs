@@ -9,7 +9,7 @@ use ringway_store_nats::testing::Server;
 use ringway_workers::{Workers, check_files};
 use serde_json::{Value, json};
 
-use crate::links::{read, until};
+use crate::links::{read, refuses, until};
 use crate::{call, client, engine};
 
 /// An engine with its workers, at home in a folder.
@@ -49,10 +49,7 @@ impl Home {
 #[test]
 fn what_is_wrong_is_said_with_its_place() {
     let folder = tempfile::tempdir().unwrap();
-    let check = |text: &str, expected: &str| {
-        let found = read(folder.path(), text).expect_err(text);
-        assert!(found.contains(expected), "{text}\n`{expected}` is not in\n{found}");
-    };
+    let check = |text: &str, expected: &str| refuses(folder.path(), text, expected);
     check("links: {nats: {}}\n", ":1:15: nothing would cross: wanted `call`");
     check(
         "links:\n  nats:\n    project: a.b\n    call: ['*']\n",
