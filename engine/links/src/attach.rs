@@ -9,8 +9,8 @@ use ringway_ipc::channel::{ChannelConfig, OpenError, Opening, Role};
 use ringway_ipc::packet::{PacketError, PacketStream};
 use ringway_link::driver::Link;
 use ringway_link::tunnel::Gate;
-use ringway_protocol::WorkerId;
 use ringway_protocol::control::{ChannelId, EngineMessage, Hello, WorkerMessage};
+use ringway_protocol::{CallError, ErrorCode, Started, WorkerId};
 
 /// Slots of the rings whose other end is elsewhere.
 const SLOT_COUNT: u32 = 256;
@@ -115,4 +115,14 @@ impl End {
         link.add_channel(self.number, opening, self.role, self.gate, self.first);
         Ok(())
     }
+}
+
+/// What a caller hears of a channel that could not be opened to somebody.
+pub(crate) fn not_opened(error: &OpenError, peer: WorkerId) -> CallError {
+    // The other end of its socket has hung up.
+    if matches!(error, OpenError::Message(_)) {
+        return CallError::worker_gone(peer, Started::No);
+    }
+    let text = format!("the engine cannot open a channel for a link: {error}");
+    CallError::new(ErrorCode::OutOfMemory, text)
 }

@@ -9,10 +9,12 @@ use parking_lot::RwLock;
 use ringway_access::Grant;
 use ringway_access::grant::Pattern;
 use ringway_ipc::frame::Header;
-use ringway_ipc::permission::PermissionView;
+use ringway_ipc::permission::{INDEX_END, PermissionView};
 use ringway_link::tunnel::Gate;
 use ringway_protocol::control::{Catalog, CatalogFunction, Change};
-use ringway_protocol::{CallError, ErrorCode, WorkerId};
+use ringway_protocol::{CallError, ErrorCode, FunctionId, WorkerId};
+
+use crate::limits;
 
 /// See the module.
 #[derive(Debug)]
@@ -20,7 +22,34 @@ pub(crate) struct Callable {
     grant: Grant,
     /// What is told of at all, if there is more to that than the grant.
     offered: Option<Vec<Pattern>>,
-    indexes: RwLock<HashMap<WorkerId, HashSet<u32>>>,
+    indexes: RwLock<HashMap<WorkerId, Indexes>>,
+}
+
+/// Of one worker.
+#[derive(Debug, Default)]
+struct Indexes {
+    callable: HashSet<u32>,
+    /// Those that were, of functions that are gone: whoever has not heard of that is told what became of them.
+    gone: HashSet<u32>,
+}
+
+impl Indexes {
+    fn add(&mut self, index: u32) {
+        self.gone.remove(&index);
+        self.callable.insert(index);
+    }
+
+    fn remove(&mut self, index: u32) -> bool {
+        let was_callable = self.callable.remove(&index);
+        if was_callable {
+            // Whoever calls has heard of it within a second; so many do not go within that.
+            if self.gone.len() >= limits::GONE_MAX {
+                self.gone.clear();
+            }
+            self.gone.insert(index);
+        }
+        was_callable
+    }
 }
 
 impl Callable {
@@ -51,34 +80,29 @@ impl Callable {
         let mut indexes = self.indexes.write();
         indexes.clear();
         for function in &catalog.functions {
-            indexes.entry(function.worker).or_default().insert(function.index);
+            indexes.entry(function.worker).or_default().add(function.index);
         }
     }
 
     /// The same for changes.
     pub(crate) fn keep_callable_of(&self, changes: Vec<Change>) -> Vec<Change> {
         let mut indexes = self.indexes.write();
-        let known = |indexes: &HashMap<WorkerId, HashSet<u32>>, worker: &WorkerId, index: &u32| {
-            indexes.get(worker).is_some_and(|known| known.contains(index))
-        };
         let kept = changes.into_iter().filter(|change| match change {
             Change::FunctionAdded { function } => {
                 let allowed = self.allows(function);
                 let of_worker = indexes.entry(function.worker).or_default();
                 if allowed {
-                    of_worker.insert(function.index);
+                    of_worker.add(function.index);
                 } else {
                     // The index may have stood for another function before.
-                    of_worker.remove(&function.index);
+                    of_worker.callable.remove(&function.index);
+                    of_worker.gone.remove(&function.index);
                 }
                 allowed
             }
             Change::FunctionRemoved { worker, index, id, namespace } => {
-                let was_known = known(&indexes, worker, index) && self.grant.may_call(namespace, id.as_str());
-                if was_known && let Some(of_worker) = indexes.get_mut(worker) {
-                    of_worker.remove(index);
-                }
-                was_known
+                self.grant.may_call(namespace, id.as_str())
+                    && indexes.get_mut(worker).is_some_and(|of_worker| of_worker.remove(*index))
             }
             Change::WorkerGone { id, .. } => {
                 indexes.remove(id);
@@ -100,11 +124,16 @@ pub(crate) struct OutwardGate {
 impl Gate for OutwardGate {
     fn check(&self, header: &Header) -> Result<(), CallError> {
         let indexes = self.callable.indexes.read();
-        if indexes.get(&self.callee).is_some_and(|known| known.contains(&header.function)) {
+        let of_callee = indexes.get(&self.callee);
+        if of_callee.is_some_and(|known| known.callable.contains(&header.function)) {
             return Ok(());
         }
+        if of_callee.is_some_and(|known| known.gone.contains(&header.function)) {
+            // As the callee itself would say, so that the caller looks for another replica.
+            return Err(CallError::stale_handle(header.function_generation, 0));
+        }
         let text = format!(
-            "the link's grant does not have function {} of worker {}, or it is gone; `call` in the token or in the engine's \
+            "the link's grant does not have function {} of worker {}; `call` in the token or in the engine's \
              `links` settings says what may be called",
             header.function, self.callee
         );
@@ -112,10 +141,36 @@ impl Gate for OutwardGate {
     }
 }
 
+/// What a worker elsewhere serves at this moment: what is not allowed and what is gone have the same bit on a permission page.
+#[derive(Debug, Default)]
+pub(crate) struct Served(RwLock<HashMap<u32, FunctionId>>);
+
+impl Served {
+    /// The engine refuses what no page has a bit for, so there are no more than that.
+    pub(crate) fn add(&self, index: u32, id: FunctionId) {
+        if index < INDEX_END {
+            self.0.write().insert(index, id);
+        }
+    }
+
+    pub(crate) fn remove(&self, index: u32) {
+        self.0.write().remove(&index);
+    }
+
+    pub(crate) fn remove_by_id(&self, ids: &[FunctionId]) {
+        self.0.write().retain(|_, id| !ids.contains(id));
+    }
+
+    pub(crate) fn clear(&self) {
+        self.0.write().clear();
+    }
+}
+
 /// Lets calls through to a remote worker that the engine's permission page of the channel allows.
 #[derive(Debug)]
 pub(crate) struct InwardGate {
     pub(crate) page: Option<PermissionView>,
+    pub(crate) served: Arc<Served>,
 }
 
 impl Gate for InwardGate {
@@ -123,6 +178,9 @@ impl Gate for InwardGate {
         // Index 0 is for inspection by the engine, and has a bit like any other.
         if self.page.as_ref().is_none_or(|page| page.allows(header.function)) {
             return Ok(());
+        }
+        if !self.served.0.read().contains_key(&header.function) {
+            return Err(CallError::stale_handle(header.function_generation, 0));
         }
         let text =
             format!("the policy of this engine does not allow function {} to this caller", header.function);
@@ -132,7 +190,6 @@ impl Gate for InwardGate {
 
 #[cfg(test)]
 mod tests {
-    use ringway_protocol::FunctionId;
     use ringway_protocol::control::GoneCause;
 
     use super::*;
@@ -157,11 +214,12 @@ mod tests {
     #[test]
     fn only_what_is_granted_is_seen_and_called() {
         let callable = Callable::new(Grant::default().with_call("math::*"));
-        let may = |worker: u64, index: u32| {
+        let code = |worker: u64, index: u32| {
             let callee = WorkerId::new(worker);
             let gate = OutwardGate { callable: Arc::clone(&callable), callee };
-            gate.check(&Header { function: index, ..Header::default() }).is_ok()
+            gate.check(&Header { function: index, ..Header::default() }).err().map(|error| error.code)
         };
+        let may = |worker: u64, index: u32| code(worker, index).is_none();
         let mut catalog = Catalog {
             functions: vec![function("math::add", 1, 1), function("bank::pay", 1, 2)],
             ..Catalog::default()
@@ -183,9 +241,11 @@ mod tests {
         ]);
         assert_eq!(kept.len(), 2, "{kept:?}");
         assert!(may(2, 1) && !may(2, 2) && !may(1, 1));
+        // It was there; what was never granted is not told apart from what never was.
+        assert_eq!((code(1, 1), code(1, 2)), (Some(ErrorCode::StaleHandle), Some(ErrorCode::Forbidden)));
         // An index that stands for something else now is not what was granted.
         callable.keep_callable_of(vec![Change::FunctionAdded { function: function("bank::rob", 2, 1) }]);
-        assert!(!may(2, 1));
+        assert_eq!(code(2, 1), Some(ErrorCode::Forbidden));
         callable.keep_callable_of(vec![Change::FunctionAdded { function: function("math::sub", 2, 3) }]);
         callable.keep_callable_of(vec![Change::WorkerGone { id: WorkerId::new(2), cause: GoneCause::Died }]);
         assert!(!may(2, 3));

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use ringway_access::handshake::{Introduction, PeerKind};
 use ringway_access::{Credentials, Dialled, Grant, dial};
+use ringway_link::connection::Preparation;
 
 use ringway_protocol::WorkerId;
 
-use crate::door::{clocks, prepare};
+use crate::door::clocks;
 use crate::gateway::{Arrival, Command, Shared};
 use crate::limits;
 use crate::settings::PeerSettings;
@@ -24,6 +25,7 @@ const STEP: Duration = Duration::from_millis(100);
 pub(crate) struct Dialler {
     pub(crate) settings: PeerSettings,
     pub(crate) credentials: Credentials,
+    pub(crate) connection: Preparation,
     pub(crate) me: Introduction,
     pub(crate) shared: Arc<Shared>,
     pub(crate) stop: Arc<AtomicBool>,
@@ -47,6 +49,7 @@ impl Dialler {
                 &self.credentials,
                 &self.me,
                 &clocks,
+                &|socket| self.connection.apply(socket),
                 begun + limits::HANDSHAKE_MAX,
             ) {
                 Ok(dialled) => {
@@ -56,6 +59,7 @@ impl Dialler {
                     if begun.elapsed() > limits::PAUSE_MAX {
                         pause = limits::PAUSE_MIN;
                     }
+                    self.rest(Instant::now(), pause);
                 }
                 Err(error) => {
                     let text = error.to_string();
@@ -66,9 +70,10 @@ impl Dialler {
                         tracing::warn!(address = %self.settings.address, error = text, "no link to another engine; trying again");
                         told = text;
                     }
+                    // One that waited for long has had its pause.
+                    self.rest(begun, pause);
                 }
             }
-            self.rest(pause);
             pause = (pause * 2).min(limits::PAUSE_MAX);
         }
     }
@@ -80,7 +85,7 @@ impl Dialler {
     /// Hands the link over and waits for its end.
     fn link(&self, dialled: Dialled) {
         let Dialled { socket, tls, accepted, .. } = dialled;
-        let host = match socket.peer_addr().and_then(|host| prepare(&socket).map(|()| host)) {
+        let host = match socket.peer_addr() {
             Ok(host) => host,
             Err(error) => return tracing::debug!(%error, "the link was cut at once"),
         };
@@ -114,10 +119,10 @@ impl Dialler {
         }
     }
 
-    /// Waits a quarter more or less than told, so that many who lost the same engine do not come back at once.
-    fn rest(&self, pause: Duration) {
+    /// Waits since then a quarter more or less than told, so that many who lost the same engine do not come back at once.
+    fn rest(&self, since: Instant, pause: Duration) {
         let share = 750 + u32::try_from(random() % 500).unwrap_or(0);
-        let until = Instant::now() + pause * share / 1000;
+        let until = since + pause * share / 1000;
         while !self.stop.load(Ordering::Acquire) && Instant::now() < until {
             std::thread::sleep(STEP.min(until.saturating_duration_since(Instant::now())));
         }

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -13,7 +12,6 @@ use ringway_access::handshake::{self, Arrival as Came, ClockReading, Introductio
 use ringway_access::limited::Limited;
 use ringway_access::{Doorkeeper, HandshakeError, Peer};
 use ringway_ipc::clock::now_ns;
-use rustix::net::sockopt;
 
 use crate::gateway::{Arrival, Command, Shared};
 use crate::limits;
@@ -87,7 +85,7 @@ impl Door {
 
     fn greet(&self, socket: TcpStream, from: SocketAddr) -> Result<(), DoorError> {
         let deadline = Instant::now() + limits::HANDSHAKE_MAX;
-        prepare(&socket)?;
+        self.settings.driver.connection.apply(&socket)?;
         let limited = Limited::new(socket, deadline);
         let (peer, socket, tls) = match &self.settings.tls {
             None => {
@@ -126,12 +124,4 @@ impl Door {
         let candidate = handshake::identify(stream, &doorkeeper, arrival, &clocks, deadline)?;
         candidate.accept(stream, &self.me, 0, serde_json::Value::Null, &clocks)
     }
-}
-
-/// Small frames go at once, and a connection whose other end is unplugged is not kept for minutes.
-pub(crate) fn prepare(socket: &TcpStream) -> io::Result<()> {
-    socket.set_nodelay(true)?;
-    let millis = u32::try_from(limits::UNACKNOWLEDGED_MAX.as_millis()).unwrap_or(u32::MAX);
-    sockopt::set_tcp_user_timeout(socket.as_fd(), millis)?;
-    Ok(())
 }

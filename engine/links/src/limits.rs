@@ -11,11 +11,11 @@ pub const HANDSHAKES_MAX: usize = 64;
 /// Links at a time.
 pub const LINKS_MAX: usize = 4096;
 
-/// How long the network may keep what was sent without a sign of the other end, before the connection counts as cut.
-pub const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(4);
-
 /// How long to wait after an error of the listening socket, such as too many open files.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Functions of one worker that went while the link was there, of which is known that they did.
+pub const GONE_MAX: usize = 4096;
 
 /// The pause before another engine is dialled again; it doubles from one attempt to the next.
 pub const PAUSE_MIN: Duration = Duration::from_millis(50);

@@ -24,8 +24,8 @@ use ringway_protocol::control::{
 use ringway_protocol::link::{DIALLER, EngineLinkMessage, Topic, split_channel, with_channel};
 use ringway_protocol::{CallError, ErrorCode, FunctionId, WorkerId};
 
-use crate::attach::{Attach, AttachError, End};
-use crate::callable::{Callable, InwardGate, OutwardGate};
+use crate::attach::{Attach, AttachError, End, not_opened};
+use crate::callable::{Callable, InwardGate, OutwardGate, Served};
 use crate::offers::Offers;
 use crate::proxy::ProxyError;
 use crate::watch::ENGINE_IDENTITY;
@@ -85,6 +85,8 @@ struct Parked {
 struct Foreign {
     info: CatalogWorker,
     functions: BTreeMap<u32, CatalogFunction>,
+    /// The same for gates.
+    served: Arc<Served>,
     attached: Option<Attached>,
     retry_at: Option<Instant>,
     /// The other engine has told of it, and will tell when it is gone.
@@ -237,6 +239,7 @@ impl Peer {
         if reset {
             for (id, foreign) in &mut self.foreign {
                 foreign.functions.clear();
+                foreign.served.clear();
                 foreign.told = false;
                 touched.insert(*id);
             }
@@ -261,12 +264,14 @@ impl Peer {
                     let allowed = self.grant.may_offer(&function.namespace, function.id.as_str());
                     if let Some(known) = self.foreign.get_mut(&function.worker).filter(|_| allowed) {
                         touched.insert(function.worker);
+                        known.served.add(function.index, function.id.clone());
                         known.functions.insert(function.index, function);
                     }
                 }
                 Change::FunctionRemoved { worker, index, .. } => {
                     if let Some(known) = self.foreign.get_mut(&worker) {
                         known.functions.remove(&index);
+                        known.served.remove(index);
                         touched.insert(worker);
                     }
                 }
@@ -566,7 +571,7 @@ impl Peer {
                     first: false,
                 };
                 if let Err(error) = end.carry(link) {
-                    let error = CallError::new(ErrorCode::OutOfMemory, error.to_string());
+                    let error = not_opened(&error, to);
                     self.tell_of_channel(number, &EngineLinkMessage::Refused { error });
                     self.channel_over(number);
                 }
@@ -601,12 +606,12 @@ impl Peer {
     /// Has the link carry a channel from a caller of this host.
     fn carry_to_callee(&mut self, parked: Parked) {
         let Parked { channel, from, name, to, socket, page } = parked;
-        let attached = self.foreign.get_mut(&to).and_then(|foreign| foreign.attached.as_mut());
-        let (Some(link), Some(attached)) = (&self.link, attached) else { return };
+        let Some(foreign) = self.foreign.get_mut(&to) else { return };
+        let (Some(link), Some(attached)) = (&self.link, foreign.attached.as_mut()) else { return };
         self.next_channel = self.next_channel.wrapping_add(2);
         let number = self.next_channel;
         attached.channels.insert(number, (Role::Callee, from));
-        let gate = Arc::new(InwardGate { page });
+        let gate = Arc::new(InwardGate { page, served: Arc::clone(&foreign.served) });
         let end =
             End { number, channel, socket, role: Role::Callee, worker: to, peer: from, gate, first: true };
         match end.carry(link) {
@@ -732,7 +737,8 @@ fn parity(dialled: bool) -> u32 {
 
 impl Foreign {
     fn new(info: CatalogWorker) -> Self {
-        Self { info, functions: BTreeMap::new(), attached: None, retry_at: None, told: false }
+        let (functions, served) = (BTreeMap::new(), Arc::default());
+        Self { info, functions, served, attached: None, retry_at: None, told: false }
     }
 }
 

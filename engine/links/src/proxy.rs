@@ -21,8 +21,8 @@ use ringway_protocol::link::{DIALLER, Topic, push_record, records, split_channel
 use ringway_protocol::{CallError, ErrorCode, WorkerId};
 use serde_json::Value;
 
-use crate::attach::{Attach, AttachError, End};
-use crate::callable::{Callable, InwardGate, OutwardGate};
+use crate::attach::{Attach, AttachError, End, not_opened};
+use crate::callable::{Callable, InwardGate, OutwardGate, Served};
 
 /// Bytes of records that wait for the engine to read.
 const RECORDS_WAITING_BYTES_MAX: usize = 4 << 20;
@@ -59,6 +59,7 @@ pub(crate) struct Proxy {
     /// Records that found no room there.
     unread: Vec<u8>,
     remote: Remote,
+    served: Arc<Served>,
 }
 
 impl Proxy {
@@ -84,6 +85,7 @@ impl Proxy {
             prepared: None,
             unread: Vec::new(),
             remote,
+            served: Arc::default(),
         }
     }
 
@@ -119,6 +121,10 @@ impl Proxy {
                     self.tell_engine(&WorkerMessage::Hello(hello), fd.into_iter().collect())
                 }
                 WorkerMessage::Register(register) => self.register(register),
+                WorkerMessage::Unregister(unregister) => {
+                    self.served.remove_by_id(&unregister.functions);
+                    self.tell_engine(&WorkerMessage::Unregister(unregister), Vec::new())
+                }
                 WorkerMessage::Connect { .. } => {
                     Err(ProxyError::Nonsense("a channel was asked for without a number"))
                 }
@@ -222,6 +228,9 @@ impl Proxy {
                 && may_lead_to(grant, trigger.namespace.as_deref().unwrap_or(namespace), trigger);
             check(&trigger.id, allowed, "trigger (or the function that it leads to)")
         });
+        for function in &register.functions {
+            self.served.add(function.index, function.id.clone());
+        }
         if !refused.is_empty() {
             self.refused.insert(register.request, refused);
         }
@@ -332,7 +341,8 @@ impl Proxy {
         let page = page.and_then(|page| PermissionView::map(page).ok());
         self.next_channel = self.next_channel.wrapping_add(2);
         let number = self.next_channel;
-        match self.open(number, channel, socket, Role::Callee, from, Arc::new(InwardGate { page })) {
+        let gate = Arc::new(InwardGate { page, served: Arc::clone(&self.served) });
+        match self.open(number, channel, socket, Role::Callee, from, gate) {
             Ok(()) => {
                 let incoming = EngineMessage::Incoming { channel, from, name, zone };
                 let json = serde_json::to_vec(&incoming)?;
@@ -355,10 +365,7 @@ impl Proxy {
         gate: Arc<dyn Gate>,
     ) -> Result<(), CallError> {
         let end = End { number, channel, socket, role, worker: self.worker, peer, gate, first: true };
-        end.carry(&self.link).map_err(|error| {
-            let text = format!("the engine cannot open a channel for a link: {error}");
-            CallError::new(ErrorCode::OutOfMemory, text)
-        })
+        end.carry(&self.link).map_err(|error| not_opened(&error, peer))
     }
 }
 

@@ -38,6 +38,8 @@ mod session;
 
 mod line;
 
+pub mod connection;
+
 pub mod driver;
 
 #[cfg(any(test, fuzzing))]

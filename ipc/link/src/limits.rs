@@ -1,6 +1,8 @@
 //! Every limit of this crate in one place, with the asserts that hold between them. Used by all modules here; the engine
 //! prints them. It must not know the limits of other layers.
 
+use std::time::Duration;
+
 /// Payloads of one frame that are copied behind it instead of being sent as a transfer of their own, in bytes together.
 /// A copy of so much costs about a microsecond, a system call less than that is worth.
 pub const COPIED_BYTES_MAX: u64 = 16 << 10;
@@ -67,6 +69,13 @@ pub const MESSAGE_PIECE_BYTES: usize = 64 << 10;
 
 /// Bytes of messages between the owners that wait for the socket before the link is closed: the other end does not read.
 pub const MESSAGES_WAITING_BYTES_MAX: usize = 128 << 20;
+
+/// How long the network may keep what was sent without a sign of the other end, before the connection counts as cut.
+pub const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(4);
+
+/// The longest pause after which what was lost is sent again, where the system can be told (Linux 6.15): whoever was cut off
+/// for a while is back so soon after the network is. The least that can be asked for.
+pub const RETRANSMIT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Channels of one link at a time.
 pub const CHANNELS_MAX: usize = 16 << 10;

@@ -46,7 +46,7 @@ pub enum DialError {
 /// A connection whose two ends have greeted each other.
 #[derive(Debug)]
 pub struct Dialled {
-    /// The connection, with `TCP_NODELAY` set.
+    /// The connection.
     pub socket: TcpStream,
     /// Encryption, if the credentials have it.
     pub tls: Option<Connection>,
@@ -54,7 +54,8 @@ pub struct Dialled {
     pub accepted: Accepted,
 }
 
-/// Connects and greets until a deadline, at the first of the host's addresses that answers.
+/// Connects and greets until a deadline, at the first of the host's addresses that answers. `prepare` is given the connection
+/// before the first byte.
 ///
 /// # Errors
 /// [`DialError`]. What off loopback would not be both encrypted and authenticated is refused before anything is sent.
@@ -63,13 +64,14 @@ pub fn dial(
     credentials: &Credentials,
     me: &Introduction,
     clock: &dyn Fn() -> ClockReading,
+    prepare: &dyn Fn(&TcpStream) -> io::Result<()>,
     deadline: Instant,
 ) -> Result<Dialled, DialError> {
     let exposed = check_exposure(address, credentials.tls.is_some(), credentials.has_authentication());
     exposed.map_err(|error| DialError::Refused(CallError::new(ErrorCode::Forbidden, error.to_string())))?;
     let reach = |source| DialError::Connect { address: address.to_string(), source };
     let socket = connect(address.host(), address.port(), deadline).map_err(reach)?;
-    socket.set_nodelay(true).map_err(reach)?;
+    prepare(&socket).map_err(reach)?;
     let failed = |error: HandshakeError| match error {
         HandshakeError::Refused(error) => DialError::Refused(error),
         other => DialError::Handshake { address: address.to_string(), problem: other.to_string() },

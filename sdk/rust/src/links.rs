@@ -9,10 +9,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringway_ipc::doorbell::Doorbell;
+use ringway_link::connection::Preparation;
 use ringway_link::driver::{Driver, DriverConfig, Path, Pump};
 
 /// The variable that says how a worker moves the bytes of its links: `io_uring`, `epoll` or `probe`.
 const PATH_VARIABLE: &str = "RINGWAY_LINK_PATH";
+
+/// The variable that names the congestion control of a worker's links, such as `cubic`.
+const CONGESTION_VARIABLE: &str = "RINGWAY_LINK_CONGESTION";
 
 /// See the module.
 pub(crate) struct Links {
@@ -21,6 +25,11 @@ pub(crate) struct Links {
     pump: Mutex<Option<Pump>>,
     /// There is a pump: what all workers of one host look at, who have none.
     pumped: AtomicBool,
+}
+
+/// How a worker's connections are prepared.
+pub(crate) fn connection() -> Preparation {
+    Preparation { congestion: std::env::var(CONGESTION_VARIABLE).ok().filter(|name| !name.is_empty()) }
 }
 
 impl std::fmt::Debug for Links {

@@ -42,6 +42,7 @@ pub(crate) fn run(place: &Place, arguments: &DoctorArguments) -> Result<ExitCode
     findings.extend(processor::park());
     findings.push(processor::wait_mode());
     findings.push(kernel::links());
+    findings.extend(kernel::congestion());
     findings.extend(engine::check(place));
     findings.extend(nats::check(place));
     let failed = findings.iter().filter(|finding| finding.mark == Mark::Fail).count();

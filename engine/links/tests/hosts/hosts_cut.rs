@@ -24,7 +24,17 @@ enum Harm {
 }
 
 impl Harm {
-    fn draw(dice: &mut Dice) -> Self {
+    /// `only`: what all names begin with that are drawn.
+    fn draw(dice: &mut Dice, only: &str) -> Self {
+        loop {
+            let drawn = Self::draw_any(dice);
+            if drawn.name().starts_with(only) {
+                return drawn;
+            }
+        }
+    }
+
+    fn draw_any(dice: &mut Dice) -> Self {
         let mut below = |limit: usize| usize::try_from(dice.next() % limit as u64).unwrap();
         match below(10) {
             0..7 => Self::Cut(below(OUTSIDE + 1), CUTS[below(CUTS.len())]),
@@ -119,7 +129,8 @@ fn hosts_cut_off_and_killed_come_together_again() {
     let rounds = std::env::var("RINGWAY_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(8);
     let seed = std::env::var("RINGWAY_SEED").ok().and_then(|text| text.parse().ok());
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
-    println!("{rounds} rounds with seed {seed}");
+    let only = std::env::var("RINGWAY_HARM").unwrap_or_default();
+    println!("{rounds} rounds with seed {seed} {only}");
     let mut dice = Dice(seed);
     let mut scene = Scene::new();
     let mut acknowledged: BTreeSet<u64> = BTreeSet::new();
@@ -131,7 +142,7 @@ fn hosts_cut_off_and_killed_come_together_again() {
     for round in 0..rounds {
         scene.workers.iter_mut().for_each(|worker| worker.say("go"));
         std::thread::sleep(Duration::from_millis(50 + dice.next() % 200));
-        let harm = Harm::draw(&mut dice);
+        let harm = Harm::draw(&mut dice, &only);
         let for_long = draw_time(&mut dice);
         let dead = if let Harm::Worker(at) = harm { Some(at) } else { None };
         acknowledged.extend(scene.worker("clerk").ask::<BTreeSet<u64>>("jobs"));

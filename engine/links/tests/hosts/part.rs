@@ -19,6 +19,8 @@ use ringway_access::tls::{ClientCertificates, ServerTls};
 use ringway_access::{Doorkeeper, LinkAddress};
 use ringway_engine::{Engine, Otlp};
 use ringway_ipc::clock::now_ns;
+use ringway_link::connection::Preparation;
+use ringway_link::driver::DriverConfig;
 use ringway_links::{Links, PeerSettings, Settings};
 use ringway_store::{Embedded, Options};
 use ringway_worker_queue::{Config, Queue};
@@ -27,6 +29,8 @@ use serde_json::{Value, json};
 
 /// Names the variable that says who this process is.
 pub(crate) const VARIABLE: &str = "RINGWAY_HOSTS_PART";
+/// Names the variable that says how the network is shared, to workers as to engines.
+pub(crate) const CONGESTION: &str = "RINGWAY_LINK_CONGESTION";
 /// Where the engine of a host is. Each namespace has names of its own.
 pub(crate) const ENGINE: &str = "@ringway-of-this-host";
 /// How long a call of the load may take.
@@ -120,7 +124,10 @@ fn plays_its_part() {
                 doorkeeper: Arc::new(Doorkeeper::default().with_issuer(issuer)),
                 peers: peers.collect(),
                 offer: all(),
-                ..Settings::default()
+                driver: DriverConfig {
+                    connection: Preparation { congestion: std::env::var(CONGESTION).ok() },
+                    ..DriverConfig::default()
+                },
             };
             let links = Links::start(ENGINE, settings).unwrap();
             tell("ready", &links.path().as_str());

@@ -14,7 +14,7 @@ use ringway_access::issue::{Authority, ClientRequest};
 use serde::de::DeserializeOwned;
 
 use crate::net::Net;
-use crate::part::{ENGINE, Part, VARIABLE};
+use crate::part::{CONGESTION, ENGINE, Part, VARIABLE};
 
 /// How long an answer may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -46,6 +46,9 @@ impl Process {
         command.arg(std::env::current_exe().unwrap());
         command.args(["--exact", "part::plays_its_part", "--nocapture", "--test-threads", "1"]);
         command.env(VARIABLE, serde_json::to_string(&part).unwrap());
+        // What Linux has by default, whatever this machine was set to.
+        let congestion = std::env::var(CONGESTION).unwrap_or_else(|_| "cubic".to_owned());
+        command.env(CONGESTION, congestion);
         if let Ok(folder) = std::env::var("RINGWAY_LOG_FOLDER") {
             let path = Path::new(&folder).join(Self::name_of(&part));
             command.stderr(OpenOptions::new().create(true).append(true).open(path).unwrap());

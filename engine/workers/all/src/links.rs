@@ -22,6 +22,7 @@ use ringway_access::token::{RevocationError, Revocations};
 use ringway_access::{Credentials, credentials::CredentialsError, doorkeeper::ExposureError};
 use ringway_access::{Doorkeeper, PublicKey, check_exposure};
 use ringway_config::Settings;
+use ringway_link::connection::Preparation;
 use ringway_link::driver::{DriverConfig, Path};
 use ringway_links::{Links, PeerSettings};
 use ringway_links_nats::{NatsLinks, NatsSettings, check_project};
@@ -40,6 +41,8 @@ const REVOKED_EVERY: Duration = Duration::from_secs(2);
 pub(crate) enum LinksError {
     #[error("`links.tls`: {0}")]
     Tls(#[from] TlsError),
+    #[error("`links.congestion`: {0}")]
+    Congestion(#[source] std::io::Error),
     #[error("`links.{key}`: {source}")]
     File { key: &'static str, source: FileError },
     #[error("`links.issuers`: {}: {source}, in line {line}", path.display())]
@@ -76,6 +79,8 @@ struct Plan {
 
 /// Reads what the file names.
 fn plan(config: &Config, settings: &Settings) -> Result<Plan, LinksError> {
+    let driver = driver(config);
+    driver.connection.check().map_err(LinksError::Congestion)?;
     let beside = |path: &FilePath| settings.beside(path);
     let tls = config.tls.as_ref().map(|tls| {
         let authorities = tls.client_authorities.as_deref().map(|path| read_public(&beside(path)));
@@ -121,7 +126,7 @@ fn plan(config: &Config, settings: &Settings) -> Result<Plan, LinksError> {
         listen: config.listen.map(|Listen(address)| address),
         tls: tls.transpose()?,
         doorkeeper: Arc::new(now),
-        driver: driver(config),
+        driver,
         peers: peers.collect::<Result<_, LinksError>>()?,
         offer: config.offer.clone(),
     };
@@ -188,6 +193,7 @@ fn driver(config: &Config) -> DriverConfig {
         },
         ping_every: Duration::from_millis(config.ping_ms),
         silence_max: Duration::from_millis(config.silence_ms),
+        connection: Preparation { congestion: config.congestion.clone() },
         ..DriverConfig::default()
     };
     if let Some(bytes) = config.memory_bytes {

@@ -27,7 +27,7 @@ pub(super) enum Stage {
     /// None; tried again at a time, or never.
     Down { next_ns: Option<u64> },
     /// Greeted; the answer is due by a time.
-    Greeted { stream: Stream, answer_by_ns: u64 },
+    Greeted { stream: Stream, since_ns: u64, answer_by_ns: u64 },
     /// Attached, with the revision of the catalog.
     Up { stream: Stream, revision: u64 },
 }
@@ -82,7 +82,7 @@ impl Link {
         let fd = stream.as_fd().as_raw_fd();
         registry.register(&mut SourceFd(&fd), self.token, Interest::READABLE | Interest::WRITABLE)?;
         let queued = stream.send(hello, fds);
-        self.stage = Stage::Greeted { stream, answer_by_ns };
+        self.stage = Stage::Greeted { stream, since_ns: now_ns(), answer_by_ns };
         queued
     }
 
@@ -111,7 +111,9 @@ impl Link {
                 tracing::debug!(%error, "cannot take the control socket out of the wait set");
             }
         }
-        let next_ns = again.then(|| now_ns() + self.pause_ns());
+        // An attempt that waited for long has had its pause.
+        let since_ns = if let Stage::Greeted { since_ns, .. } = self.stage { since_ns } else { now_ns() };
+        let next_ns = again.then(|| since_ns + self.pause_ns());
         self.stage = Stage::Down { next_ns };
     }
 

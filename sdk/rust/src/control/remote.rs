@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ use ringway_protocol::link::{DIALLER, Topic, split_channel, with_channel};
 use ringway_protocol::{CallError, WorkerId};
 
 use super::stream::ReadError;
-use crate::links::Links;
+use crate::links::{Links, connection};
 
 /// Where a link leads and what opens the door there.
 #[derive(Debug, Clone)]
@@ -137,7 +138,9 @@ impl Remote {
                 release: caller.release,
             };
             let Destination { address, credentials, .. } = destination;
-            match dial(&address, &credentials, &me, &clocks, Instant::now() + timeout) {
+            let deadline = Instant::now() + timeout;
+            let prepare = |socket: &TcpStream| connection().apply(socket);
+            match dial(&address, &credentials, &me, &clocks, &prepare, deadline) {
                 Ok(dialled) => {
                     let mut state = inbox.state.lock();
                     if state.left {

@@ -56,6 +56,22 @@ pub(super) fn links() -> Finding {
     judge_links(ringway_link::driver::probe())
 }
 
+/// Looks at what the system says of how connections share a network.
+pub(super) fn congestion() -> Option<Finding> {
+    judge_congestion(std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").ok()?.trim())
+}
+
+fn judge_congestion(found: &str) -> Option<Finding> {
+    (found == "bbr").then(|| {
+        Finding::warn(
+            "congestion",
+            "TCP connections use bbr, which the system was set to",
+            "after a slow and lossy phase of the network links stay slow for tens of seconds; `links.congestion: cubic` \
+             in ringway.yaml, and RINGWAY_LINK_CONGESTION=cubic for remote workers, choose otherwise",
+        )
+    })
+}
+
 fn judge_links(probed: io::Result<()>) -> Finding {
     match probed {
         Ok(()) => {
@@ -100,6 +116,13 @@ mod tests {
         assert!(found.mark == Mark::Ok && found.found.contains("by io_uring"), "{found:?}");
         let found = judge_links(Err(io::ErrorKind::PermissionDenied.into()));
         assert!(found.mark == Mark::Warn && found.found.contains("by epoll, since io_uring"), "{found:?}");
+    }
+
+    #[test]
+    fn a_congestion_control_that_is_slow_to_recover_is_warned_of() {
+        assert!(judge_congestion("cubic").is_none());
+        let found = judge_congestion("bbr").unwrap();
+        assert!(found.mark == Mark::Warn && found.advice.unwrap().contains("links.congestion"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `ringway link test`: dials as a remote worker does, greets, and asks a few times whether the other end is there. What goes
 //! wrong is said with what to do about it.
 
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use ringway_access::credentials::CredentialsError;
 use ringway_access::handshake::{ClockReading, Introduction, PeerKind};
 use ringway_access::{Accepted, Credentials, DialError, Grant, LinkAddress, dial};
 use ringway_ipc::clock::{now_ns, unix_ns};
+use ringway_link::connection::Preparation;
 use ringway_link::driver::{Driver, DriverConfig, Owner};
 use ringway_link::fault::Ended;
 use ringway_link::{Distance, News};
@@ -69,7 +71,8 @@ pub(super) fn run(arguments: &TestArguments) -> Result<ExitCode, Failure> {
         release: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let begun = Instant::now();
-    let dialled = dial(&address, &credentials, &me, &clocks, begun + DIAL_MAX);
+    let prepare = |socket: &TcpStream| Preparation::default().apply(socket);
+    let dialled = dial(&address, &credentials, &me, &clocks, &prepare, begun + DIAL_MAX);
     let dialled = dialled.map_err(|error| explain(&error, &address, &credentials, file.as_deref()))?;
     let took = begun.elapsed();
     let is_encrypted = dialled.tls.is_some();

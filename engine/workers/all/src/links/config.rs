@@ -35,6 +35,9 @@ pub(crate) struct Config {
     pub(crate) listen: Option<Listen>,
     /// How bytes are moved: `probe` takes `io_uring` where the system allows it. Default: probe.
     pub(crate) path: Path,
+    /// The congestion control of TCP connections, such as `cubic`. Default: the system's.
+    #[schemars(length(min = 1, max = 15))]
+    pub(crate) congestion: Option<String>,
     /// The certificate that those who dial see. Default: none, which is allowed on loopback alone.
     pub(crate) tls: Option<Tls>,
     /// Whose tokens let in: public keys such as `ed25519:…`, or files with one on each line, relative to this file. Default:
@@ -72,6 +75,7 @@ impl Default for Config {
             name: None,
             listen: None,
             path: Path::default(),
+            congestion: None,
             tls: None,
             issuers: Vec::new(),
             revoked: None,
