@@ -1,6 +1,6 @@
 //! Calls between workers of one engine: every shape of function, every way to call.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -848,4 +848,43 @@ fn a_future_that_its_runtime_drops_ends_its_call() {
     let error = caller.trigger_json("lost::call", &json!(0)).unwrap_err();
     assert_eq!(error.code, ErrorCode::HandlerError, "{error}");
     assert!(error.message.contains("dropped before it ended"), "{error}");
+}
+
+#[test]
+fn a_replica_that_takes_its_function_back_and_forth_loses_no_call() {
+    const ROUNDS: usize = 300;
+    let engine = engine_at();
+    let worker = |name: &str| Worker::builder(name).address(engine.address()).connect().unwrap();
+    let (first, second, caller) = (worker("first"), worker("second"), worker("caller"));
+    let echo = || Function::json("replica::echo", |_, number: u64| Ok(number));
+    second.register(echo()).unwrap();
+    caller.wait_for("replica::echo", Duration::from_secs(10)).unwrap();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut number = 0;
+                    while !over.load(Ordering::Acquire) {
+                        let answer = caller.trigger_json("replica::echo", &json!(number));
+                        match answer {
+                            Ok(found) => assert_eq!(found, json!(number)),
+                            Err(error) => return Some(error),
+                        }
+                        number += 1;
+                    }
+                    None
+                })
+            })
+            .collect();
+        for _ in 0..ROUNDS {
+            first.register(echo()).unwrap();
+            std::thread::sleep(Duration::from_micros(500));
+            first.unregister("replica::echo").unwrap();
+        }
+        over.store(true, Ordering::Release);
+        for caller in callers {
+            assert_eq!(caller.join().unwrap(), None);
+        }
+    });
 }

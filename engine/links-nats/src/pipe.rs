@@ -148,3 +148,6 @@ fn split(payload: &Bytes) -> Option<(u8, u64, Bytes)> {
     let [kind, number @ ..] = *head;
     Some((kind, u64::from_le_bytes(number), payload.slice(HEAD..)))
 }
+
+#[cfg(test)]
+mod tests;

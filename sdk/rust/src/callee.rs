@@ -74,6 +74,8 @@ pub(crate) struct Registered {
     placement: Placement,
     short_runs: AtomicU32,
     runs: AtomicU32,
+    /// It is being taken back: that its bit is gone does not mean that somebody may not call it.
+    pub(crate) leaving: AtomicBool,
 }
 
 impl std::fmt::Debug for Registered {
@@ -85,7 +87,8 @@ impl std::fmt::Debug for Registered {
 impl Registered {
     pub(crate) fn new(function: crate::Function) -> Self {
         let crate::Function { id, handler, placement, spec } = function;
-        Self { id, spec, handler, placement, short_runs: AtomicU32::new(0), runs: AtomicU32::new(0) }
+        let (short_runs, runs) = (AtomicU32::new(0), AtomicU32::new(0));
+        Self { id, spec, handler, placement, short_runs, runs, leaving: AtomicBool::new(false) }
     }
 
     #[inline]
@@ -518,6 +521,9 @@ impl CalleeChannel {
         if header.function < RELAY_INDEX_START
             && permissions.is_some_and(|permissions| !permissions.allows(header.function))
         {
+            if function.leaving.load(Ordering::Acquire) {
+                return Err(CallError::stale_handle(header.function_generation, 0));
+            }
             return Err(CallError::forbidden(&function.id, &self.caller_name));
         }
         if inner.is_draining() && header.function != 0 {

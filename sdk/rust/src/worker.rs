@@ -391,7 +391,7 @@ impl Worker {
         });
     }
 
-    /// Takes a function back. Calls that were published before still run.
+    /// Takes a function back. Calls that run go on; those that come too late go to another replica, or end with `not_found`.
     ///
     /// # Errors
     /// `not_found` when this worker has no such function, or `engine_unavailable`.
@@ -401,7 +401,11 @@ impl Worker {
             return Err(CallError::not_found("function of this worker", id));
         };
         let message = Unregister { functions: vec![function.spec.id.clone()], ..Unregister::default() };
-        let results = self.inner.control()?.unregister(message, REGISTRATION_TIMEOUT)?;
+        // Before the engine takes permissions away.
+        function.leaving.store(true, Ordering::Release);
+        let taken_back =
+            self.inner.control().and_then(|control| control.unregister(message, REGISTRATION_TIMEOUT));
+        let results = taken_back.inspect_err(|_| function.leaving.store(false, Ordering::Release))?;
         self.free_places(&[function.spec.index]);
         first_refusal(results)
     }

@@ -73,6 +73,12 @@ impl Core {
             );
             return Err(CallError::new(ErrorCode::Forbidden, message));
         }
+        if to.functions.is_empty() {
+            // Whatever the caller wanted has gone on its way here.
+            let message =
+                format!("`{}` serves nothing; resolve the function again", self.catalog.worker_name(callee));
+            return Err(CallError::new(ErrorCode::StaleHandle, message));
+        }
         let permissions = self.permissions(caller, callee);
         if permissions.iter().all(|word| *word == 0) {
             let message = format!(

@@ -250,13 +250,13 @@ fn channels_are_given_to_those_who_may_call() {
         attach(&mut core, id, zone);
     }
     let connect = |core: &mut Core, from, to| say(core, from, WorkerMessage::Connect { request: 1, to });
-    assert_eq!(refusal(&connect(&mut core, A, B)), Some(ErrorCode::Forbidden), "nothing to call there");
+    assert_eq!(refusal(&connect(&mut core, A, B)), Some(ErrorCode::StaleHandle), "nothing to call there");
     offer(&mut core, B, vec![function("b::f", 70)]);
     let effects = connect(&mut core, A, B);
     assert!(
         matches!(&effects[..], [Effect::OpenChannel { permissions, .. }] if permissions[..] == [0, 1 << 6])
     );
-    assert_eq!(refusal(&connect(&mut core, A, A)), Some(ErrorCode::Forbidden), "nor at itself");
+    assert_eq!(refusal(&connect(&mut core, A, A)), Some(ErrorCode::StaleHandle), "nor at itself");
     let effects = connect(&mut core, B, B);
     assert!(
         matches!(&effects[..], [Effect::OpenChannel { permissions, .. }] if permissions[..] == [0, 1 << 6]),

@@ -1,6 +1,6 @@
 //! What all linked engines promise, and what is promised of links over NATS beside that.
 
-use ringway::{CallOptions, ErrorCode, Function};
+use ringway::{ErrorCode, Function};
 use ringway_access::Grant;
 use serde_json::json;
 
@@ -78,11 +78,10 @@ fn engines_that_dial_each_other_at_the_same_time_have_one_link() {
     }
 }
 
-/// A worker does not know that its callers are at another engine, and does not wait for what is on its way from there: such a
-/// call may have run, and is made again if that does no harm.
+/// A worker that drains waits for what is on its way to it from other engines, too.
 #[test]
-fn a_replica_of_another_engine_that_drains_loses_no_call_that_may_be_made_again() {
+fn a_replica_of_another_engine_that_drains_loses_no_call() {
     for stage in Stage::all(&Grant::everything()) {
-        no_call_is_lost(&stage, &CallOptions::new().idempotent());
+        no_call_is_lost(&stage);
     }
 }

@@ -1,6 +1,6 @@
 //! Calls both ways over a link.
 
-use ringway::{CallOptions, Encoding, ErrorCode, Function, Message};
+use ringway::{Encoding, ErrorCode, Function, Message};
 use ringway_access::Grant;
 use serde_json::json;
 
@@ -89,6 +89,6 @@ fn a_link_that_is_cut_ends_its_calls_and_comes_back() {
 #[test]
 fn a_remote_worker_that_drains_loses_no_call() {
     for stage in Stage::all(&Grant::everything()) {
-        no_call_is_lost(&stage, &CallOptions::new());
+        no_call_is_lost(&stage);
     }
 }

@@ -14,6 +14,8 @@ use ringway_link::News;
 use ringway_link::driver::{Driver, DriverConfig, Link, Owner, Path};
 use ringway_link::tunnel::{Gate, Open};
 
+use super::sockets::{self, Between};
+
 /// Longer than anything here takes; a test that waits for so long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -70,6 +72,7 @@ pub(crate) struct Side {
 pub(crate) struct Pair {
     pub(crate) near: Side,
     pub(crate) far: Side,
+    pub(crate) _between: Between,
 }
 
 pub(crate) fn config(path: Path) -> DriverConfig {
@@ -82,7 +85,7 @@ impl Pair {
     }
 
     pub(crate) fn with(kind: Kind, config: DriverConfig) -> Self {
-        let (near, far) = UnixStream::pair().unwrap();
+        let (near, far, between) = sockets::pair();
         let (near_tls, far_tls) = if kind.sealed { seal(&near, &far) } else { (None, None) };
         let side = |stream: UnixStream, tls| {
             let driver = Driver::start(config.clone()).unwrap();
@@ -91,7 +94,7 @@ impl Pair {
             let link = driver.add(OwnedFd::from(stream), tls, owner);
             Side { link, heard, driver }
         };
-        Self { near: side(near, near_tls), far: side(far, far_tls) }
+        Self { near: side(near, near_tls), far: side(far, far_tls), _between: between }
     }
 
     /// A channel from a caller at the near side to a callee at the far one.

@@ -13,8 +13,8 @@ use ringway_link::wire::Class;
 use ringway_protocol::header::{Flags, Kind as Frame};
 use ringway_protocol::{CallError, ErrorCode};
 
-use crate::bed::{Heard, KINDS, PATIENCE, Pair, Peer, config};
-use crate::raw::{Raw, quiet};
+use super::bed::{Heard, KINDS, PATIENCE, Pair, Peer, config};
+use super::raw::{Raw, quiet};
 
 const PATHS: [Path; 2] = [Path::Epoll, Path::Uring];
 
@@ -321,8 +321,7 @@ fn the_end_of_a_link_is_the_end_of_its_channels() {
 #[test]
 fn a_driver_that_is_dropped_leaves_nobody_waiting() {
     for kind in KINDS {
-        let Pair { near, far } = Pair::new(kind);
-        let pair = Pair { near, far };
+        let pair = Pair::new(kind);
         let (caller, callee) = pair.channel(1);
         caller.lend(call(1), vec![caller.block(&vec![1; 200 << 20])]);
         drop(pair);

@@ -8,4 +8,5 @@ mod conformance;
 mod hostile;
 mod lies;
 mod raw;
+mod sockets;
 mod splits;

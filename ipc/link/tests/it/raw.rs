@@ -15,7 +15,8 @@ use ringway_link::tunnel::{Gate, Open};
 use ringway_link::wire::{Class, HEAD_BYTES, Head};
 use ringway_protocol::header::Kind as Frame;
 
-use crate::bed::{Heard, PATIENCE, Peer, ear, end};
+use super::bed::{Heard, PATIENCE, Peer, ear, end};
+use super::sockets::{self, Between};
 
 /// See the module.
 pub(crate) struct Raw {
@@ -23,6 +24,7 @@ pub(crate) struct Raw {
     pub(crate) link: Link,
     pub(crate) heard: mpsc::Receiver<Heard>,
     pub(crate) driver: Driver,
+    _between: Between,
 }
 
 /// Pings so seldom that a test sees none but its own.
@@ -57,13 +59,13 @@ impl Raw {
 
     /// One that has not answered.
     pub(crate) fn unmeasured(config: DriverConfig) -> Self {
-        let (near, socket) = UnixStream::pair().unwrap();
+        let (near, socket, between) = sockets::pair();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.set_write_timeout(Some(PATIENCE)).unwrap();
         let driver = Driver::start(config).unwrap();
         let (owner, heard) = ear();
         let link = driver.add(OwnedFd::from(near), None, owner);
-        Self { socket, link, heard, driver }
+        Self { socket, link, heard, driver, _between: between }
     }
 
     /// A channel whose local peer plays `role`, and which has told that it has room.
