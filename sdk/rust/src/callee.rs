@@ -87,8 +87,8 @@ impl std::fmt::Debug for Registered {
 impl Registered {
     pub(crate) fn new(function: crate::Function) -> Self {
         let crate::Function { id, handler, placement, spec } = function;
-        let (short_runs, runs) = (AtomicU32::new(0), AtomicU32::new(0));
-        Self { id, spec, handler, placement, short_runs, runs, leaving: AtomicBool::new(false) }
+        let (short_runs, runs, leaving) = Default::default();
+        Self { id, spec, handler, placement, short_runs, runs, leaving }
     }
 
     #[inline]
@@ -521,10 +521,9 @@ impl CalleeChannel {
         if header.function < RELAY_INDEX_START
             && permissions.is_some_and(|permissions| !permissions.allows(header.function))
         {
-            if function.leaving.load(Ordering::Acquire) {
-                return Err(CallError::stale_handle(header.function_generation, 0));
-            }
-            return Err(CallError::forbidden(&function.id, &self.caller_name));
+            let is_leaving = function.leaving.load(Ordering::Acquire);
+            let stale = is_leaving.then(|| CallError::stale_handle(header.function_generation, 0));
+            return Err(stale.unwrap_or_else(|| CallError::forbidden(&function.id, &self.caller_name)));
         }
         if inner.is_draining() && header.function != 0 {
             return Err(CallError::new(ErrorCode::Draining, "the worker takes no new calls"));
