@@ -1,14 +1,15 @@
 //! The callee's end of a channel: checking requests, running handlers, publishing replies.
 
 mod asker;
+mod table;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use arc_swap::{ArcSwap, ArcSwapOption, Cache};
@@ -17,7 +18,6 @@ use ringway_ipc::channel::{Channel, CloseReason, LeaseGuard};
 use ringway_ipc::clock::now_ns;
 use ringway_ipc::frame::Header;
 use ringway_ipc::permission::PermissionView;
-use ringway_protocol::control::FunctionSpec;
 use ringway_protocol::header::{Encoding, Flags, Kind};
 use ringway_protocol::limits::RELAY_INDEX_START;
 use ringway_protocol::telemetry::{
@@ -26,10 +26,11 @@ use ringway_protocol::telemetry::{
 use ringway_protocol::{CallError, ErrorCode, SpanId, TraceContext, TraceId, WorkerId};
 
 use crate::callee::asker::Asker;
+use crate::callee::table::Slots;
 use crate::context::{CancelToken, Context, Inherited};
 use crate::error::HandlerResult;
 use crate::executor::{JOBS_MAX, Pool, THREADS_MAX};
-use crate::function::{BoxReply, Handler, Placement};
+use crate::function::{BoxReply, Handler};
 use crate::memory::Memory;
 use crate::message::Message;
 use crate::meta::Meta;
@@ -38,14 +39,7 @@ use crate::stream::{Carrier, Inbox, Need, StreamReader, StreamWriter};
 use crate::wire::{self, Received};
 use crate::worker::{Inner, Worker};
 
-/// Runs below this many nanoseconds count as short.
-const SHORT_NS: u64 = 20_000;
-
-/// A run above this many nanoseconds sends an adaptive function back to the pool.
-const LONG_NS: u64 = 200_000;
-
-/// Short runs in a row after which an adaptive function runs inline.
-const SHORT_RUNS: u32 = 8;
+pub(crate) use crate::callee::table::{FunctionTable, Registered};
 
 /// Calls of one caller that run or are queued away from the dispatcher's thread. A correct caller never has more in flight.
 const CALLS_MAX: usize = PENDING_MAX;
@@ -62,106 +56,6 @@ const QUEUED_SENDS_MAX: usize = JOBS_MAX / 4 * 3;
 
 /// Of its calls, those that hold a thread for as long as their caller streams; half of the pool's threads.
 const STREAMS_MAX: usize = THREADS_MAX / 2;
-
-/// Inline runs between two that are timed.
-const TIMED_EVERY: u32 = 16;
-
-/// A function as it is registered.
-pub(crate) struct Registered {
-    pub(crate) id: String,
-    pub(crate) spec: FunctionSpec,
-    pub(crate) handler: Handler,
-    placement: Placement,
-    short_runs: AtomicU32,
-    runs: AtomicU32,
-    /// It is being taken back: that its bit is gone does not mean that somebody may not call it.
-    pub(crate) leaving: AtomicBool,
-}
-
-impl std::fmt::Debug for Registered {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Registered").field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
-impl Registered {
-    pub(crate) fn new(function: crate::Function) -> Self {
-        let crate::Function { id, handler, placement, spec } = function;
-        let (short_runs, runs, leaving) = Default::default();
-        Self { id, spec, handler, placement, short_runs, runs, leaving }
-    }
-
-    #[inline]
-    fn runs_inline(&self) -> bool {
-        match self.placement {
-            Placement::Inline => true,
-            Placement::Pooled => false,
-            Placement::Adaptive => self.short_runs.load(Ordering::Relaxed) >= SHORT_RUNS,
-        }
-    }
-
-    /// Whether a call holds a thread of the pool for as long as its caller likes.
-    fn streams_on_thread(&self) -> bool {
-        matches!(self.handler, Handler::Stream(_))
-    }
-
-    fn learn(&self, run_ns: u64) {
-        if run_ns <= SHORT_NS {
-            let runs = self.short_runs.load(Ordering::Relaxed);
-            self.short_runs.store((runs + 1).min(SHORT_RUNS), Ordering::Relaxed);
-        } else if run_ns > LONG_NS || !self.runs_inline() {
-            self.short_runs.store(0, Ordering::Relaxed);
-        }
-    }
-
-    #[inline]
-    fn is_timed(&self) -> bool {
-        self.placement == Placement::Adaptive && {
-            let runs = self.runs.load(Ordering::Relaxed).wrapping_add(1);
-            self.runs.store(runs, Ordering::Relaxed);
-            runs.is_multiple_of(TIMED_EVERY)
-        }
-    }
-}
-
-/// What a worker serves, by index.
-#[derive(Debug, Default)]
-pub(crate) struct FunctionTable {
-    slots: Arc<ArcSwap<Slots>>,
-    /// What handles every index of functions that this worker only passes on.
-    relay: OnceLock<Arc<Registered>>,
-}
-
-type Slots = Vec<Option<Arc<Registered>>>;
-
-impl FunctionTable {
-    /// The table for one thread to read often: a look at it is one load.
-    pub(crate) fn reader(&self) -> Cache<Arc<ArcSwap<Slots>>, Arc<Slots>> {
-        Cache::new(Arc::clone(&self.slots))
-    }
-
-    #[cold]
-    fn relay(&self, index: u32) -> Option<&Arc<Registered>> {
-        if index >= RELAY_INDEX_START { self.relay.get() } else { None }
-    }
-
-    /// Sets what handles calls of relayed functions; the first one stays.
-    pub(crate) fn relay_with(&self, relay: Arc<Registered>) {
-        let _the_first_stays = self.relay.set(relay);
-    }
-
-    /// Changes the table; readers see it whole, before or after.
-    pub(crate) fn update<R>(&self, change: impl FnOnce(&mut Slots) -> R) -> R {
-        let mut slots = Vec::clone(&self.slots.load());
-        let result = change(&mut slots);
-        self.slots.store(Arc::new(slots));
-        result
-    }
-
-    pub(crate) fn registered(&self) -> Vec<Arc<Registered>> {
-        self.slots.load().iter().flatten().cloned().collect()
-    }
-}
 
 /// What the thread that serves keeps by it from call to call.
 pub(crate) struct Server<'a> {
