@@ -113,6 +113,7 @@ impl NatsLinks {
             offer: settings.offer.clone(),
             call: settings.call.clone(),
             round_trip_us: ROUND_TRIP_US,
+            idle_max: settings.idle_max,
         };
         let inlet = links.join(bus);
         let board = Arc::new(Board::new(settings.servers_told(), settings.project.clone()));

@@ -62,6 +62,9 @@ pub const RECONNECT_MAX: Duration = Duration::from_secs(1);
 /// How long the last messages may take at an end.
 pub const GOODBYE_MAX: Duration = Duration::from_millis(500);
 
+/// How long a link may carry no channel before it is closed; the next call opens another.
+pub const IDLE_MAX: Duration = Duration::from_secs(60);
+
 /// What a round trip to another engine is taken for before one was measured, in microseconds.
 pub const ROUND_TRIP_US: u32 = 500;
 

@@ -1,8 +1,12 @@
 //! What links over NATS are told. Filled by whoever runs an engine. It must not know a settings file.
 
+use std::time::Duration;
+
 use ringway_store_nats::access::all_told;
 use ringway_store_nats::options::SERVER;
 use ringway_store_nats::{Identity, Tls};
+
+use crate::limits::IDLE_MAX;
 
 /// See the module.
 #[derive(Clone)]
@@ -21,6 +25,8 @@ pub struct NatsSettings {
     pub offer: Vec<String>,
     /// What of theirs may be called from here: patterns of functions. Empty: nothing.
     pub call: Vec<String>,
+    /// How long a link may carry no channel before it is closed; the next call opens another.
+    pub idle_max: Duration,
 }
 
 impl NatsSettings {
@@ -35,6 +41,7 @@ impl NatsSettings {
             tls: Tls::default(),
             offer: vec!["*".to_owned()],
             call: vec!["*".to_owned()],
+            idle_max: IDLE_MAX,
         }
     }
 
@@ -48,7 +55,7 @@ impl NatsSettings {
 impl std::fmt::Debug for NatsSettings {
     /// Without what addresses may say of user and password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { servers: _, project, name, identity, tls, offer, call } = self;
+        let Self { servers: _, project, name, identity, tls, offer, call, idle_max } = self;
         f.debug_struct("NatsSettings")
             .field("servers", &self.servers_told())
             .field("project", project)
@@ -57,6 +64,7 @@ impl std::fmt::Debug for NatsSettings {
             .field("tls", tls)
             .field("offer", offer)
             .field("call", call)
+            .field("idle_max", idle_max)
             .finish()
     }
 }

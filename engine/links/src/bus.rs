@@ -5,6 +5,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ringway_protocol::WorkerId;
 use ringway_protocol::control::Change;
@@ -32,15 +33,18 @@ pub struct BusSettings {
     /// How long a round trip to another engine takes before one was measured, in microseconds; near replicas are called
     /// before far ones.
     pub round_trip_us: u32,
+    /// How long a link may carry no channel before it is closed; the next call opens another.
+    pub idle_max: Duration,
 }
 
 impl std::fmt::Debug for BusSettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { bus: _, offer, call, round_trip_us } = self;
+        let Self { bus: _, offer, call, round_trip_us, idle_max } = self;
         f.debug_struct("BusSettings")
             .field("offer", offer)
             .field("call", call)
             .field("round_trip_us", round_trip_us)
+            .field("idle_max", idle_max)
             .finish_non_exhaustive()
     }
 }

@@ -24,7 +24,6 @@ use ringway_protocol::control::Remote;
 use crate::attach::Attach;
 use crate::bus::{BusNews, BusSettings};
 use crate::callable::Callable;
-use crate::limits;
 use crate::offers::Offers;
 use crate::peer::{Peer, Wish};
 use crate::proxy::Proxy;
@@ -482,9 +481,10 @@ impl Gateway {
     /// Ends links whose credentials have ended, tries attaches again, and lets links over a bus go that are idle.
     fn look_after(&mut self) {
         let mut idle = Vec::new();
+        let idle_max = self.joined.as_ref().map_or(Duration::MAX, |joined| joined.settings.idle_max);
         for (_, peer) in self.peers() {
             peer.retry();
-            if peer.is_behind_bus() && peer.is_idle(limits::IDLE_MAX) {
+            if peer.is_behind_bus() && peer.is_idle(idle_max) {
                 idle.extend(peer.link.clone());
             }
         }

@@ -22,6 +22,3 @@ pub const PAUSE_MIN: Duration = Duration::from_millis(50);
 
 /// The longest pause.
 pub const PAUSE_MAX: Duration = Duration::from_secs(1);
-
-/// How long a link over a bus may carry no channel before it is closed; the next call opens another.
-pub const IDLE_MAX: Duration = Duration::from_secs(60);

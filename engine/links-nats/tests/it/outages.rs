@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use ringway::{ErrorCode, Function};
 use serde_json::json;
 
-use crate::stage::{OnNats, until};
+use crate::stage::{OnNats, PATIENCE, until};
 use crate::suite::{host, wait_for};
 
 #[test]
@@ -63,7 +63,8 @@ fn an_engine_starts_before_its_server() {
 /// A minute after the last channel went, the link goes; the next call opens another.
 #[test]
 fn an_idle_link_is_closed_and_opened_again() {
-    let nats = OnNats::start();
+    const IDLE: Duration = Duration::from_secs(2);
+    let nats = OnNats { idle_max: IDLE, ..OnNats::start() };
     let first = host(&nats, &[]);
     let second = host(&nats, &[&first]);
     let a = first.worker("a");
@@ -79,10 +80,10 @@ fn an_idle_link_is_closed_and_opened_again() {
         if round == 0 {
             let begun = Instant::now();
             while linked() {
-                assert!(begun.elapsed() < Duration::from_secs(90), "the link stays");
+                assert!(begun.elapsed() < PATIENCE, "the link stays");
                 std::thread::sleep(Duration::from_millis(100));
             }
-            assert!(begun.elapsed() > Duration::from_secs(50), "it is there for whoever calls soon");
+            assert!(begun.elapsed() > IDLE / 2, "it is there for whoever calls soon");
             until("its other end is closed too", || first.joined.as_ref().unwrap().links.status().is_empty());
         }
     }

@@ -4,6 +4,7 @@
 //! remote worker is asked here of one at another engine.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use ringway::protocol::WorkerId;
 use ringway::protocol::control::CatalogWorker;
@@ -24,6 +25,7 @@ pub(crate) const PATHS: [Path; 2] = [Path::Epoll, Path::Uring];
 pub(crate) struct OnNats {
     pub(crate) server: Server,
     pub(crate) project: String,
+    pub(crate) idle_max: Duration,
 }
 
 /// What an engine has of it; the first ends first.
@@ -34,7 +36,8 @@ pub(crate) struct Joined {
 
 impl OnNats {
     pub(crate) fn start() -> Self {
-        Self { server: Server::with("", "off"), project: "shop".to_owned() }
+        let (project, idle_max) = ("shop".to_owned(), NatsSettings::new("shop", "").idle_max);
+        Self { server: Server::with("", "off"), project, idle_max }
     }
 
     pub(crate) fn join_project(&self, engine: &Engine, project: &str) -> Joined {
@@ -45,6 +48,7 @@ impl OnNats {
     pub(crate) fn settings(&self, project: &str) -> NatsSettings {
         let mut settings = NatsSettings::new(project, "host");
         settings.servers = vec![self.server.url()];
+        settings.idle_max = self.idle_max;
         settings
     }
 }
