@@ -93,7 +93,8 @@ impl PermissionPage {
         if allowed && !self.revoked.load(Ordering::Relaxed) {
             self.words()[word].fetch_or(bit, Ordering::Relaxed);
         } else {
-            self.words()[word].fetch_and(!bit, Ordering::Relaxed);
+            // A callee that finds the bit gone also finds what it said of the function before it asked for that.
+            self.words()[word].fetch_and(!bit, Ordering::Release);
         }
     }
 

@@ -85,7 +85,7 @@ impl Door {
 
     fn greet(&self, socket: TcpStream, from: SocketAddr) -> Result<(), DoorError> {
         let deadline = Instant::now() + limits::HANDSHAKE_MAX;
-        self.settings.driver.connection.apply(&socket)?;
+        self.settings.connection.apply(&socket)?;
         let limited = Limited::new(socket, deadline);
         let (peer, socket, tls) = match &self.settings.tls {
             None => {

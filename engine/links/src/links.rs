@@ -103,7 +103,7 @@ impl Links {
             let exposed: LinkAddress = address.into();
             check_exposure(&exposed, settings.tls.is_some(), settings.doorkeeper.has_authentication())?;
         }
-        settings.driver.connection.check()?;
+        settings.connection.check()?;
         let driver = Arc::new(Driver::start(settings.driver.clone())?);
         let watch =
             Watch::new(engine, &settings.name).map_err(|error| StartError::Engine(Box::new(error)))?;
@@ -137,7 +137,7 @@ impl Links {
             let dialler = Dialler {
                 settings: peer.clone(),
                 credentials: credentials.unwrap_or_default(),
-                connection: settings.driver.connection.clone(),
+                connection: settings.connection.clone(),
                 me: me.clone(),
                 shared: Arc::clone(&shared),
                 stop: Arc::clone(&stop),

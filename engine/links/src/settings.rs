@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ringway_access::tls::ServerTls;
 use ringway_access::{Doorkeeper, LinkAddress};
+use ringway_link::connection::Preparation;
 use ringway_link::driver::DriverConfig;
 
 /// See the module.
@@ -19,6 +20,8 @@ pub struct Settings {
     pub tls: Option<ServerTls>,
     /// Who is let in, and what they may do.
     pub doorkeeper: Arc<Doorkeeper>,
+    /// How connections are prepared, those that are accepted and those that are dialled.
+    pub connection: Preparation,
     /// How bytes are moved.
     pub driver: DriverConfig,
     /// Engines of other hosts, which this one dials.

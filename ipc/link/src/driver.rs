@@ -24,7 +24,6 @@ use ringway_ipc::channel::{CloseReason, Opening, Role};
 use ringway_ipc::doorbell::Doorbell;
 
 use crate::clock::Distance;
-use crate::connection::Preparation;
 use crate::fault::Ended;
 use crate::session::{LinkStats, News};
 use crate::tunnel::Gate;
@@ -72,8 +71,6 @@ pub struct DriverConfig {
     pub ping_every: Duration,
     /// A link from which nothing came for so long is taken for dead.
     pub silence_max: Duration,
-    /// What TCP connections are told before they become links; whoever dials or accepts does that.
-    pub connection: Preparation,
 }
 
 impl Default for DriverConfig {
@@ -83,7 +80,6 @@ impl Default for DriverConfig {
             arena: ArenaConfig { label: "ringway-link".to_owned(), ..ArenaConfig::default() },
             ping_every: Duration::from_millis(500),
             silence_max: Duration::from_millis(2500),
-            connection: Preparation::default(),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use arc_swap::{ArcSwap, ArcSwapOption, Cache};
@@ -415,7 +415,9 @@ impl CalleeChannel {
         if header.function < RELAY_INDEX_START
             && permissions.is_some_and(|permissions| !permissions.allows(header.function))
         {
-            let is_leaving = function.leaving.load(Ordering::Acquire);
+            // The bit went after this was set; it has to be read after the bit, too.
+            fence(Ordering::Acquire);
+            let is_leaving = function.leaving.load(Ordering::Relaxed);
             let stale = is_leaving.then(|| CallError::stale_handle(header.function_generation, 0));
             return Err(stale.unwrap_or_else(|| CallError::forbidden(&function.id, &self.caller_name)));
         }

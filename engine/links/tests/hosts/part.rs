@@ -20,7 +20,6 @@ use ringway_access::{Doorkeeper, LinkAddress};
 use ringway_engine::{Engine, Otlp};
 use ringway_ipc::clock::now_ns;
 use ringway_link::connection::Preparation;
-use ringway_link::driver::DriverConfig;
 use ringway_links::{Links, PeerSettings, Settings};
 use ringway_store::{Embedded, Options};
 use ringway_worker_queue::{Config, Queue};
@@ -124,10 +123,8 @@ fn plays_its_part() {
                 doorkeeper: Arc::new(Doorkeeper::default().with_issuer(issuer)),
                 peers: peers.collect(),
                 offer: all(),
-                driver: DriverConfig {
-                    connection: Preparation { congestion: std::env::var(CONGESTION).ok() },
-                    ..DriverConfig::default()
-                },
+                connection: Preparation { congestion: std::env::var(CONGESTION).ok() },
+                ..Settings::default()
             };
             let links = Links::start(ENGINE, settings).unwrap();
             tell("ready", &links.path().as_str());

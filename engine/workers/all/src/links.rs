@@ -79,8 +79,8 @@ struct Plan {
 
 /// Reads what the file names.
 fn plan(config: &Config, settings: &Settings) -> Result<Plan, LinksError> {
-    let driver = driver(config);
-    driver.connection.check().map_err(LinksError::Congestion)?;
+    let connection = Preparation { congestion: config.congestion.clone() };
+    connection.check().map_err(LinksError::Congestion)?;
     let beside = |path: &FilePath| settings.beside(path);
     let tls = config.tls.as_ref().map(|tls| {
         let authorities = tls.client_authorities.as_deref().map(|path| read_public(&beside(path)));
@@ -126,7 +126,8 @@ fn plan(config: &Config, settings: &Settings) -> Result<Plan, LinksError> {
         listen: config.listen.map(|Listen(address)| address),
         tls: tls.transpose()?,
         doorkeeper: Arc::new(now),
-        driver,
+        connection,
+        driver: driver(config),
         peers: peers.collect::<Result<_, LinksError>>()?,
         offer: config.offer.clone(),
     };
@@ -193,7 +194,6 @@ fn driver(config: &Config) -> DriverConfig {
         },
         ping_every: Duration::from_millis(config.ping_ms),
         silence_max: Duration::from_millis(config.silence_ms),
-        connection: Preparation { congestion: config.congestion.clone() },
         ..DriverConfig::default()
     };
     if let Some(bytes) = config.memory_bytes {
