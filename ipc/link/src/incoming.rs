@@ -29,8 +29,8 @@ pub(crate) trait Taker {
     fn chunk(&mut self, transfer: u64, bytes: u64) -> Result<bool, Fault>;
     /// The transfer that is wanted.
     fn transfer(&mut self, transfer: u64) -> Option<&mut Parcel>;
-    /// Bytes of a piece have arrived, wanted or not; says whether its transfer is whole by them.
-    fn arrived(&mut self, transfer: u64, bytes: u64) -> Result<bool, Fault>;
+    /// Bytes of a piece have arrived, wanted or not, and so many of it are left; says whether its transfer is whole by them.
+    fn arrived(&mut self, transfer: u64, bytes: u64, left: usize) -> Result<bool, Fault>;
     /// A head that is all there is.
     fn word(&mut self, head: &Head) -> Result<(), Ended>;
     /// A message for the owner.
@@ -131,7 +131,7 @@ impl Intake {
                     if let Some(parcel) = taker.transfer(transfer) {
                         parcel.filled(direct)?;
                     }
-                    whole_at_its_end(taker.arrived(transfer, direct as u64)?, transfer, left)?;
+                    whole_at_its_end(taker.arrived(transfer, direct as u64, left)?, transfer, left)?;
                 }
                 State::Head | State::Message { .. } => {}
             }
@@ -181,7 +181,7 @@ impl Intake {
                 self.start += taken;
                 *left -= taken;
                 let (transfer, left) = (*transfer, *left);
-                whole_at_its_end(taker.arrived(transfer, taken as u64)?, transfer, left)?;
+                whole_at_its_end(taker.arrived(transfer, taken as u64, left)?, transfer, left)?;
                 Ok(true)
             }
             State::Message { topic, left, behind } => {

@@ -7,9 +7,11 @@ use std::time::Duration;
 /// A copy of so much costs about a microsecond, a system call less than that is worth.
 pub const COPIED_BYTES_MAX: u64 = 16 << 10;
 
-/// What a transfer sends at a time while small frames come and go, in bytes: one of them waits for such a piece at most. Half
-/// of what it was at first, for a third off the wait (`benches/remote`, `interplay`).
-pub const CHUNK_BYTES: usize = 64 << 10;
+/// What a transfer sends at a time while small frames come and go, in bytes. With [`BULK_BYTES_MIN`] it says how long one of
+/// them waits where memory is slow, such as when a GiB is received into pages that were never touched: at 0.35 GB/s, the
+/// 99th percentile of 64 bytes beside that is 7 times that of peace with 64 KiB and 256 under way, 3.2 with 32 and 64, 2.8 with
+/// 16 and 48, 2.3 with 12 and 36 (`benches/remote`, `interplay`, medians).
+pub const CHUNK_BYTES: usize = 12 << 10;
 
 /// What a transfer sends at a time when nothing else is going on, in bytes: fewer and larger system calls, each of which may
 /// wake somebody, move two to three times as much (benches/links).
@@ -35,8 +37,16 @@ pub const GIVE_WAY_LOST_NS_MAX: i64 = 20_000_000;
 /// The share of its time that a transfer may lose so in the long run: one of so many parts.
 pub const GIVE_WAY_SHARE: u64 = 8;
 
-/// Bytes of transfers under way at first and at least; see `pace`.
-pub const BULK_BYTES_MIN: u64 = 256 << 10;
+/// Bytes of transfers under way at first and at least; see `pace`. Less than three pieces leave the receiver without work
+/// while its answer is on the way: with two it takes a third of the bytes.
+pub const BULK_BYTES_MIN: u64 = 36 << 10;
+
+/// Bytes of a long piece after which its receiver says how many have arrived; it says so at the end of each piece anyway.
+pub const ARRIVED_BYTES: u64 = 128 << 10;
+
+/// For how long at least the bytes last that are under way, in nanoseconds, so that the receiver has work while its answer
+/// wakes the sender: about what a wake-up takes.
+pub const BULK_NS_MIN: u64 = 100_000;
 
 /// The same while nothing else is going on.
 pub const BULK_BYTES_QUIET: u64 = 4 << 20;
@@ -85,7 +95,7 @@ pub const TRANSFERS_MAX: usize = 8 << 10;
 
 const _: () = assert!(COPIED_BYTES_MAX <= STAGING_BYTES as u64);
 const _: () = assert!(CHUNK_BYTES as u64 <= BULK_BYTES_MIN);
-const _: () = assert!(GIVE_WAY_BYTES <= CHUNK_BYTES as u64);
+const _: () = assert!(GIVE_WAY_BYTES <= BULK_BYTES_MIN);
 const _: () = assert!(CHUNK_BYTES <= CHUNK_BYTES_MAX && CHUNK_BYTES_MAX as u64 <= BULK_BYTES_QUIET);
 const _: () = assert!(BULK_BYTES_QUIET <= BULK_BYTES_MAX);
 const _: () = assert!(MESSAGE_BYTES_MAX <= MESSAGES_WAITING_BYTES_MAX as u64);

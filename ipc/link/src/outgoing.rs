@@ -293,12 +293,10 @@ impl Outgoing {
         }
         std::mem::swap(&mut self.flight.small, &mut self.small);
         let quiet = !self.transfers.is_empty() && self.is_quiet();
-        let room = self.pace.room(quiet);
-        let chunk = if quiet { limits::CHUNK_BYTES_MAX } else { limits::CHUNK_BYTES };
-        if room > 0
-            && let Some(transfer) = self.transfers.front_mut()
+        if let Some(transfer) = self.transfers.front_mut()
+            && let bytes = transfer.next_bytes(quiet)
+            && self.pace.admits(bytes, quiet)
         {
-            let bytes = transfer.left.min(chunk as u64).min(room);
             self.flight.piece = Some(transfer.cut(bytes));
             self.pace.sent(bytes);
             if transfer.left == 0 {
@@ -322,7 +320,10 @@ impl Outgoing {
             || !self.small.is_empty()
             || !self.messages.is_empty()
             || self.goodbye.is_some()
-            || (!self.transfers.is_empty() && self.pace.room(self.is_quiet()) > 0)
+            || self.transfers.front().is_some_and(|transfer| {
+                let quiet = self.is_quiet();
+                self.pace.admits(transfer.next_bytes(quiet), quiet)
+            })
     }
 
     /// What is left of the flight, in order.
@@ -355,6 +356,12 @@ impl Outgoing {
 }
 
 impl Transfer {
+    /// How many bytes its next piece has.
+    fn next_bytes(&self, quiet: bool) -> u64 {
+        let chunk = if quiet { limits::CHUNK_BYTES_MAX } else { limits::CHUNK_BYTES };
+        self.left.min(chunk as u64)
+    }
+
     /// Cuts the next piece off; `bytes` is at most what is left.
     fn cut(&mut self, bytes: u64) -> Piece {
         let head = Head::of_words(Class::Chunk, self.channel, [self.number, bytes]).to_bytes();

@@ -3,7 +3,11 @@
 //!
 //! The bound is twice the rate at which bytes arrive times the shortest round trip seen, the bandwidth-delay product with as
 //! much again for acknowledgements to come late (Cardwell, Cheng, Gunn, Yeganeh and Jacobson, "BBR: Congestion-Based
-//! Congestion Control", ACM Queue 14(5), 2016, keeps to the same product). The rate is the best of the last few rounds.
+//! Congestion Control", ACM Queue 14(5), 2016, keeps to the same product), and what arrives while the sender is woken. The rate
+//! is the best of the last few rounds.
+//!
+//! Pieces are sent whole: one that filled up what little room there is would be followed by an answer that makes as little
+//! (the silly window of Clark, "Window and Acknowledgement Strategy in TCP", RFC 813, 1982).
 
 use crate::limits;
 
@@ -36,10 +40,12 @@ impl Pace {
         }
     }
 
-    /// Bytes that may be sent now; more where nothing else is going on that would have to wait behind them.
-    pub(crate) fn room(&self, quiet: bool) -> u64 {
+    /// Whether a piece may be sent now. More of them may be under way where nothing else is going on that would have to wait
+    /// behind them; one may always be.
+    pub(crate) fn admits(&self, bytes: u64, quiet: bool) -> bool {
         let bound = if quiet { self.bound.max(limits::BULK_BYTES_QUIET) } else { self.bound };
-        bound.saturating_sub(self.sent - self.arrived)
+        let under_way = self.sent - self.arrived;
+        under_way == 0 || under_way + bytes <= bound
     }
 
     pub(crate) fn sent(&mut self, bytes: u64) {
@@ -65,7 +71,8 @@ impl Pace {
             self.round += 1;
             (self.round_began_ns, self.round_began_at) = (now_ns, total);
             let best = self.rates.iter().copied().max().unwrap_or(0);
-            let product = u128::from(best) * u128::from(round_trip_ns) * 2 / 1_000_000_000;
+            let lasting_ns = 2 * u128::from(round_trip_ns) + u128::from(limits::BULK_NS_MIN);
+            let product = u128::from(best) * lasting_ns / 1_000_000_000;
             let product = u64::try_from(product).unwrap_or(u64::MAX);
             self.bound = product.clamp(limits::BULK_BYTES_MIN, limits::BULK_BYTES_MAX);
         }
@@ -77,26 +84,48 @@ impl Pace {
 mod tests {
     use super::*;
 
+    /// Sends pieces until no more of them may be under way; says how many bytes.
+    fn fill(pace: &mut Pace) -> u64 {
+        let (piece, before) = (limits::CHUNK_BYTES as u64, pace.sent);
+        while pace.admits(piece, false) {
+            pace.sent(piece);
+        }
+        pace.sent - before
+    }
+
     #[test]
     fn a_far_and_fast_link_is_filled_and_a_near_one_is_not() {
         let mut far = Pace::new();
         let (mut now, round_trip) = (1, 20_000_000);
         for _ in 0..100 {
-            let bytes = far.room(false);
-            far.sent(bytes);
+            fill(&mut far);
             now += round_trip;
             assert!(far.arrived(far.sent - 1, now, round_trip));
         }
-        assert!(far.bound > 8 * limits::BULK_BYTES_MIN, "{}", far.bound);
+        assert!(far.bound > 100 * limits::BULK_BYTES_MIN, "{}", far.bound);
         // A link that takes 2 GB/s, however much is under way.
         let mut near = Pace::new();
         for _ in 0..100 {
-            let bytes = near.room(false);
-            near.sent(bytes);
-            now += (bytes / 2).max(100_000);
-            assert!(near.arrived(near.sent - 1, now, 100_000));
+            now += (fill(&mut near) / 2).max(100_000);
+            assert!(near.arrived(near.sent - 1, now, 20_000));
         }
-        assert!(near.bound <= 4 * limits::BULK_BYTES_MIN, "{}", near.bound);
+        assert!(near.bound <= 200_000, "{}", near.bound);
+        // It becomes slow: after a few rounds no more is under way than it takes meanwhile.
+        for _ in 0..100 {
+            now += (fill(&mut near) * 3).max(100_000);
+            assert!(near.arrived(near.sent - 1, now, 20_000));
+        }
+        assert_eq!(near.bound, limits::BULK_BYTES_MIN);
+    }
+
+    #[test]
+    fn one_piece_may_always_be_under_way() {
+        let mut pace = Pace::new();
+        assert!(pace.admits(limits::BULK_BYTES_MAX, false));
+        pace.sent(limits::BULK_BYTES_MAX);
+        assert!(!pace.admits(1, true));
+        assert!(pace.arrived(limits::BULK_BYTES_MAX, 1, 1));
+        assert!(pace.admits(1, false));
     }
 
     #[test]

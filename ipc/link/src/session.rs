@@ -108,6 +108,9 @@ struct Carried {
     /// Bytes of pieces that were moved, either way, since the processor was given up last.
     moved: u64,
     clock: Clock,
+    /// The shortest round trip of the network itself, where the system measures it: a ping's has the wake-ups of both ends in
+    /// it, of which there are none while a transfer goes on.
+    network_ns: Option<u64>,
     /// The clock has learnt something since that was asked.
     ponged: bool,
     news: Vec<News>,
@@ -130,6 +133,7 @@ impl Session {
             bulk_told: 0,
             moved: 0,
             clock: Clock::default(),
+            network_ns: None,
             ponged: false,
             news: Vec::new(),
             heard_ns: now_ns(),
@@ -190,6 +194,11 @@ impl Session {
     /// Whether the distance was measured since this was asked last.
     pub(crate) fn was_measured(&mut self) -> bool {
         std::mem::take(&mut self.carried.ponged)
+    }
+
+    /// What the system says of the network's round trip.
+    pub(crate) fn set_network_ns(&mut self, network_ns: Option<u64>) {
+        self.carried.network_ns = network_ns;
     }
 
     /// Whether the distance was ever measured.
@@ -751,11 +760,12 @@ impl Taker for Carried {
         self.transfers.get_mut(&transfer)
     }
 
-    fn arrived(&mut self, transfer: u64, bytes: u64) -> Result<bool, Fault> {
+    fn arrived(&mut self, transfer: u64, bytes: u64, left: usize) -> Result<bool, Fault> {
         self.bulk += bytes;
         self.moved += bytes;
         let whole = self.transfers.get(&transfer).is_some_and(Parcel::is_whole);
-        if whole || self.bulk - self.bulk_told >= limits::BULK_BYTES_MIN / 2 {
+        // The other end waits for no more than the end of a piece, however few of them it lets be under way.
+        if left == 0 || self.bulk - self.bulk_told >= limits::ARRIVED_BYTES {
             self.bulk_told = self.bulk;
             self.outgoing.head(&Head::of_words(Class::Arrived, 0, [self.bulk]));
         }
@@ -779,7 +789,8 @@ impl Taker for Carried {
         match head.class {
             Class::Credit => self.take_credit(head.channel, first)?,
             Class::Arrived => {
-                let round_trip_ns = self.clock.distance().round_trip_ns;
+                let asleep_ns = self.clock.distance().round_trip_ns;
+                let round_trip_ns = self.network_ns.map_or(asleep_ns, |network_ns| network_ns.min(asleep_ns));
                 if !self.outgoing.pace.arrived(first, now_ns(), round_trip_ns) {
                     return Err(Fault::Count.into());
                 }

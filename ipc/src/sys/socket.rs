@@ -134,7 +134,7 @@ pub fn peer_credentials(socket: impl AsFd) -> io::Result<Credentials> {
     // rustix turns the pid into a type that cannot hold 0, which the kernel reports for a peer in a foreign pid
     // namespace, so the call is made here.
     let zero = libc::ucred { pid: 0, uid: 0, gid: 0 };
-    let credentials = socket_option(socket, libc::SO_PEERCRED, zero)?;
+    let credentials = socket_option(socket, libc::SOL_SOCKET, libc::SO_PEERCRED, zero)?;
     Ok(Credentials {
         pid: u32::try_from(credentials.pid).unwrap_or(0),
         uid: credentials.uid,
@@ -147,7 +147,7 @@ pub fn peer_credentials(socket: impl AsFd) -> io::Result<Credentials> {
 /// # Errors
 /// `ENOPROTOOPT` before Linux 6.5; `ESRCH` or `EINVAL` when the peer is gone already.
 pub fn peer_pidfd(socket: impl AsFd) -> io::Result<OwnedFd> {
-    let fd = socket_option(socket, libc::SO_PEERPIDFD, -1_i32)?;
+    let fd = socket_option(socket, libc::SOL_SOCKET, libc::SO_PEERPIDFD, -1_i32)?;
     if fd < 0 {
         return Err(io::ErrorKind::NotFound.into());
     }
@@ -155,19 +155,13 @@ pub fn peer_pidfd(socket: impl AsFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Reads a fixed-size option of `SOL_SOCKET`. `T` is one of the plain C types above, valid for any bits.
-fn socket_option<T: Copy>(socket: impl AsFd, name: i32, mut value: T) -> io::Result<T> {
+/// Reads a fixed-size option. `T` is a plain C type made of integers, valid for any bits.
+fn socket_option<T: Copy>(socket: impl AsFd, level: i32, name: i32, mut value: T) -> io::Result<T> {
     let wanted = mem::size_of::<T>();
     let mut bytes = libc::socklen_t::try_from(wanted).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: the kernel writes at most `bytes` bytes to `value`, which is that large and lives across the call.
     let result = unsafe {
-        libc::getsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            name,
-            (&raw mut value).cast(),
-            &raw mut bytes,
-        )
+        libc::getsockopt(socket.as_fd().as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut bytes)
     };
     if result != 0 {
         return Err(io::Error::last_os_error());
@@ -201,6 +195,18 @@ pub fn set_retransmit_pause_max(socket: impl AsFd, pause: Duration) -> io::Resul
     }
     let error = io::Error::last_os_error();
     if error.raw_os_error() == Some(libc::ENOPROTOOPT) { Ok(false) } else { Err(error) }
+}
+
+/// The shortest round trip of a TCP connection that the system has seen in the last minutes, in nanoseconds: of the network,
+/// without anybody's being woken. None for another socket, and before there was one. Costs a system call.
+#[must_use]
+pub fn shortest_round_trip_ns(socket: impl AsFd) -> Option<u64> {
+    // SAFETY: it is made of integers, for which zeros are values.
+    let zero: libc::tcp_info = unsafe { mem::zeroed() };
+    let info = socket_option(socket, libc::IPPROTO_TCP, libc::TCP_INFO, zero).ok()?;
+    // The kernel's own word for not knowing is the largest number.
+    let known = !matches!(info.tcpi_min_rtt, 0 | u32::MAX);
+    known.then(|| u64::from(info.tcpi_min_rtt) * 1000)
 }
 
 #[cfg(test)]

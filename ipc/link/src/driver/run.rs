@@ -9,6 +9,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use ringway_ipc::clock::now_ns;
+use ringway_ipc::sys::socket::shortest_round_trip_ns;
 use ringway_ipc::waiter::{Expectation, SpinPolicy, Spun, WaitMode};
 
 use crate::driver::courtesy::Courtesy;
@@ -335,6 +336,7 @@ where
         let mut over = Vec::new();
         for carrier in self.carriers.values_mut() {
             if carrier.line.session.was_measured() {
+                carrier.line.session.set_network_ns(shortest_round_trip_ns(&carrier.socket));
                 carrier.facts.set(carrier.line.session.distance(), carrier.line.session.stats());
             }
             if !carrier.may_tell(now_ns) {

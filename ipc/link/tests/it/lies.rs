@@ -101,7 +101,10 @@ fn what_comes_for_a_channel_that_is_gone_is_dropped() {
         raw.say(&chunk(0, &[1; 131_072]));
         let (head, _) = raw.hear();
         assert_eq!((head.class, head.words[0]), (Class::Arrived, 131_072));
+        // The end of a piece is told, however short it was: the other end may be waiting for it to send the next.
         raw.say(&chunk(0, &[1; 1000]));
+        let (head, _) = raw.hear();
+        assert_eq!((head.class, head.words[0]), (Class::Arrived, 132_072));
         assert_eq!(raw.until_pong(), []);
         assert_eq!(raw.driver.arena_bytes().1, 0);
     }

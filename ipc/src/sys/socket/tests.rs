@@ -72,3 +72,19 @@ fn the_peer_is_named() {
         assert!(!process::has_exited(&pidfd).unwrap());
     }
 }
+
+#[test]
+fn the_network_tells_its_round_trip() {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut ours = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut theirs, _) = listener.accept().unwrap();
+    theirs.write_all(b"x").unwrap();
+    ours.read_exact(&mut [0]).unwrap();
+    ours.write_all(b"x").unwrap();
+    theirs.read_exact(&mut [0]).unwrap();
+    let nanos = shortest_round_trip_ns(&ours).unwrap();
+    assert!((1..1_000_000_000).contains(&nanos), "{nanos}");
+    let (unix, _theirs) = stream_pair().unwrap();
+    assert_eq!(shortest_round_trip_ns(&unix), None);
+}
