@@ -25,7 +25,7 @@ pub const QUIET_NS: u64 = 50_000_000;
 pub const FRAMES_AHEAD: u64 = 256;
 
 /// Bytes of pieces that are moved before whoever else wants the processor has it, while small frames come and go.
-pub const GIVE_WAY_BYTES: u64 = 32 << 10;
+pub const GIVE_WAY_BYTES: u64 = 24 << 10;
 
 /// Giving way for longer than it takes to make a call or to answer one is time lost to somebody who computes, in
 /// nanoseconds.
@@ -39,7 +39,7 @@ pub const GIVE_WAY_SHARE: u64 = 8;
 
 /// Bytes of transfers under way at first and at least; see `pace`. Less than three pieces leave the receiver without work
 /// while its answer is on the way: with two it takes a third of the bytes.
-pub const BULK_BYTES_MIN: u64 = 36 << 10;
+pub const BULK_BYTES_MIN: u64 = 24 << 10;
 
 /// Bytes of a long piece after which its receiver says how many have arrived; it says so at the end of each piece anyway.
 pub const ARRIVED_BYTES: u64 = 128 << 10;
