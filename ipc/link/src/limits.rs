@@ -8,9 +8,9 @@ use std::time::Duration;
 pub const COPIED_BYTES_MAX: u64 = 16 << 10;
 
 /// What a transfer sends at a time while small frames come and go, in bytes. With [`BULK_BYTES_MIN`] it says how long one of
-/// them waits where memory is slow, such as when a GiB is received into pages that were never touched: at 0.35 GB/s, the
-/// 99th percentile of 64 bytes beside that is 7 times that of peace with 64 KiB and 256 under way, 3.2 with 32 and 64, 2.8 with
-/// 16 and 48, 2.3 with 12 and 36 (`benches/remote`, `interplay`, medians).
+/// them waits where memory is slow, such as when a GiB is received into pages that were never touched, at 0.35 GB/s. Medians of
+/// the 99th percentile of 64 bytes beside that, by that of peace (`benches/remote`, `interplay`, two processors): 7 with 64 KiB
+/// and 256 under way, 2.8 with 16 and 48, 2.5 to 3.2 with 12 and 36, 1.6 to 1.9 with 12 and 24, which carry 1.2 to 1.8 GB/s.
 pub const CHUNK_BYTES: usize = 12 << 10;
 
 /// What a transfer sends at a time when nothing else is going on, in bytes: fewer and larger system calls, each of which may
@@ -37,8 +37,8 @@ pub const GIVE_WAY_LOST_NS_MAX: i64 = 20_000_000;
 /// The share of its time that a transfer may lose so in the long run: one of so many parts.
 pub const GIVE_WAY_SHARE: u64 = 8;
 
-/// Bytes of transfers under way at first and at least; see `pace`. Less than three pieces leave the receiver without work
-/// while its answer is on the way: with two it takes a third of the bytes.
+/// Bytes of transfers under way at first and at least: two pieces, so that the receiver has one while its answer to the other
+/// is on the way; see `pace`.
 pub const BULK_BYTES_MIN: u64 = 24 << 10;
 
 /// Bytes of a long piece after which its receiver says how many have arrived; it says so at the end of each piece anyway.
@@ -94,7 +94,7 @@ pub const CHANNELS_MAX: usize = 16 << 10;
 pub const TRANSFERS_MAX: usize = 8 << 10;
 
 const _: () = assert!(COPIED_BYTES_MAX <= STAGING_BYTES as u64);
-const _: () = assert!(CHUNK_BYTES as u64 <= BULK_BYTES_MIN);
+const _: () = assert!(2 * CHUNK_BYTES as u64 <= BULK_BYTES_MIN);
 const _: () = assert!(GIVE_WAY_BYTES <= BULK_BYTES_MIN);
 const _: () = assert!(CHUNK_BYTES <= CHUNK_BYTES_MAX && CHUNK_BYTES_MAX as u64 <= BULK_BYTES_QUIET);
 const _: () = assert!(BULK_BYTES_QUIET <= BULK_BYTES_MAX);
