@@ -8,9 +8,10 @@ use std::time::Duration;
 pub const COPIED_BYTES_MAX: u64 = 16 << 10;
 
 /// What a transfer sends at a time while small frames come and go, in bytes. With [`BULK_BYTES_MIN`] it says how long one of
-/// them waits where memory is slow, such as when a GiB is received into pages that were never touched, at 0.35 GB/s. Medians of
-/// the 99th percentile of 64 bytes beside that, by that of peace (`benches/remote`, `interplay`, two processors): 7 with 64 KiB
-/// and 256 under way, 2.8 with 16 and 48, 2.5 to 3.2 with 12 and 36, 1.6 to 1.9 with 12 and 24, which carry 1.2 to 1.8 GB/s.
+/// them waits where memory is slow, such as when a GiB is received into pages that were never touched, at 0.35 GB/s. The 99th
+/// percentile of 64 bytes beside that, by that of peace (`benches/remote`, `interplay`, two processors, medians of five): 7 with
+/// 64 KiB and 256 under way, 2.8 with 16 and 48, 2.5 to 3.5 with 12 and 36. With 12 and 24 it was 1.6 and 1.9, and 1.2 to
+/// 1.8 GB/s, but on memory that had been touched.
 pub const CHUNK_BYTES: usize = 12 << 10;
 
 /// What a transfer sends at a time when nothing else is going on, in bytes: fewer and larger system calls, each of which may
@@ -48,7 +49,11 @@ pub const ARRIVED_BYTES: u64 = 128 << 10;
 /// wakes the sender: about what a wake-up takes.
 pub const BULK_NS_MIN: u64 = 100_000;
 
-/// The same while nothing else is going on.
+/// What the wake-ups of both ends add to a ping at most, in nanoseconds. One that takes longer than the network says by more
+/// goes through somebody between, such as a proxy or a tunnel, and the network's word is of the way to there.
+pub const WAKE_UPS_NS_MAX: u64 = 500_000;
+
+/// Bytes of transfers under way at least while nothing else is going on.
 pub const BULK_BYTES_QUIET: u64 = 4 << 20;
 
 /// Bytes of transfers under way at most, for links that are fast and far: 10 Gbit/s over 50 ms.

@@ -14,6 +14,13 @@ use crate::limits;
 /// Rounds whose best rate counts.
 const ROUNDS: usize = 8;
 
+/// The round trip between two ends that are awake, as they are during a transfer, by that of a ping and that of the network.
+pub(crate) fn awake_ns(ping_ns: u64, network_ns: Option<u64>) -> u64 {
+    let is_of_the_whole_way =
+        |network_ns: &u64| ping_ns.saturating_sub(*network_ns) <= limits::WAKE_UPS_NS_MAX;
+    network_ns.filter(is_of_the_whole_way).map_or(ping_ns, |network_ns| network_ns.min(ping_ns))
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Pace {
@@ -116,6 +123,14 @@ mod tests {
             assert!(near.arrived(near.sent - 1, now, 20_000));
         }
         assert_eq!(near.bound, limits::BULK_BYTES_MIN);
+    }
+
+    #[test]
+    fn the_network_is_believed_where_nobody_stands_between() {
+        assert_eq!(awake_ns(300_000, Some(1_000)), 1_000);
+        assert_eq!(awake_ns(20_000_000, Some(19_900_000)), 19_900_000);
+        assert_eq!(awake_ns(20_000_000, Some(1_000)), 20_000_000, "through a tunnel whose near end is here");
+        assert_eq!(awake_ns(300_000, None), 300_000);
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::fault::{Ended, Fault};
 use crate::incoming::{Intake, Taker};
 use crate::limits;
 use crate::outgoing::{Outgoing, Queued};
+use crate::pace;
 use crate::parcel::{Arrived, Parcel};
 use crate::tunnel::{Gate, NotSentHereError, Outward, Stage, Tunnel, error_frame};
 use crate::wire::{Class, Head};
@@ -789,8 +790,7 @@ impl Taker for Carried {
         match head.class {
             Class::Credit => self.take_credit(head.channel, first)?,
             Class::Arrived => {
-                let asleep_ns = self.clock.distance().round_trip_ns;
-                let round_trip_ns = self.network_ns.map_or(asleep_ns, |network_ns| network_ns.min(asleep_ns));
+                let round_trip_ns = pace::awake_ns(self.clock.distance().round_trip_ns, self.network_ns);
                 if !self.outgoing.pace.arrived(first, now_ns(), round_trip_ns) {
                     return Err(Fault::Count.into());
                 }
