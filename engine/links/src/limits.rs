@@ -20,5 +20,6 @@ pub const GONE_MAX: usize = 4096;
 /// The pause before another engine is dialled again; it doubles from one attempt to the next.
 pub const PAUSE_MIN: Duration = Duration::from_millis(50);
 
-/// The longest pause.
-pub const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The longest pause. Where there is no way to the other host an attempt fails at once, and this is how late the return of
+/// the network may be noticed.
+pub const PAUSE_MAX: Duration = Duration::from_millis(500);

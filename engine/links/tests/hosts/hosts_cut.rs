@@ -83,8 +83,9 @@ fn draw_time(dice: &mut Dice) -> Duration {
     Duration::from_millis(dice.next() % most)
 }
 
-/// Waits until the catalog of every worker is what all serve together; says how long that took.
-fn converge(scene: &mut Scene, since: Instant, wanted: &BTreeSet<Offer>, what: &str) -> Duration {
+/// Waits until the catalog of every worker is what all serve together; says how long that took, and who was last.
+fn converge(scene: &mut Scene, since: Instant, wanted: &BTreeSet<Offer>, what: &str) -> (Duration, String) {
+    let mut last = String::new();
     loop {
         let mut differs = String::new();
         for worker in &mut scene.workers {
@@ -103,9 +104,10 @@ fn converge(scene: &mut Scene, since: Instant, wanted: &BTreeSet<Offer>, what: &
             }
         }
         if differs.is_empty() {
-            return since.elapsed();
+            return (since.elapsed(), last);
         }
         assert!(since.elapsed() < FOR_GOOD, "catalogs differ for good after {what}:{differs}");
+        last = differs;
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -168,11 +170,18 @@ fn hosts_cut_off_and_killed_come_together_again() {
         // A process that starts takes its time, which is not the links'.
         let since = if matches!(harm, Harm::Cut(..)) { healed } else { healed + restarted };
         let what = format!("round {round}, {harm:?} for {} ms", lasted.as_millis());
-        let took = converge(&mut scene, since, &wanted, &what);
+        let (took, last) = converge(&mut scene, since, &wanted, &what);
         times.entry(harm.name()).or_default().push(took);
         all.push(took);
         if took > PROMISED {
-            println!("{what}: the same again after {} ms", took.as_millis());
+            // With the time of day, which the logs of the hosts have too.
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            println!(
+                "{what}: the same again after {} ms, at {}.{:03} s of the day; at last{last}",
+                took.as_millis(),
+                now.as_secs() % 86_400,
+                now.subsec_millis()
+            );
         }
         for (at, worker) in scene.workers.iter_mut().enumerate() {
             let calls: Calls = worker.ask("hold");

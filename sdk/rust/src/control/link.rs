@@ -18,8 +18,9 @@ use crate::sampler::random_u64;
 
 /// The pause before the second attempt to attach again; it doubles from one to the next.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
-/// The longest pause.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The longest pause. Where there is no way to the engine's host an attempt fails at once, and this is how late the return of
+/// the network may be noticed.
+const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// Where the connection stands.
 #[derive(Debug)]
@@ -154,9 +155,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_a_second() {
+    fn pauses_double_up_to_half_a_second() {
         let mut link = Link::new(Token(0));
-        for expected in [10, 20, 40, 80, 160, 320, 640, 1000, 1000, 1000, 1000, 1000] {
+        for expected in [10, 20, 40, 80, 160, 320, 500, 500, 500, 500, 500, 500] {
             let (expected, found) = (expected * 1_000_000, link.pause_ns());
             assert!((expected * 3 / 4..=expected * 5 / 4).contains(&found), "{found} instead of {expected}");
         }
