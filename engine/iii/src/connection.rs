@@ -3,6 +3,7 @@
 //! know what is said.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
 use crate::limits::{FRAGMENT_BYTES, FRAME_BYTES_MAX, PARTING};
+use crate::linger::Linger;
 use crate::outbox::{Out, Outgoing};
 use crate::socket::Socket;
 
@@ -32,7 +34,11 @@ pub(crate) struct Connection {
     fragments: Vec<Bytes>,
     pings: Interval,
     idle: Duration,
+    /// When it last waited for more after something came.
     heard: Instant,
+    /// Messages since then.
+    taken: usize,
+    linger: Arc<Linger>,
     closing: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
@@ -46,7 +52,13 @@ pub(crate) enum News {
 }
 
 impl Connection {
-    pub(crate) fn new(socket: Socket, out: Outgoing, ping: Duration, idle: Duration) -> Self {
+    pub(crate) fn new(
+        socket: Socket,
+        out: Outgoing,
+        ping: Duration,
+        idle: Duration,
+        linger: Arc<Linger>,
+    ) -> Self {
         let mut pings = tokio::time::interval_at(Instant::now() + ping, ping);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
@@ -58,6 +70,8 @@ impl Connection {
             pings,
             idle,
             heard: Instant::now(),
+            taken: 0,
+            linger,
             closing: None,
         }
     }
@@ -68,11 +82,10 @@ impl Connection {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<News> {
-        if self.look_after_silence(cx) || self.out.is_too_much() {
+        if self.out.is_too_much() {
             return Poll::Ready(News::Over);
         }
-        if let Err(error) = self.write(cx) {
-            tracing::debug!(%error, "a connection ended while it was written to");
+        if self.has_failed_to_write(cx) {
             return Poll::Ready(News::Over);
         }
         // After writing, which may have begun it: the time runs from then on.
@@ -81,14 +94,17 @@ impl Connection {
         {
             return Poll::Ready(News::Over);
         }
-        match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
+        let came = Pin::new(&mut self.socket).poll_next(cx);
+        if came.is_pending() && self.rest(cx) {
+            return Poll::Ready(News::Over);
+        }
+        match ready!(came) {
             Some(Ok(message)) => {
-                self.heard = Instant::now();
+                self.taken += 1;
                 // A ping's answer is in the socket now and goes out before the next thing is read.
                 if message.is_ping() || message.is_close() {
                     self.unwritten = true;
-                    if let Err(error) = self.write(cx) {
-                        tracing::debug!(%error, "a connection ended while it was written to");
+                    if self.has_failed_to_write(cx) {
                         return Poll::Ready(News::Over);
                     }
                 }
@@ -104,6 +120,16 @@ impl Connection {
             }
             None => Poll::Ready(News::Over),
         }
+    }
+
+    /// Nothing more has come: looks after the time; says whether the connection is over.
+    fn rest(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.taken > 0 {
+            self.heard = Instant::now();
+            self.linger.note(std::mem::take(&mut self.taken), self.heard.into_std());
+        }
+        // A ping may have been added.
+        self.look_after_silence(cx) || (self.unwritten && self.has_failed_to_write(cx))
     }
 
     /// Asks a client that is silent whether it is there; says whether it has been silent for too long.
@@ -124,6 +150,15 @@ impl Connection {
     fn hand_over(&mut self, message: Message) -> Result<(), Error> {
         self.unwritten = true;
         Pin::new(&mut self.socket).start_send(message)
+    }
+
+    /// Writes as much as goes; says whether the connection ended by that.
+    fn has_failed_to_write(&mut self, cx: &mut Context<'_>) -> bool {
+        let written = self.write(cx);
+        if let Err(error) = &written {
+            tracing::debug!(%error, "a connection ended while it was written to");
+        }
+        written.is_err()
     }
 
     /// Writes as much as goes.

@@ -91,6 +91,8 @@ impl Face {
         shared.worker.register_all(channels::functions(&shared.channels))?;
         shared.worker.register_all(functions::all())?;
         shared.worker.register_all(observers::functions(&shared))?;
+        let linger = Arc::clone(&shared.linger);
+        runtime.spawn(async move { linger.run().await });
         runtime.spawn(expire(shared.channels.clone()));
         let addresses = bound.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect();
         for (bound, rules) in bound {

@@ -22,6 +22,8 @@ pub mod channels;
 
 mod outbox;
 
+mod linger;
+
 mod connection;
 
 mod rbac;

@@ -138,7 +138,7 @@ pub(crate) async fn serve(place: Arc<Place>, opening: Opening, socket: Socket) {
         Err(error) => return send_away(socket, &error).await,
     };
     let (outbox, outgoing) = outbox();
-    let mut connection = Connection::new(socket, outgoing, ping, idle);
+    let mut connection = Connection::new(socket, outgoing, ping, idle, Arc::clone(&place.shared.linger));
     let (registrations, to_register) = mpsc::unbounded_channel();
     let (announcements, announced) = mpsc::unbounded_channel();
     let session = Session::new(place, opening, granted, outbox, registrations, announcements);
@@ -152,10 +152,13 @@ pub(crate) async fn serve(place: Arc<Place>, opening: Opening, socket: Socket) {
     );
     let registrar = tokio::spawn(registrar::run(Arc::clone(&session), announced, to_register));
     let mut stopping = session.stopping.subscribe();
+    let stop = stopping.wait_for(|stop| *stop);
+    tokio::pin!(stop);
     loop {
         let news = tokio::select! {
+            biased;
             news = connection.next() => news,
-            _ = stopping.wait_for(|stop| *stop) => News::Over,
+            _ = &mut stop => News::Over,
         };
         match news {
             News::Message(Message::Text(text)) => session.take(&text).await,

@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use crate::channels::Channels;
 use crate::config::Config;
 use crate::limits::STRANGERS_MAX;
+use crate::linger::Linger;
 use crate::observers::Observers;
 use crate::otel::Telemetry;
 use crate::protocol::NewTrigger;
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) telemetry: Telemetry,
     /// Where connections are served.
     pub(crate) runtime: Handle,
+    /// Keeps it awake while much comes.
+    pub(crate) linger: Arc<Linger>,
     /// For how many connections there is room.
     pub(crate) places: Arc<Places>,
     /// Functions that are called after calls of others.
@@ -63,6 +66,7 @@ impl Shared {
             channels: Channels::default(),
             telemetry: Telemetry::default(),
             runtime,
+            linger: Arc::new(Linger::new()),
             sessions: RwLock::default(),
             by_uuid: Mutex::default(),
             names: Mutex::default(),
