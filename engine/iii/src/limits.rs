@@ -35,6 +35,11 @@ pub(crate) const NAME_CHARS_MAX: usize = 280;
 /// Bytes that may wait to be written to one connection. Past that its peer does not read, and it is closed.
 pub(crate) const OUTBOUND_BYTES_MAX: usize = 128 << 20;
 
+/// Messages of one client that are taken before it is another's turn: what they were for is written and worked on elsewhere while
+/// the rest is taken. Measured by `cargo perf-iii` with two processors and 64 calls in flight: 16 give a sixth more calls than
+/// no turns at all, 32 a little less, and 4 cost more in writes than they gain.
+pub(crate) const TURN_MESSAGES: u32 = 16;
+
 /// Observers of one connection.
 pub(crate) const OBSERVERS_MAX: usize = 10_000;
 

@@ -37,7 +37,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::channels::is_same;
 use crate::connection::{Connection, News};
-use crate::limits::{PARTING, REATTACH_MAX, REGISTERING_BYTES_MAX};
+use crate::limits::{PARTING, REATTACH_MAX, REGISTERING_BYTES_MAX, TURN_MESSAGES};
 use crate::listener::Place;
 use crate::otel;
 use crate::outbox::{Outbox, outbox};
@@ -154,6 +154,7 @@ pub(crate) async fn serve(place: Arc<Place>, opening: Opening, socket: Socket) {
     let mut stopping = session.stopping.subscribe();
     let stop = stopping.wait_for(|stop| *stop);
     tokio::pin!(stop);
+    let mut in_turn = 0;
     loop {
         let news = tokio::select! {
             biased;
@@ -165,6 +166,11 @@ pub(crate) async fn serve(place: Arc<Place>, opening: Opening, socket: Socket) {
             News::Message(Message::Binary(bytes)) => session.take_bytes(&bytes).await,
             News::Message(_) => {}
             News::Over => break,
+        }
+        in_turn += 1;
+        if in_turn == TURN_MESSAGES {
+            in_turn = 0;
+            tokio::task::yield_now().await;
         }
     }
     registrar.abort();
