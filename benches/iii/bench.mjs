@@ -1,7 +1,7 @@
 // A call from npm's iii-sdk to npm's iii-sdk through the engine, beside bare WebSocket messages of the same library through
 // a relay that reads nothing: one at a time and 64 at once, in turns within one run. Then whether large payloads pass.
 //
-// node bench.mjs RINGWAY [--quick] [--json]
+// node bench.mjs RINGWAY [--quick] [--json] [--threads=N]
 
 import { spawn } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -16,10 +16,12 @@ import { registerWorker, WebSocket } from './packages.mjs'
 
 const [ringway, ...options] = process.argv.slice(2)
 if (!ringway) {
-  console.error('usage: node bench.mjs RINGWAY [--quick] [--json]')
+  console.error('usage: node bench.mjs RINGWAY [--quick] [--json] [--threads=N]')
   process.exit(2)
 }
 const quick = options.includes('--quick')
+// Of the engine's listener; 0 for as many as it has where nothing is said.
+const threads = options.find((option) => option.startsWith('--threads='))?.slice('--threads='.length) ?? 0
 // The SDK makes spans unless it is told not to, which costs more than the call; bare messages have none.
 process.env.OTEL_ENABLED ??= 'false'
 
@@ -78,7 +80,7 @@ const bare = async () => {
 const routed = async () => {
   const port = await freePort()
   const settings = join(folder, 'ringway.yaml')
-  writeFileSync(settings, `workers:\n  iii: { port: ${port} }\n`)
+  writeFileSync(settings, `workers:\n  iii: { port: ${port}, threads: ${threads} }\n`)
   const address = `@ringway-bench-iii-${process.pid}`
   const { pid: between } = await start(ringway, ['--address', address, 'up', '--no-otlp', '--config', settings, '--data', join(folder, 'data')])
   const url = `ws://127.0.0.1:${port}`

@@ -44,9 +44,9 @@ pub struct Config {
     /// Connections at once, of all kinds. Default: 10000.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_max: usize,
-    /// Threads that serve connections. Default: one for every four processors, 8 at most; one alone serves about 100,000 calls
-    /// a second, and with few processors a second one takes time from the clients.
-    #[schemars(range(min = 1, max = 256))]
+    /// Threads that serve connections. One alone stays awake for a moment while much comes; with few processors a second one
+    /// takes time from the clients. Default: 0, one for every four processors, 8 at most.
+    #[schemars(range(max = 256))]
     pub threads: usize,
 }
 
@@ -65,13 +65,9 @@ impl Default for Config {
             ping_ms: 25_000,
             idle_ms: 90_000,
             connections_max: 10_000,
-            threads: threads(),
+            threads: 0,
         }
     }
-}
-
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 4).clamp(1, 8))
 }
 
 /// What happens when a worker registers a function that another one has.
@@ -190,6 +186,12 @@ impl Config {
             rbac: self.rbac.clone(),
         };
         std::iter::once(main).chain(self.listeners.iter().cloned()).collect()
+    }
+
+    /// How many threads.
+    pub(crate) fn threads(&self) -> usize {
+        let share = || std::thread::available_parallelism().map_or(1, |all| (all.get() / 4).clamp(1, 8));
+        if self.threads == 0 { share() } else { self.threads }
     }
 
     /// Holds the settings against what their types cannot say.

@@ -4,7 +4,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::{Sink, Stream};
@@ -94,12 +94,10 @@ impl Connection {
         {
             return Poll::Ready(News::Over);
         }
-        let came = Pin::new(&mut self.socket).poll_next(cx);
-        if came.is_pending() && self.rest(cx) {
-            return Poll::Ready(News::Over);
-        }
-        match ready!(came) {
-            Some(Ok(message)) => {
+        match Pin::new(&mut self.socket).poll_next(cx) {
+            Poll::Pending if self.rest(cx) => Poll::Ready(News::Over),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(Ok(message))) => {
                 self.taken += 1;
                 // A ping's answer is in the socket now and goes out before the next thing is read.
                 if message.is_ping() || message.is_close() {
@@ -110,7 +108,7 @@ impl Connection {
                 }
                 Poll::Ready(News::Message(message))
             }
-            Some(Err(error)) => {
+            Poll::Ready(Some(Err(error))) => {
                 if !matches!(error, Error::ConnectionClosed) {
                     tracing::debug!(%error, "a connection ended");
                 }
@@ -118,7 +116,7 @@ impl Connection {
                 let _as_far_as_possible = self.write(cx);
                 Poll::Ready(News::Over)
             }
-            None => Poll::Ready(News::Over),
+            Poll::Ready(None) => Poll::Ready(News::Over),
         }
     }
 
@@ -128,8 +126,7 @@ impl Connection {
             self.heard = Instant::now();
             self.linger.note(std::mem::take(&mut self.taken), self.heard.into_std());
         }
-        // A ping may have been added.
-        self.look_after_silence(cx) || (self.unwritten && self.has_failed_to_write(cx))
+        self.look_after_silence(cx)
     }
 
     /// Asks a client that is silent whether it is there; says whether it has been silent for too long.
@@ -140,7 +137,7 @@ impl Connection {
                 tracing::info!(?silent, "a client of the iii listener is silent; its connection is closed");
                 return true;
             }
-            if self.hand_over(Message::Ping(Bytes::new())).is_err() {
+            if self.hand_over(Message::Ping(Bytes::new())).is_err() || self.has_failed_to_write(cx) {
                 return true;
             }
         }

@@ -86,13 +86,17 @@ impl Face {
             .address(address)
             .description("Lets workers connect that use iii's SDKs")
             .connect()?;
-        let runtime = listen::runtime("ringway-iii", config.threads).map_err(StartError::System)?;
+        let threads = config.threads();
+        let runtime = listen::runtime("ringway-iii", threads).map_err(StartError::System)?;
         let shared = Shared::new(address, config, worker, runtime.handle().clone());
         shared.worker.register_all(channels::functions(&shared.channels))?;
         shared.worker.register_all(functions::all())?;
         shared.worker.register_all(observers::functions(&shared))?;
-        let linger = Arc::clone(&shared.linger);
-        runtime.spawn(async move { linger.run().await });
+        // Of several threads one waits for the sockets of all, and another that stayed awake would find nothing.
+        if threads == 1 {
+            let linger = Arc::clone(&shared.linger);
+            runtime.spawn(async move { linger.run().await });
+        }
         runtime.spawn(expire(shared.channels.clone()));
         let addresses = bound.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect();
         for (bound, rules) in bound {

@@ -157,6 +157,7 @@ pub(crate) async fn serve(place: Arc<Place>, opening: Opening, socket: Socket) {
     let mut in_turn = 0;
     loop {
         let news = tokio::select! {
+            // Whoever is to stop hears of it when nothing more has come, or at the end of a turn.
             biased;
             news = connection.next() => news,
             _ = &mut stop => News::Over,
@@ -170,7 +171,11 @@ pub(crate) async fn serve(place: Arc<Place>, opening: Opening, socket: Socket) {
         in_turn += 1;
         if in_turn == TURN_MESSAGES {
             in_turn = 0;
-            tokio::task::yield_now().await;
+            tokio::select! {
+                biased;
+                _ = &mut stop => break,
+                () = tokio::task::yield_now() => {}
+            }
         }
     }
     registrar.abort();

@@ -86,7 +86,7 @@ fn help() -> ExitCode {
         say!("cargo {:<23} {}", format!("{}{rounds}", check.verb), check.proves);
     }
     say!(
-        "cargo perf-iii [OPTION…]      npm's iii-sdk over the engine beside bare WebSockets; --quick, --json"
+        "cargo perf-iii [OPTION…]      npm's iii-sdk over the engine beside bare WebSockets; --quick, --json, --threads=N"
     );
     say!(
         "cargo autobahn [CASE…]        Autobahn's fuzzing client at a WebSocket of the HTTP worker (installs it)"

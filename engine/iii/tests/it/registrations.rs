@@ -1,10 +1,13 @@
 //! What clients register, who may have what, and what becomes of it when they come again.
 
-use std::time::Duration;
+use std::io::Write;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ringway_iii::Config;
 use ringway_iii::config::Replicas;
 use serde_json::json;
+use tokio_tungstenite::tungstenite::stream::MaybeTlsStream;
 
 use crate::stage::{PATIENCE, Stage};
 
@@ -41,13 +44,13 @@ fn a_client_that_never_says_who_it_is_is_served_after_a_while() {
     b.register("b::late");
     a.sees("b::late");
     b.announce(json!({"runtime": "go", "version": "0.23.0", "name": "late", "namespace": "elsewhere"}));
-    let until = std::time::Instant::now() + PATIENCE;
+    let until = Instant::now() + PATIENCE;
     loop {
         let info = a.call("engine::workers::info", &json!({"name": "late"}));
         if info["result"]["worker"]["namespace"] == "default" {
             break;
         }
-        assert!(std::time::Instant::now() < until, "{info}");
+        assert!(Instant::now() < until, "{info}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -126,13 +129,13 @@ fn names_are_unique_among_those_who_know_that_rule() {
     old.sees("old::f");
     drop(first);
     // Free again as soon as its holder is gone.
-    let until = std::time::Instant::now() + PATIENCE;
+    let until = Instant::now() + PATIENCE;
     loop {
         let mut third = announce("0.23.0");
         if third.is_welcome() {
             break;
         }
-        assert!(std::time::Instant::now() < until);
+        assert!(Instant::now() < until);
     }
 }
 
@@ -157,6 +160,28 @@ fn a_reattach_ends_the_connection_before() {
     let id = other.start(&mut json!({"function_id": "w::f", "data": 2}));
     new.answer(|asked| json!({"result": asked["data"]}));
     assert_eq!(other.result(&id)["result"], 2);
+}
+
+#[test]
+fn a_reattach_ends_a_connection_that_never_falls_silent() {
+    let stage = Stage::new();
+    let old = stage.client("w");
+    let MaybeTlsStream::Plain(stream) = old.socket.get_ref() else { unreachable!() };
+    let mut stream = stream.try_clone().unwrap();
+    // Empty texts, which are taken and ignored, faster than anybody can take them.
+    let texts = [0x81, 0x80, 0, 0, 0, 0].repeat(1 << 14);
+    let flood = thread::spawn(move || {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            if stream.write_all(&texts).is_err() {
+                return true;
+            }
+        }
+        false
+    });
+    let mut new = stage.connect();
+    new.send(&json!({"type": "reattach", "previous_worker_id": old.id, "reattach_token": old.token}));
+    assert!(flood.join().unwrap(), "the connection before is still read from");
 }
 
 #[test]
